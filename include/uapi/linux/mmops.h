@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * mmops - operations on live user page tables: the interface of /dev/mmops.
+ *
+ * The device is a test driver for the mmops library module; see
+ * Documentation/uapi.rst for what each call does and each errno.
+ *
+ * Rules for every call:
+ *
+ * - the size of the argument is part of the ioctl number: a structure of
+ *   another size is another call, and gets ENOTTY;
+ * - reserved fields must be zero and unknown flags must not be set, else EINVAL;
+ * - page offsets and counts are in units of the page size that
+ *   MMOPS_IOC_INFO reports;
+ * - on an error other than EINTR nothing has been changed, unless the call's
+ *   description in Documentation/uapi.rst says otherwise.
+ */
+#ifndef _UAPI_LINUX_MMOPS_H
+#define _UAPI_LINUX_MMOPS_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* Version of this interface: major in the upper 16 bits, minor in the lower. */
+#define MMOPS_UAPI_VERSION		0x00010000
+
+/* mmops_info::features */
+#define MMOPS_FEATURE_WRITE_PROTECT	(1ULL << 0)
+#define MMOPS_FEATURE_CLEAN_RECORD	(1ULL << 1)
+/* Leaves of PMD and PUD size are handled, not skipped. */
+#define MMOPS_FEATURE_HUGE_LEAVES	(1ULL << 2)
+/* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
+#define MMOPS_FEATURE_FAULTS		(1ULL << 63)
+
+/**
+ * struct mmops_info - argument of MMOPS_IOC_INFO
+ * @version: out: MMOPS_UAPI_VERSION of the driver
+ * @page_size: out: bytes in a base page
+ * @features: out: MMOPS_FEATURE_*
+ * @reserved: must be zero
+ */
+struct mmops_info {
+	__u32 version;
+	__u32 page_size;
+	__u64 features;
+	__u64 reserved[4];
+};
+
+/*
+ * Flags of MMOPS_IOC_WRITE_PROTECT and MMOPS_IOC_CLEAN_RECORD.
+ *
+ * MMOPS_SPLIT: split a leaf of PMD or PUD size before it is changed, so that
+ * what is stored afterwards is tracked in base pages.
+ */
+#define MMOPS_SPLIT			(1U << 0)
+/*
+ * MMOPS_NO_TRANSFER (MMOPS_IOC_CLEAN_RECORD only): do not mark the folio dirty
+ * for a dirty bit that was taken. For a caller that writes the data back itself.
+ */
+#define MMOPS_NO_TRANSFER		(1U << 1)
+
+/**
+ * struct mmops_write_protect - argument of MMOPS_IOC_WRITE_PROTECT
+ * @fd: in: descriptor of a file that can be mapped shared, open for writing
+ * @flags: in: MMOPS_SPLIT or 0
+ * @first: in: first page offset
+ * @nr: in: number of pages
+ * @write_protected: out: base pages whose leaf lost its write permission,
+ *	summed over all mappings of the range
+ * @done: out: pages from @first on that are completely processed; less than
+ *	@nr only with EINTR
+ * @reserved: must be zero
+ */
+struct mmops_write_protect {
+	__s32 fd;
+	__u32 flags;
+	__u64 first;
+	__u64 nr;
+	__u64 write_protected;
+	__u64 done;
+	__u64 reserved[2];
+};
+
+/**
+ * struct mmops_clean_record - argument of MMOPS_IOC_CLEAN_RECORD
+ * @fd: in: descriptor of a file that can be mapped shared, open for writing
+ * @flags: in: MMOPS_SPLIT, MMOPS_NO_TRANSFER or 0
+ * @first: in: first page offset
+ * @nr: in: number of pages
+ * @bitmap_pgoff: in: page offset of bit 0 of @bitmap; not above @first
+ * @bitmap: in: address of an array of __u64, aligned to 8 bytes; bit n of the
+ *	bitmap is bit n % 64 of word n / 64. Bits are set for pages whose dirty
+ *	bit was taken, and never cleared.
+ * @bitmap_bits: in: number of bits in @bitmap, a multiple of 64; must cover
+ *	@first + @nr
+ * @start: in, out: first set bit of @bitmap that is known. Only ever lowered,
+ *	if @start < @end on entry; else set anew
+ * @end: in, out: last such bit plus one. Only ever raised, likewise. A call
+ *	that takes nothing leaves both as they were.
+ * @cleaned: out: base pages whose leaf lost its dirty bit, summed over all
+ *	mappings of the range
+ * @done: out: pages from @first on that are completely processed; less than
+ *	@nr only with EINTR
+ * @reserved: must be zero
+ */
+struct mmops_clean_record {
+	__s32 fd;
+	__u32 flags;
+	__u64 first;
+	__u64 nr;
+	__u64 bitmap_pgoff;
+	__u64 bitmap;
+	__u64 bitmap_bits;
+	__u64 start;
+	__u64 end;
+	__u64 cleaned;
+	__u64 done;
+	__u64 reserved[2];
+};
+
+#define MMOPS_IOC_MAGIC			0xBD
+#define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
+#define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
+#define MMOPS_IOC_CLEAN_RECORD		_IOWR(MMOPS_IOC_MAGIC, 0x02, struct mmops_clean_record)
+
+#endif /* _UAPI_LINUX_MMOPS_H */

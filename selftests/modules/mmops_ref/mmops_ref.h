@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * mmops_ref - run and time the kernel's own C functions, or mmops's, on one
+ * range: the interface of /dev/mmops_ref. For tests and benchmarks only.
+ */
+#ifndef _MMOPS_REF_H
+#define _MMOPS_REF_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* mmops_ref_dirty::op */
+#define MMOPS_REF_WRITE_PROTECT		0
+#define MMOPS_REF_CLEAN_RECORD		1
+
+/* mmops_ref_dirty::side */
+#define MMOPS_REF_KERNEL		0	/* mm/mapping_dirty_helpers.c */
+#define MMOPS_REF_MMOPS			1	/* the crate mmops */
+
+/**
+ * struct mmops_ref_dirty - argument of MMOPS_REF_IOC_DIRTY
+ * @fd: in: descriptor as for MMOPS_IOC_CLEAN_RECORD
+ * @op: in: MMOPS_REF_WRITE_PROTECT or MMOPS_REF_CLEAN_RECORD
+ * @side: in: MMOPS_REF_KERNEL or MMOPS_REF_MMOPS
+ * @flags: in: MMOPS_* flags of linux/mmops.h for the side of mmops, else 0
+ * @first: in: first page offset
+ * @nr: in: number of pages
+ * @bitmap_pgoff: in: page offset of bit 0 (clean_record)
+ * @bitmap: in: address of an array of __u64 (clean_record)
+ * @bitmap_bits: in: number of bits in @bitmap, a multiple of 64
+ * @start: in, out: as the C function's *start
+ * @end: in, out: as the C function's *end
+ * @count: out: what the function returned
+ * @ns: out: nanoseconds that the function alone took
+ * @reserved: must be zero
+ */
+struct mmops_ref_dirty {
+	__s32 fd;
+	__u32 op;
+	__u32 side;
+	__u32 flags;
+	__u64 first;
+	__u64 nr;
+	__u64 bitmap_pgoff;
+	__u64 bitmap;
+	__u64 bitmap_bits;
+	__u64 start;
+	__u64 end;
+	__u64 count;
+	__u64 ns;
+	__u64 reserved[2];
+};
+
+#define MMOPS_REF_IOC_DIRTY	_IOWR(0xBE, 0x00, struct mmops_ref_dirty)
+
+#endif /* _MMOPS_REF_H */
