@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device and its calls.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use bitflags::bitflags;
+use nix::errno::Errno;
+
+use crate::sys::*;
+use crate::{Bitmap, Error};
+
+/// Where the driver puts its device.
+pub const DEVICE_PATH: &str = "/dev/mmops";
+
+bitflags! {
+    /// How a range is to be changed.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Flags: u32 {
+        /// Split huge leaves first, so that later stores are tracked in base pages.
+        const SPLIT = MMOPS_SPLIT;
+        /// [`Device::clean_record`] only: do not mark folios dirty. For a caller that writes
+        /// the data back itself; anything else loses stores at the next writeback.
+        const NO_TRANSFER = MMOPS_NO_TRANSFER;
+    }
+
+    /// What the driver can do.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Features: u64 {
+        /// [`Device::write_protect`].
+        const WRITE_PROTECT = MMOPS_FEATURE_WRITE_PROTECT;
+        /// [`Device::clean_record`].
+        const CLEAN_RECORD = MMOPS_FEATURE_CLEAN_RECORD;
+        /// Huge leaves are handled, not skipped.
+        const HUGE_LEAVES = MMOPS_FEATURE_HUGE_LEAVES;
+        /// The module was built with faults for tests: not for use.
+        const FAULTS = MMOPS_FEATURE_FAULTS;
+        // A newer driver may have more.
+        const _ = !0;
+    }
+}
+
+/// What [`Device::info`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Version of the interface: major, minor.
+    pub version: (u16, u16),
+    /// Bytes in a page; page offsets and counts are in this unit.
+    pub page_size: u32,
+    /// What the driver can do.
+    pub features: Features,
+}
+
+/// Result of [`Device::write_protect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteProtect {
+    /// Pages whose entry lost its write permission, summed over all mappings.
+    pub write_protected: u64,
+}
+
+/// Result of [`Device::clean_record`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanRecord {
+    /// Pages whose entry lost its dirty bit, summed over all mappings: a page that is mapped
+    /// and dirty in two processes counts twice here, and is one bit of the bitmap.
+    pub cleaned: u64,
+}
+
+/// `/dev/mmops`, open.
+#[derive(Debug)]
+pub struct Device {
+    file: File,
+}
+
+impl Device {
+    /// Opens [`DEVICE_PATH`] and checks that its driver speaks this version of the interface.
+    pub fn open() -> Result<Self, Error> {
+        Self::open_at(DEVICE_PATH)
+    }
+
+    /// As [`Device::open`], for a device that is somewhere else.
+    pub fn open_at(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|e| Error::Open {
+                path: path.to_owned(),
+                errno: e
+                    .raw_os_error()
+                    .map_or(Errno::UnknownErrno, Errno::from_raw),
+            })?;
+        let device = Self { file };
+        let (major, minor) = device.info()?.version;
+        if u32::from(major) != MMOPS_UAPI_VERSION >> 16 {
+            return Err(Error::Version {
+                driver: u32::from(major) << 16 | u32::from(minor),
+                program: MMOPS_UAPI_VERSION,
+            });
+        }
+        Ok(device)
+    }
+
+    /// What the driver is and can do.
+    pub fn info(&self) -> Result<Info, Error> {
+        let mut arg = mmops_info::default();
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        unsafe { ioc_info(self.file.as_raw_fd(), &mut arg) }.map_err(call("info", 0))?;
+        Ok(Info {
+            version: ((arg.version >> 16) as u16, arg.version as u16),
+            page_size: arg.page_size,
+            features: Features::from_bits_retain(arg.features),
+        })
+    }
+
+    /// Write-protects `nr` pages of `file` from page offset `first` on, in every process that
+    /// maps them shared.
+    ///
+    /// `file` must be open for reading and writing. The range may reach past the end of the file.
+    pub fn write_protect(
+        &self,
+        file: impl AsFd,
+        first: u64,
+        nr: u64,
+        flags: Flags,
+    ) -> Result<WriteProtect, Error> {
+        let mut arg = mmops_write_protect {
+            fd: file.as_fd().as_raw_fd(),
+            flags: flags.bits(),
+            first,
+            nr,
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        let result = unsafe { ioc_write_protect(self.file.as_raw_fd(), &mut arg) };
+        result.map_err(call("write-protect", arg.done))?;
+        Ok(WriteProtect {
+            write_protected: arg.write_protected,
+        })
+    }
+
+    /// Takes the dirty bits of `nr` pages of `file` from page offset `first` on, in every process
+    /// that maps them shared, and sets a bit of `bitmap` for each page that was dirty.
+    ///
+    /// When this returns, every store made before is either in memory for everyone to read and
+    /// in `bitmap`, or will be in the next harvest. `file` must be open for reading and writing.
+    /// The range may reach past the end of the file, and must lie inside the bitmap's window.
+    pub fn clean_record(
+        &self,
+        file: impl AsFd,
+        first: u64,
+        nr: u64,
+        bitmap: &mut Bitmap,
+        flags: Flags,
+    ) -> Result<CleanRecord, Error> {
+        let mut arg = mmops_clean_record {
+            fd: file.as_fd().as_raw_fd(),
+            flags: flags.bits(),
+            first,
+            nr,
+            bitmap_pgoff: bitmap.pgoff(),
+            bitmap_bits: bitmap.bits(),
+            start: bitmap.start,
+            end: bitmap.end,
+            bitmap: bitmap.words_mut().as_mut_ptr() as u64,
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        // Its bitmap is `bitmap_bits / 64` words that `bitmap` is borrowed for.
+        let result = unsafe { ioc_clean_record(self.file.as_raw_fd(), &mut arg) };
+        if matches!(result, Ok(_) | Err(Errno::EINTR)) {
+            bitmap.start = arg.start;
+            bitmap.end = arg.end;
+        }
+        result.map_err(call("harvest", arg.done))?;
+        Ok(CleanRecord {
+            cleaned: arg.cleaned,
+        })
+    }
+}
+
+/// Turns the error number of `call` into an error; `done` is how far it got.
+fn call(call: &'static str, done: u64) -> impl Fn(Errno) -> Error {
+    move |errno| match errno {
+        Errno::EINTR => Error::Interrupted { call, done },
+        errno => Error::Call { call, errno },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_driver() {
+        let error = Device::open_at("/nonexistent/mmops").unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENOENT));
+    }
+
+    #[test]
+    fn not_the_driver() {
+        let error = Device::open_at("/dev/null").unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENOTTY));
+        assert!(error.to_string().contains("not the device of mmops"));
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Errors of the device that say what to do.
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+/// Why a call on the device failed. The text says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device could not be opened.
+    #[error("cannot open {path}: {}{}", .errno.desc(), open_help(*.errno))]
+    Open {
+        /// Path that was tried.
+        path: PathBuf,
+        /// Error of `open(2)`.
+        errno: Errno,
+    },
+    /// The driver speaks another version of the interface.
+    #[error(
+        "the driver has version {}.{} of its interface, this program needs {}.x: \
+         take both from one build",
+        .driver >> 16, .driver & 0xffff, .program >> 16
+    )]
+    Version {
+        /// Version of the driver.
+        driver: u32,
+        /// Version of this library.
+        program: u32,
+    },
+    /// A call on the device failed; nothing was changed.
+    #[error("{call}: {}{}", .errno.desc(), call_help(*.errno))]
+    Call {
+        /// Name of the call.
+        call: &'static str,
+        /// Error of `ioctl(2)`.
+        errno: Errno,
+    },
+    /// A fatal signal ended a call half-way; what was done up to there is complete.
+    #[error("{call}: ended by a signal after {done} pages")]
+    Interrupted {
+        /// Name of the call.
+        call: &'static str,
+        /// Pages from the first on that are completely processed.
+        done: u64,
+    },
+}
+
+impl Error {
+    /// Error number of the system call; none for a version that does not fit.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Error::Open { errno, .. } | Error::Call { errno, .. } => Some(*errno),
+            Error::Interrupted { .. } => Some(Errno::EINTR),
+            Error::Version { .. } => None,
+        }
+    }
+}
+
+fn open_help(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOENT | Errno::ENXIO | Errno::ENODEV => {
+            "; the driver is not loaded: run `modprobe mmops_test` as root \
+             (from a build tree: `insmod mmops.ko`, then `insmod mmops_test.ko`)"
+        }
+        Errno::EACCES | Errno::EPERM => "; the device is for root alone: run this with sudo",
+        _ => "",
+    }
+}
+
+fn call_help(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOTTY => {
+            "; this is not the device of mmops, or its driver does not know the call: \
+             load the mmops_test.ko of the same build"
+        }
+        Errno::EBADF => "; the file descriptor is not open",
+        Errno::EACCES => "; open the file for reading and writing",
+        Errno::ENODEV => {
+            "; a file of this kind cannot be mapped shared, so nothing in it can be tracked: \
+             name a regular file, a memfd or a device that can be mapped"
+        }
+        Errno::EOPNOTSUPP => {
+            "; files on hugetlbfs are not supported: \
+             use tmpfs, a memfd without MFD_HUGETLB, or a disk file system"
+        }
+        Errno::EINVAL => "; the range is empty or too large, or a flag is not known to the driver",
+        Errno::EFAULT => "; the bitmap is not in memory that can be written to",
+        Errno::ENOMEM => "; not enough memory: try again, or in smaller ranges",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_says_what_to_do() {
+        let open = |errno| {
+            Error::Open {
+                path: "/dev/mmops".into(),
+                errno,
+            }
+            .to_string()
+        };
+        assert!(open(Errno::ENOENT).contains("modprobe mmops_test"));
+        assert!(open(Errno::EACCES).contains("root"));
+        let call = |errno| {
+            Error::Call {
+                call: "harvest",
+                errno,
+            }
+            .to_string()
+        };
+        assert!(call(Errno::ENODEV).contains("cannot be mapped shared"));
+        assert!(call(Errno::EOPNOTSUPP).contains("hugetlbfs"));
+        let version = Error::Version {
+            driver: 0x0002_0003,
+            program: 0x0001_0000,
+        }
+        .to_string();
+        assert!(version.contains("2.3") && version.contains("1.x"));
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Compares `mmops_uapi::sys` with the C header that it mirrors.
+//!
+//! A C program that includes the header prints each size, offset and number by name; the same
+//! lines are made from the Rust items. `CC` names another compiler than `cc`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::mem::{offset_of, size_of};
+use std::path::Path;
+use std::process::Command;
+
+use mmops_uapi::sys::*;
+
+/// Expressions in C and what they are in Rust.
+fn expected() -> BTreeMap<String, u64> {
+    let mut map = BTreeMap::new();
+    macro_rules! constants {
+        ($($name:ident),* $(,)?) => { $(map.insert(stringify!($name).into(), $name as u64);)* };
+    }
+    macro_rules! structure {
+        ($type:ident { $($field:ident),* $(,)? }) => {
+            let name = stringify!($type);
+            map.insert(format!("sizeof(struct {name})"), size_of::<$type>() as u64);
+            let mut end = 0;
+            $(
+                let offset = offset_of!($type, $field) as u64;
+                assert_eq!(offset, end, "{name} has padding before {}", stringify!($field));
+                end = offset + size_of_val(&$type::default().$field) as u64;
+                let field = stringify!($field);
+                map.insert(format!("offsetof(struct {name}, {field})"), offset);
+                map.insert(
+                    format!("sizeof(((struct {name} *)0)->{field})"),
+                    end - offset,
+                );
+            )*
+            assert_eq!(end, size_of::<$type>() as u64, "{name} has padding at its end");
+        };
+    }
+    constants!(
+        MMOPS_UAPI_VERSION,
+        MMOPS_FEATURE_WRITE_PROTECT,
+        MMOPS_FEATURE_CLEAN_RECORD,
+        MMOPS_FEATURE_HUGE_LEAVES,
+        MMOPS_FEATURE_FAULTS,
+        MMOPS_SPLIT,
+        MMOPS_NO_TRANSFER,
+        MMOPS_IOC_MAGIC,
+        MMOPS_IOC_INFO,
+        MMOPS_IOC_WRITE_PROTECT,
+        MMOPS_IOC_CLEAN_RECORD,
+    );
+    structure!(mmops_info {
+        version,
+        page_size,
+        features,
+        reserved
+    });
+    structure!(mmops_write_protect {
+        fd,
+        flags,
+        first,
+        nr,
+        write_protected,
+        done,
+        reserved
+    });
+    structure!(mmops_clean_record {
+        fd,
+        flags,
+        first,
+        nr,
+        bitmap_pgoff,
+        bitmap,
+        bitmap_bits,
+        start,
+        end,
+        cleaned,
+        done,
+        reserved,
+    });
+    map
+}
+
+#[test]
+fn rust_is_the_header() {
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../include/uapi");
+    let expected = expected();
+    let mut source = String::from(
+        "#include <stddef.h>\n#include <stdio.h>\n#include <linux/mmops.h>\nint main(void)\n{\n",
+    );
+    for expression in expected.keys() {
+        writeln!(
+            source,
+            "\tprintf(\"%s=%llu\\n\", \"{expression}\", (unsigned long long)({expression}));"
+        )
+        .unwrap();
+    }
+    source.push_str("\treturn 0;\n}\n");
+
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (c, program) = (dir.join("header.c"), dir.join("header"));
+    std::fs::write(&c, source).unwrap();
+    let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let status = Command::new(&cc)
+        .args(["-Wall", "-Werror", "-I"])
+        .arg(include)
+        .arg("-o")
+        .args([&program, &c])
+        .status()
+        .unwrap_or_else(|e| panic!("cannot run the C compiler {cc}: {e}"));
+    assert!(status.success(), "the header does not compile");
+
+    let output = Command::new(&program).output().unwrap();
+    let actual: BTreeMap<String, u64> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let (name, value) = line.rsplit_once('=').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        })
+        .collect();
+    assert_eq!(actual, expected);
+}
+
+/// Every name that the header defines is in [`expected`], so that a new one is not forgotten.
+#[test]
+fn header_has_nothing_more() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../include/uapi/linux/mmops.h");
+    let header = std::fs::read_to_string(path).unwrap();
+    let expected = expected();
+    for line in header.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("#define"), Some(name), Some(_)) => {
+                assert!(
+                    expected.contains_key(name),
+                    "{name} is not in mmops_uapi::sys"
+                );
+            }
+            (Some("struct"), Some(name), Some("{")) => {
+                let size = format!("sizeof(struct {name})");
+                assert!(
+                    expected.contains_key(&size),
+                    "{name} is not in mmops_uapi::sys"
+                );
+            }
+            _ => {}
+        }
+    }
+}
