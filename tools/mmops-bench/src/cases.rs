@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The table of cases: what is measured, against what, and which ratio is wanted.
+//!
+//! Another operation adds its rows here, a variant of [`Work`] and a module
+//! that implements [`Bench`](crate::bench::Bench).
+
+use anyhow::Result;
+
+use crate::bench::Bench;
+use crate::dirty::{DirtyBench, Op};
+use crate::layout::Density;
+use crate::scan::ScanBench;
+
+const PAGES_64: u32 = 64;
+const PAGES_512M: u32 = 512 << 8;
+const PAGES_1G: u32 = 1 << 18;
+const PAGES_4G: u32 = 4 << 18;
+
+const C_CLEAN: &str = "clean_record_shared_mapping_range";
+const C_PROTECT: &str = "wp_shared_mapping_range";
+const SCAN: &str = "PAGEMAP_SCAN";
+
+/// Calls whose times are added up where a single one is too short for the clock.
+const SMALL_CALLS: u32 = 200;
+
+/// What one sample of a case consists of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Work {
+    /// `calls` calls over the whole range, timed inside the kernel.
+    Dirty { op: Op, calls: u32 },
+    /// One harvest of what was stored to before, timed in userspace.
+    Harvest,
+    /// The stores and the harvest after them, timed in userspace.
+    Round,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// `operation/variant/size`.
+    pub name: &'static str,
+    /// What the kernel offers for the same work.
+    pub reference: &'static str,
+    /// The wanted ratio of medians, reference / mmops.
+    pub wanted: f64,
+    /// Size of the range in base pages.
+    pub pages: u32,
+    /// Which of the pages are dirty or writable before each call.
+    pub density: Density,
+    /// What is timed.
+    pub work: Work,
+}
+
+impl Case {
+    /// Makes the memory and the descriptors that the case needs.
+    pub fn setup(&self) -> Result<Box<dyn Bench>> {
+        Ok(match self.work {
+            Work::Dirty { op, calls } => {
+                Box::new(DirtyBench::new(op, self.pages, self.density, calls)?)
+            }
+            Work::Harvest => Box::new(ScanBench::new(self.pages, self.density, false)?),
+            Work::Round => Box::new(ScanBench::new(self.pages, self.density, true)?),
+        })
+    }
+
+    /// Roughly what `runs` runs take, in stores to pages: for the time that is left.
+    pub fn cost(&self, runs: u32) -> f64 {
+        // A fault is some ten times as long as a store; a walk is a fraction of one.
+        const FAULT: f64 = 10.0;
+        const WALK: f64 = 0.3;
+        let pages = f64::from(self.pages);
+        let touched = f64::from(self.density.touched(self.pages));
+        let sample = match self.work {
+            Work::Dirty { calls, .. } => 3.0 * f64::from(calls) * (touched + WALK * pages),
+            Work::Harvest | Work::Round => (FAULT + 1.0) * touched + 2.0 * WALK * pages,
+        };
+        self.memory_pages() as f64 * FAULT + f64::from(runs + 1) * sample
+    }
+
+    /// Pages of memory that the case occupies.
+    pub fn memory_pages(&self) -> u64 {
+        let mappings = match self.work {
+            Work::Dirty { .. } => 1,
+            Work::Harvest | Work::Round => 2,
+        };
+        u64::from(self.pages) * mappings
+    }
+}
+
+const fn case(
+    name: &'static str,
+    reference: &'static str,
+    wanted: f64,
+    pages: u32,
+    density: Density,
+    work: Work,
+) -> Case {
+    Case {
+        name,
+        reference,
+        wanted,
+        pages,
+        density,
+        work,
+    }
+}
+
+const fn dirty(op: Op) -> Work {
+    Work::Dirty { op, calls: 1 }
+}
+
+const CLEAN: Op = Op::Clean { transfer: false };
+const CLEAN_TRANSFER: Op = Op::Clean { transfer: true };
+
+/// Every case, in the order of the report.
+#[rustfmt::skip]
+pub const CASES: &[Case] = {
+    use Density::{Dense, Sparse};
+    &[
+        case("dirty/clean/sparse/4GiB", C_CLEAN, 2.5, PAGES_4G, Sparse, dirty(CLEAN)),
+        case("dirty/clean/dense/4GiB", C_CLEAN, 1.7, PAGES_4G, Dense, dirty(CLEAN)),
+        case("dirty/protect/sparse/4GiB", C_PROTECT, 2.5, PAGES_4G, Sparse, dirty(Op::Protect)),
+        case("dirty/protect/dense/4GiB", C_PROTECT, 1.3, PAGES_4G, Dense, dirty(Op::Protect)),
+        case("dirty/clean/64p", C_CLEAN, 1.0, PAGES_64, Dense,
+             Work::Dirty { op: CLEAN, calls: SMALL_CALLS }),
+        case("dirty/protect/64p", C_PROTECT, 1.0, PAGES_64, Dense,
+             Work::Dirty { op: Op::Protect, calls: SMALL_CALLS }),
+        case("dirty/clean/sparse/4GiB+transfer", C_CLEAN, 2.2, PAGES_4G, Sparse,
+             dirty(CLEAN_TRANSFER)),
+        case("dirty/clean/dense/4GiB+transfer", C_CLEAN, 1.2, PAGES_4G, Dense,
+             dirty(CLEAN_TRANSFER)),
+        case("dirty/clean/sparse/512MiB", C_CLEAN, 2.5, PAGES_512M, Sparse, dirty(CLEAN)),
+        case("dirty/clean/dense/512MiB", C_CLEAN, 1.7, PAGES_512M, Dense, dirty(CLEAN)),
+        case("dirty/harvest-vs-pagemap-scan/sparse/1GiB", SCAN, 2.0, PAGES_1G, Sparse,
+             Work::Harvest),
+        case("dirty/harvest-vs-pagemap-scan/dense/1GiB", SCAN, 1.5, PAGES_1G, Dense,
+             Work::Harvest),
+        case("dirty/round-vs-pagemap-scan/sparse/1GiB", SCAN, 3.0, PAGES_1G, Sparse,
+             Work::Round),
+    ]
+};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_the_size() {
+        let names: HashSet<_> = CASES.iter().map(|c| c.name).collect();
+        assert_eq!(names.len(), CASES.len());
+        for case in CASES {
+            let size = case.name.rsplit('/').next().unwrap();
+            let pages = match size.split('+').next().unwrap() {
+                "64p" => 64,
+                "512MiB" => 131_072,
+                "1GiB" => 262_144,
+                "4GiB" => 1_048_576,
+                other => panic!("unknown size {other} in {}", case.name),
+            };
+            assert_eq!(case.pages, pages, "{}", case.name);
+            assert_eq!(
+                case.name.contains("sparse"),
+                case.density == Density::Sparse
+            );
+            assert_eq!(
+                case.name.ends_with("+transfer"),
+                matches!(
+                    case.work,
+                    Work::Dirty {
+                        op: Op::Clean { transfer: true },
+                        ..
+                    }
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn scan_cases_need_two_mappings() {
+        let case = CASES.iter().find(|c| c.work == Work::Round).unwrap();
+        assert_eq!(case.memory_pages(), 2 * 262_144);
+    }
+}

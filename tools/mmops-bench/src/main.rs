@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Measures mmops against what the kernel has for the same work, in one boot.
+//!
+//! Needs root and the modules `mmops`, `mmops_test` and `mmops_ref`. Writes `bench.json` and
+//! `bench.svg`. A ratio below the wanted one is reported and is no failure; a wrong result is.
+
+mod bench;
+mod cases;
+mod dirty;
+mod layout;
+mod machine;
+mod pagemap;
+mod plot;
+mod progress;
+mod reference;
+mod region;
+mod report;
+mod scan;
+mod stats;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{bail, Context, Result};
+use clap::Parser;
+use glob::Pattern;
+
+use crate::cases::{Case, CASES};
+use crate::progress::Progress;
+use crate::report::Record;
+
+/// Measure mmops against what the kernel has for the same work
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Only cases whose name matches, such as 'dirty/clean/*'; may be given again
+    #[arg(long, value_name = "GLOB")]
+    case: Vec<Pattern>,
+
+    /// Pairs of samples for each case
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+
+    /// Directory for bench.json and bench.svg
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+
+    /// List the cases and the wanted ratios, and measure nothing
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let cases = select(&args.case)?;
+    if args.list {
+        for case in cases {
+            println!("{:<44} {:.1} {}", case.name, case.wanted, case.reference);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    machine::check_memory(cases.iter().copied())?;
+    machine::pin()?;
+    let (records, failed) = measure(&cases, args.runs);
+    if !records.is_empty() {
+        write(&args.out, &records)?;
+    }
+    println!("{}", report::table(&records));
+    let met = records.iter().filter(|record| record.met).count();
+    let missed = records.len() - met;
+    println!("\n{met} met, {missed} missed, {failed} failed");
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn select(patterns: &[Pattern]) -> Result<Vec<&'static Case>> {
+    let wanted =
+        |case: &&Case| patterns.is_empty() || patterns.iter().any(|p| p.matches(case.name));
+    let cases: Vec<_> = CASES.iter().filter(wanted).collect();
+    if cases.is_empty() {
+        bail!("no case has such a name; --list names them all");
+    }
+    Ok(cases)
+}
+
+/// Measures each case; returns the results and how many cases failed.
+fn measure(cases: &[&Case], runs: u32) -> (Vec<Record>, usize) {
+    let total = cases.iter().map(|case| case.cost(runs)).sum();
+    let mut progress = Progress::new(cases.len() as u64 * u64::from(runs + 1), total);
+    let mut records = Vec::new();
+    for case in cases {
+        progress.begin(case.name);
+        let samples = case
+            .setup()
+            .and_then(|mut bench| bench::interleave(&mut *bench, runs, || progress.run_done()));
+        let result = match samples {
+            Ok(samples) => {
+                let record = Record::new(case, &samples);
+                let (ratio, verdict) = (record.ratio, record.verdict());
+                records.push(record);
+                format!("{ratio:.2} ({verdict})")
+            }
+            Err(error) => format!("FAILED: {error:#}"),
+        };
+        progress.end(case.cost(runs), case.name, &result);
+    }
+    progress.finish();
+    let failed = cases.len() - records.len();
+    (records, failed)
+}
+
+fn write(out: &Path, records: &[Record]) -> Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let path = out.join("bench.json");
+    let json = serde_json::to_string_pretty(records)? + "\n";
+    fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{}", path.display());
+    let path = out.join("bench.svg");
+    let runs = records.iter().map(|record| record.runs).max().unwrap_or(0);
+    let machine = format!("{}, {runs} interleaved pairs", machine::describe()?);
+    plot::draw(&path, records, &machine)?;
+    println!("{}", path.display());
+    Ok(())
+}
