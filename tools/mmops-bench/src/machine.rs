@@ -14,12 +14,21 @@ use crate::region::PAGE_SIZE;
 /// Memory that has to be left for the rest of the system and for page tables.
 const RESERVE: u64 = 256 << 20;
 
-/// Kernel release and number of CPUs.
+/// Kernel release, and number and model of the CPUs; an emulated one says so.
 pub fn describe() -> Result<String> {
     let path = "/proc/sys/kernel/osrelease";
     let release = fs::read_to_string(path).context(path)?;
     let cpus = std::thread::available_parallelism().context("number of CPUs")?;
-    Ok(format!("Linux {}, {cpus} CPUs", release.trim()))
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model(&cpuinfo).unwrap_or("CPUs");
+    Ok(format!("Linux {}, {cpus} x {model}", release.trim()))
+}
+
+fn model(cpuinfo: &str) -> Option<&str> {
+    let line = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim())
 }
 
 /// Fails if a case does not fit into the memory that is available.
@@ -68,6 +77,13 @@ mod tests {
         let meminfo = "MemTotal:  8 kB\nMemAvailable:    4096 kB\n";
         assert_eq!(available(meminfo), Some(4 << 20));
         assert_eq!(available("MemTotal: 8 kB\n"), None);
+    }
+
+    #[test]
+    fn model_of_the_first_cpu() {
+        let cpuinfo = "cpu\t: 0\nmodel name\t: QEMU TCG CPU version 2.5+\nmodel name : other\n";
+        assert_eq!(model(cpuinfo), Some("QEMU TCG CPU version 2.5+"));
+        assert_eq!(model("processor : 0\n"), None);
     }
 
     #[test]

@@ -62,10 +62,12 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     machine::check_memory(cases.iter().copied())?;
+    // Pinned to one CPU, the program would see no other.
+    let machine = machine::describe()?;
     machine::pin()?;
     let (records, failed) = measure(&cases, args.runs);
     if !records.is_empty() {
-        write(&args.out, &records)?;
+        write(&args.out, &records, &machine)?;
     }
     println!("{}", report::table(&records));
     let met = records.iter().filter(|record| record.met).count();
@@ -114,7 +116,7 @@ fn measure(cases: &[&Case], runs: u32) -> (Vec<Record>, usize) {
     (records, failed)
 }
 
-fn write(out: &Path, records: &[Record]) -> Result<()> {
+fn write(out: &Path, records: &[Record], machine: &str) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let path = out.join("bench.json");
     let json = serde_json::to_string_pretty(records)? + "\n";
@@ -122,8 +124,8 @@ fn write(out: &Path, records: &[Record]) -> Result<()> {
     println!("{}", path.display());
     let path = out.join("bench.svg");
     let runs = records.iter().map(|record| record.runs).max().unwrap_or(0);
-    let machine = format!("{}, {runs} interleaved pairs", machine::describe()?);
-    plot::draw(&path, records, &machine)?;
+    let measured = format!("{machine}, {runs} interleaved pairs");
+    plot::draw(&path, records, &measured)?;
     println!("{}", path.display());
     Ok(())
 }
