@@ -1,0 +1,150 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The guest's side of `make check` and `make check-debug`: each group of tests writes a TAP or KTAP
+# file to MMOPS_SHARE/tap, and scripts/check counts them all on the host.
+#
+#	MMOPS_MODULES, MMOPS_MODULES_FAULTS	built modules, plain and with faults
+#	MMOPS_SELFTESTS				built programs of selftests/
+
+set -u
+. "$(dirname "$0")/lib.sh"
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+tap=$MMOPS_SHARE/tap
+export MMOPS_DISK=/tmp/mmops-disk
+kmemleak=/sys/kernel/debug/kmemleak
+mkdir -p "$tap"
+
+# group NAME: announce a group; its file is in $file.
+group() {
+	file=$tap/$1.tap
+	echo
+	echo "### $1"
+}
+
+# A group of single checks: begin, check NAME COMMAND..., end.
+begin() {
+	group "$1"
+	number=0
+	echo "KTAP version 1" | tee "$file"
+}
+check() {
+	local name=$1 output
+	shift
+	number=$((number + 1))
+	if output=$("$@" 2>&1); then
+		echo "ok $number $name"
+	else
+		[ -z "$output" ] || echo "# ${output//$'\n'/$'\n'# }"
+		echo "not ok $number $name"
+	fi | tee -a "$file"
+}
+end() {
+	echo "1..$number" | tee -a "$file"
+}
+
+# kunit NAME COMMAND...: what KUnit prints while the command loads a module.
+kunit() {
+	local name=$1 marker
+	shift
+	group "$name"
+	marker="mmops-check: $name $$"
+	echo "$marker" >/dev/kmsg
+	"$@"
+	dmesg --notime | sed "1,/^$marker/d" | sed -n '/KTAP version/,$p' | tee "$file"
+}
+
+# Bits of the taint that a report sets: bad page, died, warning, lockup. Others are expected, for
+# an out-of-tree module and for KUnit.
+reported() {
+	echo $(($(cat /proc/sys/kernel/tainted) & (1 << 5 | 1 << 7 | 1 << 9 | 1 << 14)))
+}
+nothing_reported() {
+	[ "$(reported)" -eq 0 ] || { echo "taint bits $(reported)"; false; }
+}
+
+lockdep_is_on() {
+	grep -E 'debug_locks: +1' /proc/lockdep_stats || { grep debug_locks /proc/lockdep_stats; false; }
+}
+
+# A leak is reported when two scans in a row find nothing that points to an object.
+no_leaks() {
+	echo scan >"$kmemleak"
+	sleep 6
+	echo scan >"$kmemleak"
+	[ -z "$(cat "$kmemleak")" ] || { cat "$kmemleak"; false; }
+}
+
+depends_on_mmops() {
+	local depends
+	depends=$(modinfo -F depends "$1")
+	[[ ,$depends, == *,mmops,* ]] || { echo "$1 depends on: $depends"; false; }
+}
+
+in_use_by() {
+	[ -d "/sys/module/mmops/holders/$1" ]
+}
+
+faults_absent() {
+	[ ! -e /sys/kernel/debug/mmops/faults ] &&
+		! grep -qiE 'mmops.*fault' /proc/kallsyms
+}
+
+# --- the machine before anything is loaded
+
+begin 10-boot
+check nothing_reported nothing_reported
+[ ! -e /proc/lockdep_stats ] || check lockdep_is_on lockdep_is_on
+end
+if [ -e "$kmemleak" ]; then
+	echo scan >"$kmemleak"
+	echo clear >"$kmemleak"
+fi
+mount_disk "$MMOPS_DISK" || echo "no scratch disk: tests of a disk file system are skipped"
+
+# --- the plain build
+
+kunit 20-kunit insmod "$(module_file "$MMOPS_MODULES" mmops)"
+
+begin 30-modules
+check load_mmops_test insmod "$(module_file "$MMOPS_MODULES" mmops_test)"
+check load_mmops_ref insmod "$(module_file "$MMOPS_MODULES" mmops_ref)"
+minimal=$(module_file "$MMOPS_MODULES" mmops_minimal)
+check load_mmops_minimal insmod "$minimal"
+check minimal_depends_on_mmops depends_on_mmops "$minimal"
+check minimal_uses_mmops in_use_by mmops_minimal
+check unload_mmops_minimal rmmod mmops_minimal
+check device_appears wait_for_device /dev/mmops
+check plain_build_has_no_faults faults_absent
+end
+
+group 40-selftests
+"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" | tee "$file"
+
+begin 50-unload
+check unload unload_modules
+check device_is_gone test ! -e /dev/mmops
+end
+
+# --- the build with faults
+
+kunit 60-kunit-faults insmod "$(module_file "$MMOPS_MODULES_FAULTS" mmops)"
+
+begin 61-modules-faults
+check load_mmops_test insmod "$(module_file "$MMOPS_MODULES_FAULTS" mmops_test)"
+check fault_build_has_faults test -d /sys/kernel/debug/mmops/faults
+end
+
+group 70-negative-controls
+"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" --faults | tee "$file"
+
+# --- the machine afterwards
+
+begin 80-after
+check unload unload_modules
+! mountpoint -q "$MMOPS_DISK" || check unmount_disk umount "$MMOPS_DISK"
+[ ! -e "$kmemleak" ] || check no_leaks no_leaks
+check nothing_reported nothing_reported
+[ ! -e /proc/lockdep_stats ] || check lockdep_is_on lockdep_is_on
+end

@@ -1,0 +1,20 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The faults for negative controls are in the build that asks for them and in no other.
+
+plain=$MMOPS_MODULES/rust/mmops.ko
+faults=$MMOPS_MODULES_FAULTS/rust/mmops.ko
+
+echo "TAP version 13"
+echo "1..8"
+number=0
+for name in skip_nested_check skip_flush transfer_before_flush delay_us; do
+	# The names of the files in debugfs are in the data of whatever creates them.
+	result="not ok"
+	[ ! -e "$plain" ] || grep -qa "$name" "$plain" || result=ok
+	echo "$result $((++number)) $name is not in the plain build"
+	result="not ok"
+	! grep -qa "$name" "$faults" || result=ok
+	echo "$result $((++number)) $name is in the build with faults"
+done
