@@ -64,6 +64,22 @@ impl Bitmap {
             .is_some_and(|bit| self.words[(bit / 64) as usize] >> (bit % 64) & 1 == 1)
     }
 
+    /// Sets the bit of the page at page offset `page`, which is in the window.
+    pub fn set(&mut self, page: u64) {
+        let bit = page
+            .checked_sub(self.pgoff)
+            .filter(|&bit| bit < self.bits());
+        let bit = bit.expect("a page in the window");
+        self.words[(bit / 64) as usize] |= 1 << (bit % 64);
+        let empty = self.start >= self.end;
+        self.start = if empty { bit } else { self.start.min(bit) };
+        self.end = if empty {
+            bit + 1
+        } else {
+            self.end.max(bit + 1)
+        };
+    }
+
     /// Clears all bits and moves the window to start at page offset `pgoff`.
     pub fn reset(&mut self, pgoff: u64) {
         let used = self.used_words();
@@ -132,10 +148,8 @@ mod tests {
     fn with(pgoff: u64, pages: u64, set: &[u64]) -> Bitmap {
         let mut b = Bitmap::new(pgoff, pages);
         for &bit in set {
-            b.words[(bit / 64) as usize] |= 1 << (bit % 64);
+            b.set(pgoff + bit);
         }
-        b.start = set.iter().copied().min().unwrap_or(0);
-        b.end = set.iter().copied().max().map_or(0, |m| m + 1);
         b
     }
 
