@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+//!
+//! The comments here are the text of `--help`, of the manual pages and of
+//! `Documentation/mmopsctl.rst`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Dirty tracking of memory-mapped files with mmops.
+///
+/// A program that maps a file shared changes it by storing to memory, and the processor notes
+/// that in the dirty bit of the page's page-table entry. mmopsctl takes these bits through
+/// /dev/mmops, in all processes that map the file, and so learns which pages were stored to since
+/// it looked last. No store has to fault for this.
+///
+/// What is not seen: stores through write(2); stores to private mappings; what a program stored
+/// before it unmapped the file or ended; on disk file systems also what the kernel wrote back by
+/// itself in between, because writing back takes the same dirty bits. The commands say where this
+/// matters and what to do about it. There should be one tracker of a file at a time: each takes
+/// the dirty bits from all others.
+///
+/// The file may also be a memfd of a running program, named as /proc/PID/fd/NUMBER.
+///
+/// All commands need root, and the modules mmops and mmops_test loaded.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what the driver is and can do
+    Info(Info),
+    /// Take the write permission from all shared mappings of a file
+    ///
+    /// The next store to each page faults, and the kernel makes the page writable again. The
+    /// number printed counts a page once for each mapping that lost the permission.
+    WriteProtect(WriteProtect),
+    /// Take the dirty bits of a file, and list the pages that were dirty
+    ///
+    /// Each line is a range of pages that were stored to since the last harvest: offset of the
+    /// first page, number of pages, bytes. A page is dirty for all processes together, however many
+    /// map it.
+    ///
+    /// The pages stay dirty for the kernel: on a disk file system they will be written back.
+    Harvest(Harvest),
+    /// Show live which pages of a file are stored to, and how many per second
+    ///
+    /// On a terminal: a map of the file that glows where it was stored to, and the rate over time;
+    /// q or Ctrl-C ends it. Else: one line per interval.
+    ///
+    /// Each interval is one harvest. It takes the dirty bits, so do not watch a file that is being
+    /// replicated.
+    Watch(Watch),
+    /// Keep a copy of a file that follows the stores to it
+    ///
+    /// First copies the whole file, then goes round after round: harvest the dirty bits, copy the
+    /// pages that were dirty. REPLICA is created, or overwritten. It follows the size of FILE, and
+    /// what is a hole in FILE when it is copied first takes no space in REPLICA.
+    ///
+    /// Ctrl-C (SIGINT) or SIGTERM ends it: the round under way is completed, then a last round is
+    /// made that begins after the signal, then FILE and REPLICA are compared, and pages that differ
+    /// are copied. A second signal ends it at once, and REPLICA is then of no use.
+    ///
+    /// What REPLICA is at the end: when nobody stores to FILE from the signal on, it is identical
+    /// to FILE. When stores go on, it holds every store that was made before the last harvest began,
+    /// and some later ones: it is no snapshot of a single moment, and a page that was stored to
+    /// while it was being copied can be part old, part new. A program whose file must be whole has
+    /// to pause while the last round is made.
+    ///
+    /// The compare at the end reads both files once. It is there because the dirty bits alone do
+    /// not tell everything: kernel writeback, swapping, a program that unmapped the file or ended,
+    /// write(2), and holes punched or a truncation undone between two rounds are not seen by a
+    /// harvest. Rounds before the last can lack such pages; the compare finds them all, and says
+    /// how many there were. --no-verify leaves it out: right only for files in memory (tmpfs,
+    /// memfd) without swap, that are stored to through mappings alone, and stay mapped until
+    /// mmopsctl has ended.
+    Replicate(Replicate),
+    /// Draw the rounds of one or more replications as an SVG picture
+    ///
+    /// Each log is one that `replicate --log` wrote, and becomes one diagram: pages copied over
+    /// time, with the pages of a full copy for comparison.
+    Plot(Plot),
+    /// Write the manual pages to a directory
+    #[command(hide = true)]
+    GenMan {
+        /// Directory, created if need be
+        dir: PathBuf,
+    },
+    /// Print the manual in reStructuredText
+    #[command(hide = true)]
+    GenRst,
+}
+
+#[derive(Debug, Args)]
+pub struct Info {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which pages of a file.
+#[derive(Debug, Args)]
+pub struct Pages {
+    /// Offset of the first page, in pages
+    #[arg(long, value_name = "PAGE", default_value_t = 0)]
+    pub first: u64,
+    /// Number of pages [default: up to the end of the file]
+    #[arg(long, value_name = "PAGES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub nr: Option<u64>,
+}
+
+/// How huge pages are treated.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Huge {
+    /// Split huge mappings first, so that later stores are seen page by page
+    ///
+    /// Without it, a store anywhere in a huge mapping makes all its pages dirty.
+    #[arg(long)]
+    pub split: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WriteProtect {
+    /// File that programs map shared
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub pages: Pages,
+    #[command(flatten)]
+    pub huge: Huge,
+}
+
+#[derive(Debug, Args)]
+pub struct Harvest {
+    /// File that programs map shared
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub pages: Pages,
+    #[command(flatten)]
+    pub huge: Huge,
+    /// Print JSON
+    ///
+    /// One object with the members file, page_size, first, nr, dirty_pages, dirty_bytes, cleaned
+    /// (entries that lost their dirty bit, over all mappings) and ranges, an array of pairs of
+    /// first page and number of pages.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// File that programs map shared
+    pub file: PathBuf,
+    /// Time from one harvest to the next, such as 100ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "500ms",
+          value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+    /// End after this number of harvests [default: when told to]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: Option<u64>,
+    #[command(flatten)]
+    pub huge: Huge,
+}
+
+#[derive(Debug, Args)]
+pub struct Replicate {
+    /// File that programs map shared and store to
+    pub file: PathBuf,
+    /// Regular file that becomes the copy
+    pub replica: PathBuf,
+    /// Time from the start of one round to that of the next, such as 100ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "1s",
+          value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+    /// End after this number of rounds [default: when told to]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: Option<u64>,
+    /// Do not compare the whole of both files at the end; see above for what that needs
+    #[arg(long)]
+    pub no_verify: bool,
+    #[command(flatten)]
+    pub huge: Huge,
+    /// Print the report as JSON on standard output
+    ///
+    /// One object; its member per_round is an array with one object for each round.
+    #[arg(long)]
+    pub json: bool,
+    /// Write each step to this file as it is made, one JSON object per line
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Plot {
+    /// Logs of replications
+    #[arg(required = true, value_name = "LOG")]
+    pub logs: Vec<PathBuf>,
+    /// Picture to write
+    #[arg(long, short, value_name = "SVG")]
+    pub output: PathBuf,
+}

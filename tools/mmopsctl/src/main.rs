@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Dirty tracking of memory-mapped files with mmops, from the command line.
+
+mod cli;
+mod docs;
+mod harvest;
+mod info;
+mod log;
+mod plot;
+mod protect;
+mod replicate;
+mod replicator;
+mod stop;
+mod tracked;
+mod units;
+mod watch;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Info(args) => info::run(&args),
+        Command::WriteProtect(args) => protect::run(&args),
+        Command::Harvest(args) => harvest::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Replicate(args) => replicate::run(&args),
+        Command::Plot(args) => plot::run(&args),
+        Command::GenMan { dir } => docs::write_man(&dir),
+        Command::GenRst => docs::print_rst(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output went away, as `head` does: nobody is left to tell.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mmopsctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

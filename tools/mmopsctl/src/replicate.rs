@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `mmopsctl replicate`
+
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mmops_uapi::Device;
+use serde::Serialize;
+
+use crate::cli::Replicate;
+use crate::harvest::Harvester;
+use crate::log::{self, End, FullCopy, Round, Start, Step, Verify};
+use crate::replicator::Replicator;
+use crate::stop::Stop;
+use crate::tracked::Tracked;
+use crate::units;
+
+/// Time between two lines of progress where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    start: &'a Start,
+    full_copy: FullCopy,
+    #[serde(flatten)]
+    end: End,
+    verify: Option<Verify>,
+    per_round: Vec<Round>,
+}
+
+pub fn run(args: &Replicate) -> Result<()> {
+    let device = Device::open()?;
+    let page_size = u64::from(device.info()?.page_size);
+    let tracked = Tracked::open(&args.file)?;
+    if !tracked.metadata()?.is_file() {
+        bail!("{} is not a regular file or a memfd", args.file.display());
+    }
+    let file_system = tracked.file_system()?;
+    let replica = create_replica(&tracked, &args.replica)?;
+    let log = match &args.log {
+        Some(path) => {
+            Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
+        }
+        None => None,
+    };
+    let write_log = |step: Step| log.as_ref().map_or(Ok(()), |log| log::write(log, &step));
+    let mut progress = Progress::new(args.quiet);
+    if args.no_verify && file_system.writes_back {
+        progress.note(&format!(
+            "{} is on {}, whose writeback takes dirty bits too: \
+             without a compare at the end the replica can lack stores",
+            args.file.display(),
+            file_system.name
+        ));
+    }
+    if tracked.mappers().is_empty() {
+        progress.note(&format!(
+            "no process that can be seen here maps {} shared yet: \
+             stores are seen from the moment that one does",
+            args.file.display()
+        ));
+    }
+
+    let stop = Stop::install("the replica is not complete")?;
+    let begin = Instant::now();
+    let start = Start {
+        file: args.file.to_string_lossy().into_owned(),
+        replica: args.replica.to_string_lossy().into_owned(),
+        file_system: file_system.name,
+        page_size,
+        size: tracked.metadata()?.len(),
+        interval: args.interval.as_secs_f64(),
+    };
+    write_log(Step::Start(start.clone()))?;
+
+    let harvester = Harvester::new(&device, tracked.file(), args.huge.into());
+    let mut replicator = Replicator::new(tracked.file(), &replica, page_size, harvester);
+    progress.phase("full copy", start.size);
+    let full_copy = replicator.full_copy(|position| progress.position(position))?;
+    write_log(Step::FullCopy(full_copy))?;
+    progress.full_copy(&full_copy, page_size);
+
+    let mut end = End {
+        rounds: 0,
+        pages: 0,
+        bytes: 0,
+        harvest_seconds: 0.0,
+        full_copies_pages: 0,
+        seconds: 0.0,
+        by_signal: false,
+    };
+    let mut per_round = Vec::new();
+    let mut next_start = begin.elapsed() + args.interval;
+    loop {
+        stop.wait(next_start.saturating_sub(begin.elapsed()));
+        // Asked before the round begins: the last round begins after the signal.
+        let by_signal = stop.requested();
+        let at = begin.elapsed();
+        next_start = at + args.interval;
+        let round = replicator.round(at.as_secs_f64())?;
+        write_log(Step::Round(round))?;
+        end.rounds = round.round;
+        end.pages += round.pages;
+        end.bytes += round.bytes;
+        end.harvest_seconds += round.harvest_seconds;
+        end.full_copies_pages += round.data_pages;
+        end.by_signal = by_signal;
+        progress.round(&round, &end, page_size);
+        if args.json {
+            per_round.push(round);
+        }
+        if by_signal || args.rounds == Some(round.round) {
+            break;
+        }
+    }
+
+    let verify = if args.no_verify {
+        None
+    } else {
+        progress.phase("compare", tracked.metadata()?.len());
+        let verify = replicator.verify(|position| progress.position(position))?;
+        write_log(Step::Verify(verify))?;
+        Some(verify)
+    };
+    replica
+        .sync_all()
+        .context("cannot write the replica to its disk")?;
+    end.seconds = begin.elapsed().as_secs_f64();
+    write_log(Step::End(end))?;
+    progress.finish();
+
+    if args.json {
+        let report = Report {
+            start: &start,
+            full_copy,
+            end,
+            verify,
+            per_round,
+        };
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print_report(&start, &full_copy, &end, verify.as_ref());
+    }
+    Ok(())
+}
+
+/// Opens `path` as an empty file that is not `tracked` itself.
+fn create_replica(tracked: &Tracked, path: &Path) -> Result<File> {
+    let context = || format!("cannot write the replica {}", path.display());
+    // Not truncated before it is known not to be the file itself.
+    let replica = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .with_context(context)?;
+    let (ours, theirs) = (tracked.metadata()?, replica.metadata()?);
+    if !theirs.is_file() {
+        let kind = if theirs.file_type().is_block_device() {
+            "a block device"
+        } else {
+            "special"
+        };
+        bail!(
+            "the replica {} is {kind}: name a regular file",
+            path.display()
+        );
+    }
+    if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) {
+        bail!(
+            "{} and {} are the same file",
+            tracked.path().display(),
+            path.display()
+        );
+    }
+    replica.set_len(0).with_context(context)?;
+    Ok(replica)
+}
+
+fn print_report(start: &Start, full_copy: &FullCopy, end: &End, verify: Option<&Verify>) {
+    let pages = |n| units::pages(n, start.page_size);
+    println!("{} -> {}", start.file, start.replica);
+    println!(
+        "  file       {} on {}",
+        units::bytes(start.size),
+        start.file_system
+    );
+    println!(
+        "  full copy  {} in {}",
+        pages(full_copy.pages),
+        units::seconds(full_copy.seconds)
+    );
+    println!(
+        "  rounds     {} in {}{}",
+        end.rounds,
+        units::seconds(end.seconds),
+        if end.by_signal {
+            "; the last began after the signal"
+        } else {
+            ""
+        }
+    );
+    println!(
+        "  copied     {}; a full copy each round would be {}",
+        pages(end.pages),
+        pages(end.full_copies_pages)
+    );
+    println!(
+        "  harvest    {} in all rounds",
+        units::seconds(end.harvest_seconds)
+    );
+    match verify {
+        Some(verify) => println!(
+            "  compare    {} of {} differed and {} copied, in {}",
+            verify.differed,
+            units::count(verify.pages, "page"),
+            if verify.differed == 1 { "was" } else { "were" },
+            units::seconds(verify.seconds)
+        ),
+        None => println!("  compare    left out"),
+    }
+}
+
+/// Progress on standard error: a bar on a terminal, else a line now and then.
+struct Progress {
+    bar: ProgressBar,
+    quiet: bool,
+    /// When the last line was printed; none on a terminal.
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    fn new(quiet: bool) -> Self {
+        let target = if quiet {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let lines = target.is_hidden() && !quiet;
+        Self {
+            bar: ProgressBar::with_draw_target(None, target),
+            quiet,
+            last_line: lines.then(Instant::now),
+        }
+    }
+
+    /// Something that is to be known whatever the output is.
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("mmopsctl: {text}"));
+        }
+    }
+
+    /// A phase that goes through `bytes` bytes begins.
+    fn phase(&mut self, name: &'static str, bytes: u64) {
+        let style = ProgressStyle::with_template(
+            "{msg:10} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}",
+        );
+        self.bar.set_style(style.expect("a valid template"));
+        self.bar.set_message(name);
+        self.bar.set_length(bytes);
+        self.bar.set_position(0);
+        self.line(|| format!("{name} of {}", units::bytes(bytes)), true);
+    }
+
+    fn position(&mut self, position: u64) {
+        self.bar.set_position(position);
+        let length = self.bar.length().unwrap_or(0);
+        self.line(
+            || format!("{} of {}", units::bytes(position), units::bytes(length)),
+            false,
+        );
+    }
+
+    fn full_copy(&mut self, copy: &FullCopy, page_size: u64) {
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+        self.bar.set_style(style.expect("a valid template"));
+        let text = format!(
+            "copied {} in {}; following; Ctrl-C ends after a complete round",
+            units::pages(copy.pages, page_size),
+            units::seconds(copy.seconds)
+        );
+        self.bar.set_message(text.clone());
+        self.bar.enable_steady_tick(Duration::from_millis(250));
+        self.line(|| text, true);
+    }
+
+    fn round(&mut self, round: &Round, end: &End, page_size: u64) {
+        let text = || {
+            format!(
+                "{:6.1} s  round {}: {} in {}; {} in all",
+                round.at,
+                round.round,
+                units::pages(round.pages, page_size),
+                units::seconds(round.seconds),
+                units::bytes(end.bytes),
+            )
+        };
+        self.bar.set_message(text());
+        self.line(text, end.by_signal);
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Prints a line where there is no terminal, if it is time or if it is `due` anyway.
+    fn line(&mut self, text: impl FnOnce() -> String, due: bool) {
+        if let Some(last) = &mut self.last_line {
+            if due || last.elapsed() >= LINE_INTERVAL {
+                *last = Instant::now();
+                eprintln!("{}", text());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replica_is_another_regular_file() {
+        let path =
+            |name| std::env::temp_dir().join(format!("mmopsctl-{}-{name}", std::process::id()));
+        let (file, link, other) = (path("self"), path("link"), path("other"));
+        std::fs::write(&file, "content").unwrap();
+        std::fs::hard_link(&file, &link).unwrap();
+        std::fs::write(&other, "old content").unwrap();
+        let tracked = Tracked::open(&file).unwrap();
+        let error = create_replica(&tracked, &link).unwrap_err().to_string();
+        let empty = create_replica(&tracked, &other)
+            .unwrap()
+            .metadata()
+            .unwrap()
+            .len();
+        let device = create_replica(&tracked, Path::new("/dev/null"))
+            .unwrap_err()
+            .to_string();
+        let content = std::fs::read_to_string(&file).unwrap();
+        for path in [file, link, other] {
+            std::fs::remove_file(path).unwrap();
+        }
+        assert!(error.contains("the same file"), "{error}");
+        assert!(device.contains("name a regular file"), "{device}");
+        assert_eq!((content.as_str(), empty), ("content", 0));
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ending on a signal.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// Exit status of a program that SIGINT ended, as shells report it.
+const INTERRUPTED: i32 = 130;
+
+/// Whether SIGINT, SIGTERM or SIGHUP came.
+#[derive(Debug)]
+pub struct Stop {
+    requested: Arc<AtomicBool>,
+    signals: Receiver<()>,
+}
+
+impl Stop {
+    /// From now on, the first signal is a request, and the second ends the program at once after
+    /// it printed `lost`.
+    pub fn install(lost: &'static str) -> Result<Self> {
+        let requested = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&requested);
+        let (sender, signals) = mpsc::channel();
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                eprintln!("\nmmopsctl: ended at once: {lost}");
+                std::process::exit(INTERRUPTED);
+            }
+            // The receiver is gone only when the program is about to end anyway.
+            let _ = sender.send(());
+        })
+        .context("cannot install a signal handler")?;
+        Ok(Self { requested, signals })
+    }
+
+    /// Whether a signal came.
+    pub fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps for `time`, or until a signal comes.
+    pub fn wait(&self, time: Duration) {
+        if !self.requested() {
+            let _ = self.signals.recv_timeout(time);
+        }
+    }
+}
