@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The faults for negative controls, which only a build of mmops.ko
+ * with MMOPS_FAULTS=1 has.
+ */
+#ifndef FAULTS_H
+#define FAULTS_H
+
+#include "mmops_selftest.h"
+
+#define FAULTS_DIR	"/sys/kernel/debug/mmops/faults/"
+
+static inline bool faults_built_in(void)
+{
+	return !access(FAULTS_DIR, F_OK);
+}
+
+/* Set one fault. 0 or -errno. */
+static inline int set_fault(const char *name, unsigned int value)
+{
+	char path[128], text[16];
+
+	snprintf(path, sizeof(path), FAULTS_DIR "%s", name);
+	snprintf(text, sizeof(text), "%u", value);
+	return write_file(path, text);
+}
+
+static inline void clear_faults(void)
+{
+	set_fault("skip_nested_check", 0);
+	set_fault("skip_flush", 0);
+	set_fault("transfer_before_flush", 0);
+	set_fault("delay_us", 0);
+}
+
+#endif /* FAULTS_H */

@@ -1,0 +1,107 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Run the test programs and print their results as one flat TAP stream.
+set -u
+
+usage() {
+	cat <<-END
+	Usage: run.sh [--dir DIR] [--faults] [PROGRAM...]
+
+	Runs PROGRAMs (default: all) from DIR and prints one TAP stream with a plan at
+	its end. Each result is named PROGRAM: test. Exits with 1 if a result is "not ok".
+
+	  --dir DIR  where the programs are (default: OUT of selftests/Makefile)
+	  --faults   only the tests that are run against the fault build of mmops.ko: the
+	             races, their negative controls, and the check of what the build holds
+	  --list     print the names of the programs
+
+	Environment:
+	  MMOPS_SEED     seed of all random choices
+	  MMOPS_DISK     a directory on a disk file system for the tests of writeback
+	  MMOPS_TIMEOUT  seconds that one program may take (default 1800)
+	END
+}
+
+programs=(uapi clean_record write_protect mappings fork layouts huge writeback signal race)
+cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
+dir=${OUT:-$cache/selftests}
+faults=
+selected=()
+
+while (($#)); do
+	case $1 in
+	--dir) dir=${2:?--dir needs a directory}; shift ;;
+	--dir=*) dir=${1#*=} ;;
+	--faults) faults=1 ;;
+	--list) printf '%s\n' "${programs[@]}"; exit ;;
+	-h | --help) usage; exit ;;
+	-*) usage >&2; exit 2 ;;
+	*) selected+=("$1") ;;
+	esac
+	shift
+done
+
+if [[ -n $faults ]]; then
+	((${#selected[@]})) || selected=(uapi writeback race)
+fi
+((${#selected[@]})) || selected=("${programs[@]}")
+
+# Which tests of a program are run against which build of mmops.ko. Negative controls
+# need the fault build; tests that the plain build has passed are not repeated on it.
+arguments_of() {
+	case $1${faults:+ faults} in
+	writeback) echo -T control_transfer_before_flush ;;
+	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
+		   -T control_no_flush_replicate ;;
+	"uapi faults") echo -t info -t faults_where_they_belong ;;
+	"writeback faults") echo -t control_transfer_before_flush ;;
+	esac
+}
+
+echo "TAP version 13"
+if [[ ! -e /dev/mmops ]]; then
+	echo "Bail out! no /dev/mmops: load mmops.ko and mmops_test.ko"
+	exit 1
+fi
+if [[ -n $faults && ! -d /sys/kernel/debug/mmops/faults ]]; then
+	echo "Bail out! mmops.ko was built without MMOPS_FAULTS=1, or debugfs is not mounted"
+	exit 1
+fi
+
+number=0
+failed=0
+for program in "${selected[@]}"; do
+	read -ra arguments <<<"$(arguments_of "$program")"
+	planned=
+	seen=0
+	status=
+	echo "# $program ${arguments[*]}"
+	started=$SECONDS
+	while IFS= read -r line; do
+		case $line in
+		"TAP version"*) ;;
+		1..*) planned=${line#1..}; planned=${planned%% *} ;;
+		"ok "* | "not ok "*)
+			((++number, ++seen))
+			[[ $line == not* ]] && ((++failed))
+			[[ $line =~ ^((not )?ok)\ [0-9]+\ -?\ ?(.*)$ ]]
+			echo "${BASH_REMATCH[1]} $number - $program: ${BASH_REMATCH[3]}"
+			;;
+		"exit status "*) status=${line#exit status } ;;
+		"#"*) echo "$line" ;;
+		*) echo "# $line" ;;
+		esac
+	done < <(
+		timeout -k 10 "${MMOPS_TIMEOUT:-1800}" "$dir/$program" "${arguments[@]}" 2>&1
+		echo "exit status $?"
+	)
+	if [[ -z $planned || $seen != "$planned" || $status -gt 1 && $status != 4 ]]; then
+		((++number, ++failed))
+		echo "not ok $number - $program: ran $seen of ${planned:-?} tests," \
+		     "exit status $status"
+	fi
+	echo "# $program took $((SECONDS - started)) s"
+done
+echo "1..$number"
+((failed == 0))
