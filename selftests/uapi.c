@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The arguments of the ioctls: what the device says of itself, the errno for
+ * each wrong argument, and that nothing is changed on the way to it.
+ */
+#include <sys/socket.h>
+
+#include "faults.h"
+#include "kselftest_harness.h"
+
+#define PAGES	64UL
+
+enum {
+	FD_GOOD, FD_MINUS_ONE, FD_CLOSED, FD_PATH, FD_READ, FD_WRITE, FD_PIPE_READ, FD_PIPE_WRITE,
+	FD_SOCKET, FD_NULL, FD_DIRECTORY, FD_HUGETLB, NR_FDS
+};
+
+FIXTURE(uapi)
+{
+	int dev;
+	char *map;
+	int fds[NR_FDS];
+	int fd_errno[NR_FDS];	/* 0 for those that are good */
+	uint64_t *bitmap;	/* one page, followed by one that is not mapped */
+	uint64_t *readonly;
+};
+
+static int reopen(int fd, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, flags | O_CLOEXEC);
+}
+
+FIXTURE_SETUP(uapi)
+{
+	int pipefd[2], sock[2], i;
+	char *p;
+
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	self->fds[FD_GOOD] = new_memfd(PAGES);
+	ASSERT_GE(self->fds[FD_GOOD], 0);
+	self->map = map_shared(self->fds[FD_GOOD], 0, PAGES);
+	ASSERT_NE(self->map, NULL);
+	ASSERT_EQ(0, pipe(pipefd));
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
+	self->fds[FD_MINUS_ONE] = -1;
+	self->fds[FD_CLOSED] = 1000;
+	self->fds[FD_PATH] = reopen(self->fds[FD_GOOD], O_PATH);
+	self->fds[FD_READ] = reopen(self->fds[FD_GOOD], O_RDONLY);
+	self->fds[FD_WRITE] = reopen(self->fds[FD_GOOD], O_WRONLY);
+	self->fds[FD_PIPE_READ] = pipefd[0];
+	self->fds[FD_PIPE_WRITE] = pipefd[1];
+	self->fds[FD_SOCKET] = sock[0];
+	self->fds[FD_NULL] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	self->fds[FD_DIRECTORY] = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	self->fds[FD_HUGETLB] = memfd_create("huge", MFD_HUGETLB | MFD_CLOEXEC);
+	for (i = 0; i < NR_FDS; i++) {
+		if (i != FD_MINUS_ONE) {
+			ASSERT_GE(self->fds[i], 0);
+		}
+	}
+	self->fd_errno[FD_MINUS_ONE] = EBADF;
+	self->fd_errno[FD_CLOSED] = EBADF;
+	self->fd_errno[FD_PATH] = EBADF;
+	self->fd_errno[FD_READ] = EACCES;
+	self->fd_errno[FD_WRITE] = EACCES;
+	self->fd_errno[FD_PIPE_READ] = EACCES;
+	self->fd_errno[FD_PIPE_WRITE] = EACCES;
+	self->fd_errno[FD_SOCKET] = ENODEV;
+	self->fd_errno[FD_NULL] = ENODEV;
+	self->fd_errno[FD_DIRECTORY] = EACCES;
+	self->fd_errno[FD_HUGETLB] = EOPNOTSUPP;
+
+	p = mmap(NULL, 3 * page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		 0);
+	ASSERT_NE(p, MAP_FAILED);
+	self->bitmap = (uint64_t *)p;
+	ASSERT_EQ(0, munmap(p + page_size(), page_size()));
+	self->readonly = (uint64_t *)(p + 2 * page_size());
+	ASSERT_EQ(0, mprotect(self->readonly, page_size(), PROT_READ));
+}
+
+FIXTURE_TEARDOWN(uapi)
+{
+}
+
+/* Every page dirty and writable. */
+static void dirty_all(FIXTURE_DATA(uapi) *self)
+{
+	store_range(self->map, 0, PAGES, 1);
+}
+
+/* Every page is as dirty_all() left it; and it is so again afterwards. */
+static void assert_untouched(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) *self)
+{
+	struct harvest h = new_harvest(PAGES);
+	int fd = self->fds[FD_GOOD];
+
+	ASSERT_EQ(PAGES, clean_record(self->dev, fd, 0, PAGES, &h));
+	ASSERT_EQ(PAGES, write_protect(self->dev, fd, 0, PAGES));
+	free(h.bitmap);
+	dirty_all(self);
+}
+
+TEST_F_TIMEOUT(uapi, info, TEST_SECONDS)
+{
+	struct mmops_info info = {};
+	uint64_t wanted = MMOPS_FEATURE_WRITE_PROTECT | MMOPS_FEATURE_CLEAN_RECORD |
+			  MMOPS_FEATURE_HUGE_LEAVES;
+
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
+	ASSERT_EQ(MMOPS_UAPI_VERSION, info.version);
+	ASSERT_EQ(page_size(), info.page_size);
+	ASSERT_EQ(wanted, info.features & wanted);
+	ASSERT_EQ(0, info.features & ~(wanted | MMOPS_FEATURE_FAULTS));
+	ASSERT_EQ(faults_built_in(), !!(info.features & MMOPS_FEATURE_FAULTS));
+}
+
+TEST_F_TIMEOUT(uapi, device_mode, TEST_SECONDS)
+{
+	struct stat st;
+
+	ASSERT_EQ(0, stat(MMOPS_DEV, &st));
+	ASSERT_TRUE(S_ISCHR(st.st_mode));
+	ASSERT_EQ(0600, st.st_mode & 07777);
+	ASSERT_EQ(0, st.st_uid);
+}
+
+TEST_F_TIMEOUT(uapi, structure_sizes, TEST_SECONDS)
+{
+	ASSERT_EQ(48, sizeof(struct mmops_info));
+	ASSERT_EQ(56, sizeof(struct mmops_write_protect));
+	ASSERT_EQ(96, sizeof(struct mmops_clean_record));
+}
+
+/* Another number, size or direction is another call. */
+TEST_F_TIMEOUT(uapi, unknown_calls, TEST_SECONDS)
+{
+	static const unsigned long calls[] = {
+		0,
+		~0UL,
+		_IO(MMOPS_IOC_MAGIC, 0),
+		_IOC(_IOC_READ | _IOC_WRITE, MMOPS_IOC_MAGIC, 0xff, sizeof(struct mmops_info)),
+		_IOR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info),
+		_IOW(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect),
+		_IOWR(MMOPS_IOC_MAGIC + 1, 0x00, struct mmops_info),
+		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_clean_record),
+		_IOWR(MMOPS_IOC_MAGIC, 0x02, struct mmops_write_protect),
+		_IOC(_IOC_READ | _IOC_WRITE, MMOPS_IOC_MAGIC, 0x02,
+		     sizeof(struct mmops_clean_record) - 8),
+		_IOC(_IOC_READ | _IOC_WRITE, MMOPS_IOC_MAGIC, 0x02,
+		     sizeof(struct mmops_clean_record) + 8),
+	};
+	unsigned char arg[256], before[256];
+	size_t i;
+
+	dirty_all(self);
+	memset(before, 0, sizeof(before));
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		memcpy(arg, before, sizeof(arg));
+		errno = 0;
+		ASSERT_EQ(-1, ioctl(self->dev, calls[i], arg));
+		ASSERT_EQ(ENOTTY, errno) {
+			TH_LOG("call %#lx", calls[i]);
+		}
+		ASSERT_EQ(0, memcmp(arg, before, sizeof(arg)));
+	}
+	assert_untouched(_metadata, self);
+}
+
+/* The argument itself must be readable and writable. */
+TEST_F_TIMEOUT(uapi, bad_argument_address, TEST_SECONDS)
+{
+	static const unsigned long calls[] = {
+		MMOPS_IOC_INFO, MMOPS_IOC_WRITE_PROTECT, MMOPS_IOC_CLEAN_RECORD,
+	};
+	char *hole = (char *)self->bitmap + page_size();
+	size_t i;
+
+	dirty_all(self);
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		void *addresses[] = { NULL, (void *)8, hole, hole - 16, (void *)~7UL };
+		size_t j;
+
+		for (j = 0; j < ARRAY_SIZE(addresses); j++) {
+			errno = 0;
+			ASSERT_EQ(-1, ioctl(self->dev, calls[i], addresses[j]));
+			ASSERT_EQ(EFAULT, errno);
+		}
+	}
+	assert_untouched(_metadata, self);
+}
+
+TEST_F_TIMEOUT(uapi, info_reserved, TEST_SECONDS)
+{
+	size_t i;
+
+	for (i = 0; i < 4; i++) {
+		struct mmops_info info = {}, before;
+
+		info.reserved[i] = 1ULL << (i * 20);
+		before = info;
+		errno = 0;
+		ASSERT_EQ(-1, ioctl(self->dev, MMOPS_IOC_INFO, &info));
+		ASSERT_EQ(EINVAL, errno);
+		ASSERT_EQ(0, memcmp(&info, &before, sizeof(info)));
+	}
+}
+
+TEST_F_TIMEOUT(uapi, bad_descriptors, TEST_SECONDS)
+{
+	struct harvest h = new_harvest(PAGES);
+	size_t i;
+
+	dirty_all(self);
+	for (i = 1; i < NR_FDS; i++) {
+		EXPECT_EQ(-self->fd_errno[i], write_protect(self->dev, self->fds[i], 0, PAGES)) {
+			TH_LOG("descriptor kind %zu", i);
+		}
+		EXPECT_EQ(-self->fd_errno[i],
+			  clean_record(self->dev, self->fds[i], 0, PAGES, &h)) {
+			TH_LOG("descriptor kind %zu", i);
+		}
+	}
+	assert_untouched(_metadata, self);
+	/* The device is not one that can be mapped either. */
+	ASSERT_EQ(-ENODEV, write_protect(self->dev, self->dev, 0, PAGES));
+}
+
+TEST_F_TIMEOUT(uapi, bad_ranges, TEST_SECONDS)
+{
+	static const struct {
+		uint64_t first, nr;
+	} range[] = {
+		{ 0, 0 }, { 1, 0 }, { ~0ULL, 0 }, { ~0ULL, 1 }, { 1, ~0ULL }, { ~0ULL, ~0ULL },
+		{ 1ULL << 63, 1ULL << 63 },
+	};
+	struct harvest h = new_harvest(PAGES);
+	size_t i;
+
+	dirty_all(self);
+	for (i = 0; i < ARRAY_SIZE(range); i++) {
+		EXPECT_EQ(-EINVAL, write_protect(self->dev, self->fds[FD_GOOD], range[i].first,
+						 range[i].nr));
+		EXPECT_EQ(-EINVAL, clean_record(self->dev, self->fds[FD_GOOD], range[i].first,
+						range[i].nr, &h));
+	}
+	assert_untouched(_metadata, self);
+}
+
+TEST_F_TIMEOUT(uapi, bad_flags, TEST_SECONDS)
+{
+	struct harvest h = new_harvest(PAGES);
+	int bit;
+
+	dirty_all(self);
+	for (bit = 0; bit < 32; bit++) {
+		uint32_t flag = 1U << bit;
+
+		if (!(flag & MMOPS_SPLIT)) {
+			EXPECT_EQ(-EINVAL, write_protect_flags(self->dev, self->fds[FD_GOOD], 0,
+							       PAGES, flag));
+		}
+		if (!(flag & (MMOPS_SPLIT | MMOPS_NO_TRANSFER))) {
+			EXPECT_EQ(-EINVAL, clean_record_flags(self->dev, self->fds[FD_GOOD], 0,
+							      PAGES, &h, flag));
+		}
+	}
+	assert_untouched(_metadata, self);
+}
+
+TEST_F_TIMEOUT(uapi, bad_bitmaps, TEST_SECONDS)
+{
+	const size_t words = page_size() / sizeof(uint64_t);
+	int fd = self->fds[FD_GOOD];
+	struct harvest good = new_harvest(PAGES), h;
+	uint64_t *bad[] = {
+		NULL, self->readonly, self->bitmap + words, (uint64_t *)~7UL,
+		(uint64_t *)(1UL << 63), self->bitmap + words + 1,
+	};
+	size_t i;
+
+	dirty_all(self);
+	for (i = 1; i < 8; i++) {
+		h = good;
+		h.bitmap = (uint64_t *)((char *)self->bitmap + i);
+		EXPECT_EQ(-EINVAL, clean_record(self->dev, fd, 0, PAGES, &h));
+	}
+	for (i = 1; i < 64; i++) {
+		h = good;
+		h.bits = PAGES + i;
+		EXPECT_EQ(-EINVAL, clean_record(self->dev, fd, 0, PAGES, &h));
+	}
+	h = good;
+	h.bits = 0;
+	EXPECT_EQ(-EINVAL, clean_record(self->dev, fd, 0, PAGES, &h));
+	EXPECT_EQ(-EINVAL, clean_record(self->dev, fd, 0, PAGES + 1, &good));
+	EXPECT_EQ(-EINVAL, clean_record(self->dev, fd, 1, PAGES, &good));
+	h = good;
+	h.pgoff = 1;
+	EXPECT_EQ(-EINVAL, clean_record(self->dev, fd, 0, PAGES, &h));
+	h.pgoff = ~0ULL;
+	EXPECT_EQ(-EINVAL, clean_record(self->dev, fd, 0, PAGES, &h));
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		h = good;
+		h.bitmap = bad[i];
+		EXPECT_EQ(-EFAULT, clean_record(self->dev, fd, 0, PAGES, &h)) {
+			TH_LOG("bitmap at %p", bad[i]);
+		}
+	}
+	ASSERT_EQ(0, count_bits(good.bitmap, good.bits));
+	assert_untouched(_metadata, self);
+}
+
+/* A bitmap whose second half is not there: nothing may have been taken for the first. */
+TEST_F_TIMEOUT(uapi, bitmap_ends_early, TEST_SECONDS)
+{
+	const uint64_t in_page = page_size() * 8;
+	struct harvest h = {
+		.bitmap = self->bitmap, .bits = 2 * in_page,
+	};
+
+	dirty_all(self);
+	ASSERT_EQ(-EFAULT, clean_record(self->dev, self->fds[FD_GOOD], 0, 2 * in_page, &h));
+	ASSERT_EQ(0, count_bits(self->bitmap, in_page));
+	assert_untouched(_metadata, self);
+}
+
+/*
+ * Random arguments. A wrong one may be found before another, so any errno that
+ * some argument calls for is right; without any, the call has to succeed.
+ */
+#define MAY(e)	(1ULL << (e))
+
+static uint64_t random_word(struct rng *rng)
+{
+	switch (rng_below(rng, 6)) {
+	case 0:
+		return 0;
+	case 1:
+		return rng_below(rng, 2 * PAGES);
+	case 2:
+		return ~0ULL - rng_below(rng, 3);
+	case 3:
+		return 1ULL << rng_below(rng, 64);
+	default:
+		return rng_next(rng);
+	}
+}
+
+/* Most arguments are good ones, so that each errno has its turn. */
+static bool mostly(struct rng *rng)
+{
+	return rng_below(rng, 8);
+}
+
+static uint64_t range_errors(uint64_t first, uint64_t nr)
+{
+	return !nr || first + nr < first ? MAY(EINVAL) : 0;
+}
+
+TEST_F_TIMEOUT(uapi, fuzz_info, TEST_SECONDS)
+{
+	struct rng rng = { test_seed() };
+	unsigned int i, n = rounds(2000);
+
+	for (i = 0; i < n; i++) {
+		struct mmops_info info, before;
+		bool good;
+		size_t j;
+		int ret;
+
+		info.version = rng_next(&rng);
+		info.page_size = rng_next(&rng);
+		info.features = rng_next(&rng);
+		for (j = 0; j < 4; j++)
+			info.reserved[j] = mostly(&rng) ? 0 : random_word(&rng);
+		good = !(info.reserved[0] | info.reserved[1] | info.reserved[2] |
+			 info.reserved[3]);
+		before = info;
+		errno = 0;
+		ret = ioctl(self->dev, MMOPS_IOC_INFO, &info);
+		ASSERT_EQ(good ? 0 : -1, ret);
+		if (!good) {
+			ASSERT_EQ(EINVAL, errno);
+			ASSERT_EQ(0, memcmp(&info, &before, sizeof(info)));
+		} else {
+			ASSERT_EQ(MMOPS_UAPI_VERSION, info.version);
+		}
+	}
+}
+
+TEST_F_TIMEOUT(uapi, fuzz_write_protect, TEST_SECONDS)
+{
+	struct rng rng = { test_seed() };
+	unsigned int i, n = rounds(4000), succeeded = 0;
+
+	dirty_all(self);
+	for (i = 0; i < n; i++) {
+		struct mmops_write_protect arg, before;
+		unsigned int fd = mostly(&rng) ? FD_GOOD : rng_below(&rng, NR_FDS);
+		uint64_t may = 0, expected;
+
+		arg.fd = self->fds[fd];
+		arg.flags = mostly(&rng) ? rng_below(&rng, 2) : random_word(&rng);
+		arg.first = mostly(&rng) ? rng_below(&rng, 2 * PAGES) : random_word(&rng);
+		arg.nr = mostly(&rng) ? 1 + rng_below(&rng, 2 * PAGES) : random_word(&rng);
+		arg.write_protected = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		arg.reserved[0] = mostly(&rng) ? 0 : random_word(&rng);
+		arg.reserved[1] = mostly(&rng) ? 0 : random_word(&rng);
+		before = arg;
+
+		if (self->fd_errno[fd])
+			may |= MAY(self->fd_errno[fd]);
+		if (arg.flags & ~MMOPS_SPLIT || arg.reserved[0] || arg.reserved[1])
+			may |= MAY(EINVAL);
+		may |= range_errors(arg.first, arg.nr);
+
+		errno = 0;
+		if (ioctl(self->dev, MMOPS_IOC_WRITE_PROTECT, &arg)) {
+			ASSERT_NE(0, may & MAY(errno)) {
+				TH_LOG("call %u: errno %d, wanted one of %#llx", i, errno,
+				       (unsigned long long)may);
+			}
+			ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+			if (i % 16 == 0)
+				assert_untouched(_metadata, self);
+			continue;
+		}
+		ASSERT_EQ(0, may) {
+			TH_LOG("call %u succeeded, wanted one of %#llx", i,
+			       (unsigned long long)may);
+		}
+		expected = arg.first < PAGES ? min(arg.nr, PAGES - arg.first) : 0;
+		ASSERT_EQ(expected, arg.write_protected);
+		ASSERT_EQ(arg.nr, arg.done);
+		before.write_protected = arg.write_protected;
+		before.done = arg.done;
+		ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+		dirty_all(self);
+		succeeded++;
+	}
+	assert_untouched(_metadata, self);
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
+TEST_F_TIMEOUT(uapi, fuzz_clean_record, TEST_SECONDS)
+{
+	const size_t words = page_size() / sizeof(uint64_t);
+	struct rng rng = { test_seed() };
+	unsigned int i, n = rounds(4000), succeeded = 0;
+
+	dirty_all(self);
+	for (i = 0; i < n; i++) {
+		struct mmops_clean_record arg, before;
+		unsigned int fd = mostly(&rng) ? FD_GOOD : rng_below(&rng, NR_FDS);
+		uint64_t may = 0, expected, end, bits;
+		bool overflow;
+
+		memset(self->bitmap, 0, page_size());
+		arg.fd = self->fds[fd];
+		arg.flags = mostly(&rng) ? rng_below(&rng, 4) : random_word(&rng);
+		arg.first = mostly(&rng) ? rng_below(&rng, 2 * PAGES) : random_word(&rng);
+		arg.nr = mostly(&rng) ? 1 + rng_below(&rng, 2 * PAGES) : random_word(&rng);
+		arg.bitmap_pgoff = mostly(&rng) ? rng_below(&rng, min(arg.first, 100ULL) + 1) :
+						  random_word(&rng);
+		arg.bitmap = (uintptr_t)self->bitmap;
+		if (!mostly(&rng))
+			arg.bitmap = rng_below(&rng, 2) ? (uintptr_t)self->readonly :
+							  random_word(&rng) | 1;
+		arg.bitmap_bits = mostly(&rng) ? BITS_PER_WORD * (1 + rng_below(&rng, words)) :
+						 random_word(&rng);
+		arg.start = rng_next(&rng);
+		arg.end = rng_below(&rng, 2) ? 0 : rng_next(&rng);
+		arg.cleaned = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		arg.reserved[0] = mostly(&rng) ? 0 : random_word(&rng);
+		arg.reserved[1] = mostly(&rng) ? 0 : random_word(&rng);
+		before = arg;
+
+		if (self->fd_errno[fd])
+			may |= MAY(self->fd_errno[fd]);
+		if (arg.flags & ~(MMOPS_SPLIT | MMOPS_NO_TRANSFER) || arg.reserved[0] ||
+		    arg.reserved[1])
+			may |= MAY(EINVAL);
+		may |= range_errors(arg.first, arg.nr);
+		overflow = arg.first + arg.nr < arg.first;
+		end = arg.first + arg.nr;
+		bits = arg.bitmap_bits;
+		if (bits % BITS_PER_WORD || arg.bitmap % sizeof(uint64_t) ||
+		    arg.bitmap_pgoff > arg.first || overflow || end - arg.bitmap_pgoff > bits)
+			may |= MAY(EINVAL);
+		if (arg.bitmap != (uintptr_t)self->bitmap || bits > words * BITS_PER_WORD)
+			may |= MAY(EFAULT);
+
+		errno = 0;
+		if (ioctl(self->dev, MMOPS_IOC_CLEAN_RECORD, &arg)) {
+			ASSERT_NE(0, may & MAY(errno)) {
+				TH_LOG("call %u: errno %d, wanted one of %#llx", i, errno,
+				       (unsigned long long)may);
+			}
+			ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+			ASSERT_EQ(0, count_bits(self->bitmap, words * BITS_PER_WORD));
+			if (i % 16 == 0)
+				assert_untouched(_metadata, self);
+			continue;
+		}
+		/* A large bitmap need not be there beyond what the range covers. */
+		if (bits > words * BITS_PER_WORD && end - arg.bitmap_pgoff <= words * BITS_PER_WORD)
+			may &= ~MAY(EFAULT);
+		ASSERT_EQ(0, may) {
+			TH_LOG("call %u succeeded, wanted one of %#llx", i,
+			       (unsigned long long)may);
+		}
+		expected = arg.first < PAGES ? min(arg.nr, PAGES - arg.first) : 0;
+		ASSERT_EQ(expected, arg.cleaned);
+		ASSERT_EQ(expected, count_bits(self->bitmap, words * BITS_PER_WORD));
+		ASSERT_EQ(arg.nr, arg.done);
+		if (!expected) {
+			ASSERT_EQ(before.start, arg.start);
+			ASSERT_EQ(before.end, arg.end);
+		} else if (before.start >= before.end) {
+			ASSERT_EQ(arg.first - arg.bitmap_pgoff, arg.start);
+			ASSERT_EQ(arg.start + expected, arg.end);
+		}
+		before.start = arg.start;
+		before.end = arg.end;
+		before.cleaned = arg.cleaned;
+		before.done = arg.done;
+		ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+		dirty_all(self);
+		succeeded++;
+	}
+	assert_untouched(_metadata, self);
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
+/* The plain build holds no trace of the faults. */
+TEST_F_TIMEOUT(uapi, faults_where_they_belong, TEST_SECONDS)
+{
+	struct mmops_info info = {};
+
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
+	if (info.features & MMOPS_FEATURE_FAULTS) {
+		ASSERT_EQ(0, set_fault("delay_us", 0));
+		ASSERT_EQ(0, set_fault("skip_flush", 0));
+		ASSERT_EQ(0, set_fault("skip_nested_check", 0));
+		ASSERT_EQ(0, set_fault("transfer_before_flush", 0));
+	} else {
+		ASSERT_NE(0, access(FAULTS_DIR, F_OK));
+	}
+}
+
+TEST_HARNESS_MAIN
