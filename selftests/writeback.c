@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What becomes of dirty state that was taken: writeback and reclaim still see
+ * every store, unless the caller took that on itself.
+ *
+ * The disk file system is the one of the directory MMOPS_DISK, or an ext4 on a
+ * loop device in memory that the test makes.
+ */
+#include <linux/loop.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mount.h>
+
+#include "faults.h"
+#include "kselftest_harness.h"
+
+#define PAGES		300UL
+#define KPF_DIRTY	4
+
+/* Newer than the headers of some distributions. */
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+
+/* Whether the folio behind @addr is marked dirty. -1 if that cannot be told. */
+static int folio_dirty(const void *addr)
+{
+	uint64_t entry = pagemap_entry(addr), flags;
+	int fd, ret = -1;
+
+	if (!(entry & PAGEMAP_PRESENT))
+		return -1;
+	fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && pread(fd, &flags, sizeof(flags),
+			     (entry & PAGEMAP_PFN) * sizeof(flags)) == sizeof(flags))
+		ret = flags >> KPF_DIRTY & 1;
+	close(fd);
+	return ret;
+}
+
+FIXTURE(shmem)
+{
+	int dev, fd;
+	char *map;
+	struct harvest h;
+};
+
+FIXTURE_SETUP(shmem)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	self->fd = new_memfd(PAGES);
+	ASSERT_GE(self->fd, 0);
+	self->map = map_shared(self->fd, 0, PAGES);
+	ASSERT_NE(self->map, NULL);
+	self->h = new_harvest(PAGES);
+	ASSERT_NE(self->h.bitmap, NULL);
+	/*
+	 * A page that is read first is mapped writable with a clean folio: the
+	 * store then leaves its mark in the entry alone.
+	 */
+	load_range(self->map, 0, PAGES);
+	if (folio_dirty(self->map) < 0)
+		SKIP(return, "no /proc/kpageflags");
+	ASSERT_EQ(0, folio_dirty(self->map));
+	store_range(self->map, 0, PAGES, 1);
+	ASSERT_EQ(0, folio_dirty(self->map));
+}
+
+FIXTURE_TEARDOWN(shmem)
+{
+}
+
+TEST_F_TIMEOUT(shmem, transferred_to_folio, TEST_SECONDS)
+{
+	size_t i;
+
+	ASSERT_EQ(100, clean_record(self->dev, self->fd, 50, 100, &self->h));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(i >= 50 && i < 150, folio_dirty(self->map + i * page_size()));
+	}
+}
+
+TEST_F_TIMEOUT(shmem, not_transferred, TEST_SECONDS)
+{
+	size_t i;
+
+	ASSERT_EQ(PAGES, clean_record_flags(self->dev, self->fd, 0, PAGES, &self->h,
+					    MMOPS_NO_TRANSFER));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(0, folio_dirty(self->map + i * page_size()));
+	}
+}
+
+/* write_protect takes no dirty state and has none to transfer. */
+TEST_F_TIMEOUT(shmem, protect_transfers_nothing, TEST_SECONDS)
+{
+	size_t i;
+
+	ASSERT_EQ(PAGES, write_protect(self->dev, self->fd, 0, PAGES));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(0, folio_dirty(self->map + i * page_size()));
+	}
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(1, folio_dirty(self->map + i * page_size()));
+	}
+}
+
+/* Reclaim drops clean pages of shmem: what was stored must survive it. */
+TEST_F_TIMEOUT(shmem, survives_reclaim, TEST_SECONDS)
+{
+	size_t i;
+
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_PAGEOUT));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(1 + i, load(self->map, i));
+	}
+}
+
+/*
+ * A disk file system
+ */
+struct writer_control {
+	_Atomic uint64_t passes;
+	atomic_bool stop;
+};
+
+FIXTURE(disk)
+{
+	int dev, fd, direct, loop;
+	char dir[64], loop_path[32], path[128];
+	bool mounted;
+	char *map;
+	void *buffer;
+	struct harvest h;
+	struct writer_control control;
+	/* Walks that run beside the test. */
+	atomic_bool clean_done, protect_done;
+	int64_t clean_ret;
+};
+
+/* An ext4 on a loop device on a memfd, at self->dir. An explanation, or NULL. */
+static const char *make_disk(FIXTURE_DATA(disk) *self)
+{
+	struct loop_config config = {};
+	char command[128];
+	int control, number;
+
+	config.fd = new_memfd(64 << 20 >> 12);
+	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (control < 0)
+		return "no MMOPS_DISK, and no loop devices";
+	number = ioctl(control, LOOP_CTL_GET_FREE);
+	close(control);
+	snprintf(self->loop_path, sizeof(self->loop_path), "/dev/loop%d", number);
+	self->loop = open(self->loop_path, O_RDWR | O_CLOEXEC);
+	config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+	if (self->loop < 0 || config.fd < 0 || ioctl(self->loop, LOOP_CONFIGURE, &config))
+		return "no MMOPS_DISK, and the loop device cannot be set up";
+	close(config.fd);
+	snprintf(command, sizeof(command),
+		 "PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -F %s >/dev/null 2>&1", self->loop_path);
+	if (system(command))
+		return "no MMOPS_DISK, and mkfs.ext4 (package e2fsprogs) failed";
+	snprintf(self->dir, sizeof(self->dir), "/tmp/mmops-disk-XXXXXX");
+	if (!mkdtemp(self->dir) || mount(self->loop_path, self->dir, "ext4", 0, NULL))
+		return "no MMOPS_DISK, and ext4 on the loop device cannot be mounted";
+	self->mounted = true;
+	return NULL;
+}
+
+FIXTURE_SETUP(disk)
+{
+	const char *given = getenv("MMOPS_DISK"), *why;
+
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	self->loop = -1;
+	if (given) {
+		snprintf(self->dir, sizeof(self->dir), "%s", given);
+	} else {
+		why = make_disk(self);
+		if (why)
+			SKIP(return, "%s", why);
+	}
+	snprintf(self->path, sizeof(self->path), "%s/mmops-writeback-%d", self->dir, getpid());
+	self->fd = open(self->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	ASSERT_GE(self->fd, 0);
+	ASSERT_EQ(0, posix_fallocate(self->fd, 0, PAGES * page_size()));
+	self->direct = open(self->path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (self->direct < 0)
+		SKIP(return, "%s has no O_DIRECT", self->dir);
+	self->map = map_shared(self->fd, 0, PAGES);
+	ASSERT_NE(self->map, NULL);
+	ASSERT_EQ(0, posix_memalign(&self->buffer, page_size(), PAGES * page_size()));
+	self->h = new_harvest(PAGES);
+	ASSERT_NE(self->h.bitmap, NULL);
+}
+
+FIXTURE_TEARDOWN(disk)
+{
+	if (faults_built_in())
+		clear_faults();
+	if (self->map)
+		munmap(self->map, PAGES * page_size());
+	if (self->direct > 0)
+		close(self->direct);
+	if (self->fd > 0)
+		close(self->fd);
+	unlink(self->path);
+	if (self->mounted)
+		umount2(self->dir, MNT_DETACH);
+	if (self->loop >= 0) {
+		close(self->loop);
+		rmdir(self->dir);
+	}
+}
+
+/* What the disk has: the cache is dropped first, and then passed by. */
+static const char *read_disk(FIXTURE_DATA(disk) *self)
+{
+	size_t bytes = PAGES * page_size();
+
+	write_file("/proc/sys/vm/drop_caches", "1");
+	return pread(self->direct, self->buffer, bytes, 0) == (ssize_t)bytes ? self->buffer : NULL;
+}
+
+static void assert_on_disk(struct __test_metadata *_metadata, FIXTURE_DATA(disk) *self)
+{
+	const char *disk = read_disk(self);
+	size_t i;
+
+	ASSERT_NE(disk, NULL);
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(load(self->map, i), load(disk, i)) {
+			TH_LOG("page %zu was not written back", i);
+		}
+	}
+}
+
+TEST_F_TIMEOUT(disk, msync_after_clean, TEST_SECONDS)
+{
+	unsigned int round;
+	size_t i;
+
+	for (round = 1; round <= 5; round++) {
+		size_t n = 0;
+
+		for (i = 0; i < PAGES; i += round, n++)
+			store(self->map, i, round * 10000 + i);
+		reset_harvest(&self->h);
+		ASSERT_EQ(n, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+		for (i = 0; i < PAGES; i++) {
+			ASSERT_EQ(i % round == 0, test_bit(self->h.bitmap, i));
+		}
+		ASSERT_EQ(0, msync(self->map, PAGES * page_size(), MS_SYNC));
+		assert_on_disk(_metadata, self);
+	}
+}
+
+TEST_F_TIMEOUT(disk, fsync_after_protect_and_clean, TEST_SECONDS)
+{
+	unsigned int round;
+
+	for (round = 1; round <= 5; round++) {
+		store_range(self->map, 0, PAGES, round * 10000);
+		reset_harvest(&self->h);
+		ASSERT_EQ(PAGES, write_protect(self->dev, self->fd, 0, PAGES));
+		ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+		store_range(self->map, 0, PAGES / 2, round * 20000);
+		ASSERT_EQ(PAGES / 2, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+		ASSERT_EQ(0, fsync(self->fd));
+		assert_on_disk(_metadata, self);
+	}
+}
+
+/* Writeback that goes on meanwhile, and no call that waits for all but the last. */
+TEST_F_TIMEOUT(disk, sync_file_range_between, TEST_SECONDS)
+{
+	struct rng rng = { test_seed() };
+	unsigned int round, n = rounds(60);
+
+	for (round = 1; round <= n; round++) {
+		size_t first = rng_below(&rng, PAGES), nr = 1 + rng_below(&rng, PAGES - first);
+
+		store_range(self->map, first, nr, (uint64_t)round << 32);
+		switch (rng_below(&rng, 4)) {
+		case 0:
+			sync_file_range(self->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+			break;
+		case 1:
+			ASSERT_GE(write_protect(self->dev, self->fd, first, nr), 0);
+			break;
+		default:
+			ASSERT_GE(clean_record(self->dev, self->fd, 0, PAGES, &self->h), 0);
+		}
+	}
+	ASSERT_GE(clean_record(self->dev, self->fd, 0, PAGES, &self->h), 0);
+	ASSERT_EQ(0, fsync(self->fd));
+	assert_on_disk(_metadata, self);
+}
+
+/* After writeback a store faults, so that the file system has notice of it. */
+TEST_F_TIMEOUT(disk, store_after_writeback, TEST_SECONDS)
+{
+	store_range(self->map, 0, PAGES, 1);
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	ASSERT_EQ(0, fsync(self->fd));
+	reset_harvest(&self->h);
+	ASSERT_EQ(0, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	ASSERT_EQ(0, write_protect(self->dev, self->fd, 0, PAGES));
+	store_range(self->map, 0, PAGES, 2);
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	ASSERT_EQ(0, fsync(self->fd));
+	assert_on_disk(_metadata, self);
+}
+
+/* A caller that writes the data back itself: pwrite() of what was reported. */
+TEST_F_TIMEOUT(disk, no_transfer, TEST_SECONDS)
+{
+	size_t i;
+
+	store_range(self->map, 0, PAGES, 77);
+	ASSERT_EQ(PAGES, clean_record_flags(self->dev, self->fd, 0, PAGES, &self->h,
+					    MMOPS_NO_TRANSFER));
+	ASSERT_EQ(PAGES, count_bits(self->h.bitmap, self->h.bits));
+	for (i = 0; i < PAGES; i++) {
+		uint64_t value = load(self->map, i);
+
+		ASSERT_EQ((ssize_t)sizeof(value),
+			  pwrite(self->fd, &value, sizeof(value), i * page_size()));
+	}
+	ASSERT_EQ(0, fsync(self->fd));
+	assert_on_disk(_metadata, self);
+}
+
+/*
+ * Writeback in the window between the change of an entry and the flush.
+ *
+ * One walk cleans the entries, another write-protects them, both have their
+ * flush to come. Writeback then finds entries that need no cleaning, writes
+ * the pages and takes the folios for clean. A store that now goes through a
+ * stale TLB entry is known to nobody, unless the folios are marked dirty after
+ * the flush.
+ */
+enum { CPU_MAIN, CPU_CLEAN, CPU_PROTECT, CPU_WRITER, NR_TEST_CPUS };
+
+#define WINDOW_US	100000
+
+static void *writer(void *arg)
+{
+	FIXTURE_DATA(disk) *self = arg;
+	uint64_t value = 1ULL << 40;
+
+	pin_to_cpu(CPU_WRITER);
+	while (!atomic_load_explicit(&self->control.stop, memory_order_acquire)) {
+		store_range(self->map, 0, PAGES, value += PAGES);
+		atomic_fetch_add(&self->control.passes, 1);
+	}
+	return NULL;
+}
+
+static void *walk_clean(void *arg)
+{
+	FIXTURE_DATA(disk) *self = arg;
+
+	pin_to_cpu(CPU_CLEAN);
+	self->clean_ret = clean_record(self->dev, self->fd, 0, PAGES, &self->h);
+	atomic_store(&self->clean_done, true);
+	return NULL;
+}
+
+static void *walk_protect(void *arg)
+{
+	FIXTURE_DATA(disk) *self = arg;
+
+	pin_to_cpu(CPU_PROTECT);
+	write_protect(self->dev, self->fd, 0, PAGES);
+	atomic_store(&self->protect_done, true);
+	return NULL;
+}
+
+static void wait_for_passes(FIXTURE_DATA(disk) *self, unsigned int n)
+{
+	uint64_t until = atomic_load(&self->control.passes) + n;
+
+	while (atomic_load(&self->control.passes) < until)
+		sched_yield();
+}
+
+/* Rounds of the above; the number of pages whose last store did not reach the disk. */
+static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bool delay,
+				    unsigned int *met)
+{
+	uint64_t lost = 0;
+	unsigned int round;
+	size_t i;
+
+	pin_to_cpu(CPU_MAIN);
+	for (round = 0; round < n; round++) {
+		pthread_t threads[3];
+		const char *disk;
+
+		atomic_store(&self->control.stop, false);
+		atomic_store(&self->clean_done, false);
+		atomic_store(&self->protect_done, false);
+		pthread_create(&threads[0], NULL, writer, self);
+		wait_for_passes(self, 2);
+		if (delay)
+			set_fault("delay_us", WINDOW_US);
+		pthread_create(&threads[1], NULL, walk_clean, self);
+		pthread_create(&threads[2], NULL, walk_protect, self);
+		if (delay)
+			usleep(WINDOW_US / 10);
+		sync_file_range(self->fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE |
+				SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+		wait_for_passes(self, 2);
+		atomic_store(&self->control.stop, true);
+		pthread_join(threads[0], NULL);
+		*met += !atomic_load(&self->clean_done) && !atomic_load(&self->protect_done);
+		pthread_join(threads[1], NULL);
+		pthread_join(threads[2], NULL);
+		if (delay)
+			set_fault("delay_us", 0);
+		fsync(self->fd);
+		disk = read_disk(self);
+		for (i = 0; disk && i < PAGES; i++)
+			lost += load(self->map, i) != load(disk, i);
+	}
+	return lost;
+}
+
+TEST_F_TIMEOUT(disk, writeback_in_window, TEST_SECONDS)
+{
+	unsigned int met = 0;
+
+	if (nr_cpus() < NR_TEST_CPUS)
+		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
+	ASSERT_EQ(0, writeback_in_window(self, rounds(20), false, &met));
+}
+
+TEST_F_TIMEOUT(disk, control_transfer_before_flush, TEST_SECONDS)
+{
+	unsigned int met = 0;
+	uint64_t lost;
+
+	if (!faults_built_in())
+		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	if (nr_cpus() < NR_TEST_CPUS)
+		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
+	ASSERT_EQ(0, writeback_in_window(self, rounds(20), true, &met));
+	ASSERT_GT(met, 0);
+	ASSERT_EQ(0, set_fault("transfer_before_flush", 1));
+	lost = writeback_in_window(self, rounds(20), true, &met);
+	clear_faults();
+	ASSERT_GT(lost, 0);
+	TH_LOG("%llu stores did not reach the disk; the window was met %u times",
+	       (unsigned long long)lost, met);
+}
+
+TEST_HARNESS_MAIN
