@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads. Only what the kernel's own `bindings` crate lacks is
+ * generated from it; see the allowlist in bindgen_parameters.
+ */
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/mm_types.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pagemap.h>
+#include <linux/pagewalk.h>
+#include <asm/tlbflush.h>
+
+#include "helpers.c"
+
+/* `const` helpers, for constants that bindgen does not evaluate. */
+const unsigned long MMOPS_CONST_HELPER_FMODE_READ = (__force unsigned long)FMODE_READ;
+const unsigned long MMOPS_CONST_HELPER_FMODE_WRITE = (__force unsigned long)FMODE_WRITE;

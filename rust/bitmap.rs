@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The bitmap in which taken dirty bits are recorded.
+
+use crate::range::PageRange;
+use core::cmp;
+use kernel::prelude::*;
+
+/// Bits in a word of the bitmap.
+pub const BITS_PER_WORD: usize = u64::BITS as usize;
+
+/// A bitmap over page offsets, and the range of its bits that is known to hold set ones.
+///
+/// Bits are only ever set. `start` and `end` keep the contract of C's
+/// `clean_record_shared_mapping_range()`: both are relative to the page offset of bit 0, an empty
+/// range (`start >= end`) means that no set bit is known, and they are only ever extended. Where C
+/// compares an absolute number of pages with a relative offset, this is exact for any bit 0.
+pub struct RecordBitmap<'a> {
+    words: &'a mut [u64],
+    pgoff: usize,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> RecordBitmap<'a> {
+    /// A bitmap whose bit 0 is the page at offset `pgoff`, with no set bit known.
+    pub fn new(words: &'a mut [u64], pgoff: usize) -> Self {
+        Self::with_known(words, pgoff, 0, 0)
+    }
+
+    /// As [`Self::new`], with bits `start..end` known to hold set ones.
+    pub fn with_known(words: &'a mut [u64], pgoff: usize, start: usize, end: usize) -> Self {
+        Self {
+            words,
+            pgoff,
+            start,
+            end,
+        }
+    }
+
+    /// Page offset of bit 0.
+    pub fn pgoff(&self) -> usize {
+        self.pgoff
+    }
+
+    /// First bit known to be set, or `None`.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Last bit known to be set plus one.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Whether there is a bit for each page of `range`.
+    pub fn covers(&self, range: &PageRange) -> bool {
+        let bits = self.words.len().saturating_mul(BITS_PER_WORD);
+
+        range.first() >= self.pgoff && range.end() - self.pgoff <= bits
+    }
+
+    /// Sets the bit of the page at offset `pgoff`; one that the bitmap does not cover is ignored.
+    #[inline(always)]
+    pub fn set(&mut self, pgoff: usize) {
+        let bit = pgoff.wrapping_sub(self.pgoff);
+
+        if let Some(word) = self.words.get_mut(bit / BITS_PER_WORD) {
+            *word |= 1 << (bit % BITS_PER_WORD);
+            self.extend(bit, bit + 1);
+        }
+    }
+
+    /// Sets the bits of `nr` pages from offset `pgoff` on.
+    pub fn set_range(&mut self, pgoff: usize, nr: usize) {
+        for offset in pgoff..pgoff.saturating_add(nr) {
+            self.set(offset);
+        }
+    }
+
+    #[inline(always)]
+    fn extend(&mut self, start: usize, end: usize) {
+        if self.start >= self.end {
+            (self.start, self.end) = (start, end);
+        } else {
+            self.start = cmp::min(self.start, start);
+            self.end = cmp::max(self.end, end);
+        }
+    }
+}
+
+#[kunit_tests(mmops_bitmap)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bit_starts_the_known_range() {
+        let mut words = [0u64; 2];
+        let mut map = RecordBitmap::new(&mut words, 1000);
+
+        map.set(1070);
+        assert_eq!((map.start(), map.end()), (70, 71));
+        map.set(1003);
+        assert_eq!((map.start(), map.end()), (3, 71));
+        map.set(1127);
+        assert_eq!((map.start(), map.end()), (3, 128));
+        assert_eq!(words, [1 << 3, 1 << 6 | 1 << 63]);
+    }
+
+    #[test]
+    fn known_range_is_only_extended() {
+        let mut words = [u64::MAX, 0];
+        let mut map = RecordBitmap::with_known(&mut words, 0, 10, 90);
+
+        map.set(50);
+        assert_eq!((map.start(), map.end()), (10, 90));
+        map.set(95);
+        assert_eq!((map.start(), map.end()), (10, 96));
+        assert_eq!(words, [u64::MAX, 1 << 31]);
+    }
+
+    #[test]
+    fn offsets_outside_are_ignored() {
+        let mut words = [0u64; 1];
+        let mut map = RecordBitmap::new(&mut words, 100);
+
+        map.set(99);
+        map.set(164);
+        map.set_range(160, 10);
+        assert_eq!((map.start(), map.end()), (60, 64));
+        assert_eq!(words, [0xf << 60]);
+    }
+
+    #[test]
+    fn covers_is_exact() {
+        let mut words = [0u64; 2];
+        let map = RecordBitmap::new(&mut words, 64);
+
+        for (first, nr, covered) in [
+            (64, 128, true),
+            (64, 129, false),
+            (63, 1, false),
+            (191, 1, true),
+            (192, 1, false),
+            (0, usize::MAX, false),
+        ] {
+            assert_eq!(PageRange::new(first, nr).map(|r| map.covers(&r)), Ok(covered));
+        }
+    }
+}

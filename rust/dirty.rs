@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Dirty tracking of shared mappings: write-protect, and clean with a record.
+//!
+//! # Rules
+//!
+//! - All mappings of the range count, in all processes that map the file shared and may write.
+//!   Private mappings are not touched.
+//! - [`write_protect`]: an entry keeps its dirty state. After the call a store to the range faults.
+//! - [`clean_record`]: an entry that is dirty when the call begins is recorded; one that becomes
+//!   dirty later is recorded, stays dirty, or both. No entry is cleaned without a record.
+//! - Both flush the TLB before they return, and flush all of the range if another operation is
+//!   under way on the same mm (see [`crate::tlb`]).
+//! - Dirty state that was taken out of an entry is given to the folio after the flush, so that
+//!   writeback and reclaim know of every store; C drops it. A caller that writes the data back
+//!   itself asks for [`Transfer::Skip`].
+//!
+//! Source: `[PATCH v5 4/8] mm: Add write-protect and clean utilities for address space ranges`
+//! (October 2019) with its review, and `mm/mapping_dirty_helpers.c`.
+//!
+//! # Leaves
+//!
+//! | leaf                        | `write_protect`    | `clean_record`                             |
+//! |-----------------------------|--------------------|--------------------------------------------|
+//! | PTE                         | in place           | one bit                                    |
+//! | PMD or PUD leaf             | in place, counted in base pages | a bit for each base page inside the VMA |
+//! | the same, with [`Huge::Split`] | split            | recorded as a whole, then split            |
+//! | PFN map, special entry      | as any other       | as any other; there is no folio to mark    |
+//! | hugetlbfs                   | `EOPNOTSUPP`       | `EOPNOTSUPP`                               |
+//! | not present                 | nothing            | nothing                                    |
+
+use crate::{
+    bindings,
+    bitmap::RecordBitmap,
+    folio::DirtyQueue,
+    mapping::Mapping,
+    notifier::Event,
+    pgtable::{
+        PmdLeaf,
+        PteTable,
+        PudLeaf, //
+    },
+    range::PageRange,
+    tlb::FlushScope,
+    walk::{
+        walk_page_mapping_mut,
+        LeafAction,
+        Vma,
+        WalkMut, //
+    }, //
+};
+use core::cmp;
+use kernel::prelude::*;
+
+/// Pages that are walked under one hold of `i_mmap_rwsem`: 1 GiB.
+///
+/// A call is interruptible at each PTE table, and tells its progress in these steps.
+const CHUNK_PAGES: usize = 1 << 18;
+
+/// Folios that wait for the TLB flush at the most. One flush serves as many pages, and the queue
+/// stays a small allocation.
+const QUEUE_FOLIOS: usize = 4096;
+
+/// What becomes of huge leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Huge {
+    /// They stay, and are handled in place.
+    #[default]
+    Keep,
+    /// They are split, so that later stores are seen in base pages.
+    ///
+    /// A leaf of a file is unmapped by the split and comes back by page faults.
+    Split,
+}
+
+/// Who marks a folio dirty whose dirty bit was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transfer {
+    /// [`clean_record`], after the TLB flush.
+    #[default]
+    ToFolio,
+    /// Nobody: the caller writes the data back itself.
+    Skip,
+}
+
+/// What a call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Base pages whose leaf was changed, summed over all mappings of the range.
+    pub changed: usize,
+    /// Pages from the start of the range on that are completely processed. Less than were asked
+    /// for only if a fatal signal came; then some pages behind may be processed too, and what was
+    /// done is complete: flushed, notified and recorded.
+    pub done: usize,
+}
+
+/// Write-protects all leaves that map `range` of a file shared.
+///
+/// Returns the number of leaves, in base pages, that were writable.
+///
+/// Sleeps; takes `i_mmap_rwsem` for reading. A fatal signal ends the call early, which
+/// [`Outcome::done`] tells.
+///
+/// # Errors
+///
+/// None today; a caller has to expect that there will be.
+///
+/// Source: `wp_shared_mapping_range()`.
+pub fn write_protect(mapping: &Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
+    let mut walker = WriteProtect { changed: 0, huge };
+    let done = for_each_chunk(range, |chunk| {
+        walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker)
+    })?;
+
+    Ok(Outcome {
+        changed: walker.changed,
+        done,
+    })
+}
+
+/// Takes the dirty bit from all leaves that map `range` of a file shared, and sets the bit of each
+/// such page in `bitmap`.
+///
+/// Returns the number of leaves, in base pages, that were dirty.
+///
+/// Sleeps; takes `i_mmap_rwsem` for reading, and folio locks. A fatal signal ends the call early,
+/// which [`Outcome::done`] tells; the bits of what was cleaned are set in any case.
+///
+/// # Errors
+///
+/// `EINVAL` if the bitmap does not cover the range, `ENOMEM` if there is no memory for the queue of
+/// folios. Nothing was changed then.
+///
+/// Source: `clean_record_shared_mapping_range()`.
+pub fn clean_record(
+    mapping: &Mapping,
+    range: &PageRange,
+    bitmap: &mut RecordBitmap<'_>,
+    huge: Huge,
+    transfer: Transfer,
+) -> Result<Outcome> {
+    if !bitmap.covers(range) {
+        return Err(EINVAL);
+    }
+
+    let queue = match transfer {
+        Transfer::ToFolio => DirtyQueue::new(cmp::min(range.nr(), QUEUE_FOLIOS))?,
+        Transfer::Skip => DirtyQueue::none(),
+    };
+    let mut walker = CleanRecord {
+        changed: 0,
+        bitmap,
+        huge,
+        transfer,
+        queue,
+    };
+    let done = for_each_chunk(range, |chunk| loop {
+        let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
+
+        // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
+        walker.queue.transfer();
+        match ret {
+            // The queue was full of folios whose lock was taken. What is cleaned already is not
+            // found again, so each turn gets further.
+            Err(e) if e == EAGAIN => continue,
+            ret => break ret,
+        }
+    })?;
+
+    Ok(Outcome {
+        changed: walker.changed,
+        done,
+    })
+}
+
+/// Calls `f` for `range` piece by piece, and returns the number of pages of the pieces done before
+/// a fatal signal, if one came.
+fn for_each_chunk(range: &PageRange, mut f: impl FnMut(&PageRange) -> Result) -> Result<usize> {
+    let mut done = 0;
+
+    // The pieces end at multiples of their size, so that none ends inside a leaf.
+    while let Some(chunk) = range.part(done, CHUNK_PAGES - (range.first() + done) % CHUNK_PAGES) {
+        match f(&chunk) {
+            Ok(()) => done += chunk.nr(),
+            Err(e) if e == EINTR => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+fn interruption() -> Result {
+    // SAFETY: The function only looks at the current task.
+    if unsafe { bindings::mmops_fatal_signal_pending() } {
+        Err(EINTR)
+    } else {
+        Ok(())
+    }
+}
+
+struct WriteProtect {
+    changed: usize,
+    huge: Huge,
+}
+
+impl WalkMut for WriteProtect {
+    const EVENT: Event = Event::ProtectionPage;
+
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        vma.is_shared_maywrite()
+    }
+
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
+        interruption()
+    }
+
+    #[inline(always)]
+    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> Result {
+        self.changed += write_protect_table(table, scope);
+        Ok(())
+    }
+
+    fn pmd_leaf(
+        &mut self,
+        leaf: &mut PmdLeaf<'_>,
+        scope: &mut FlushScope<'_>,
+    ) -> Result<LeafAction> {
+        let value = leaf.value();
+
+        if !value.present() {
+            return Ok(LeafAction::Done);
+        }
+        if self.huge == Huge::Split && leaf.can_split() {
+            return Ok(LeafAction::Split);
+        }
+        if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
+            self.changed += leaf.pages()?.nr();
+        }
+        Ok(LeafAction::Done)
+    }
+
+    fn pud_leaf(
+        &mut self,
+        leaf: &mut PudLeaf<'_>,
+        scope: &mut FlushScope<'_>,
+    ) -> Result<LeafAction> {
+        if leaf.value().write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
+            self.changed += leaf.pages()?.nr();
+        }
+        Ok(LeafAction::Done)
+    }
+}
+
+/// The loop over one PTE table; a function of its own so that a test finds it in the module.
+#[inline(never)]
+fn write_protect_table(table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> usize {
+    let mut changed = 0;
+
+    table.for_each_selected(
+        scope,
+        |pte| pte.write(),
+        |_, entry| {
+            entry.wrprotect();
+            changed += 1;
+        },
+    );
+    changed
+}
+
+struct CleanRecord<'b, 'w> {
+    changed: usize,
+    bitmap: &'b mut RecordBitmap<'w>,
+    huge: Huge,
+    transfer: Transfer,
+    queue: DirtyQueue,
+}
+
+impl CleanRecord<'_, '_> {
+    /// Flushes and marks what waits, if the next `nr` pages may find no room in the queue.
+    fn make_room(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
+        if self.transfer == Transfer::Skip || self.queue.room() >= nr {
+            return Ok(());
+        }
+
+        #[cfg(mmops_faults)]
+        if crate::faults::transfer_before_flush() {
+            self.queue.transfer_trylock();
+        }
+
+        scope.flush();
+        self.queue.transfer_trylock();
+        if self.queue.room() >= nr {
+            Ok(())
+        } else {
+            Err(EAGAIN)
+        }
+    }
+}
+
+impl WalkMut for CleanRecord<'_, '_> {
+    const EVENT: Event = Event::ProtectionPage;
+
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        vma.is_shared_maywrite()
+    }
+
+    fn checkpoint(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
+        interruption()?;
+        self.make_room(nr, scope)
+    }
+
+    #[inline(always)]
+    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> Result {
+        self.changed += match self.transfer {
+            Transfer::ToFolio => clean_record_table_queue(table, scope, self.bitmap, &mut self.queue),
+            Transfer::Skip => clean_record_table(table, scope, self.bitmap),
+        };
+        Ok(())
+    }
+
+    fn pmd_leaf(
+        &mut self,
+        leaf: &mut PmdLeaf<'_>,
+        scope: &mut FlushScope<'_>,
+    ) -> Result<LeafAction> {
+        let value = leaf.value();
+
+        if !value.present() {
+            return Ok(LeafAction::Done);
+        }
+        if self.huge == Huge::Split && leaf.can_split() {
+            return Ok(LeafAction::Split);
+        }
+        if value.dirty() {
+            self.record_leaf(leaf.pages()?, leaf.is_partial(), || {
+                let old = leaf.mkclean(scope)?;
+
+                old.dirty().then(|| TakenLeaf {
+                    pfn: old.pfn(),
+                    special: old.special(),
+                })
+            });
+        }
+        Ok(LeafAction::Done)
+    }
+
+    fn pud_leaf(
+        &mut self,
+        leaf: &mut PudLeaf<'_>,
+        scope: &mut FlushScope<'_>,
+    ) -> Result<LeafAction> {
+        if leaf.value().dirty() {
+            self.record_leaf(leaf.pages()?, leaf.is_partial(), || {
+                let old = leaf.mkclean(scope)?;
+
+                old.dirty().then(|| TakenLeaf {
+                    pfn: old.pfn(),
+                    special: old.special(),
+                })
+            });
+        }
+        Ok(LeafAction::Done)
+    }
+}
+
+/// What a huge leaf held whose dirty bit was taken.
+struct TakenLeaf {
+    pfn: usize,
+    special: bool,
+}
+
+impl CleanRecord<'_, '_> {
+    /// Records a dirty huge leaf. `take` takes its dirty bit, and gives the page frame that owes a
+    /// dirty mark if there is one.
+    ///
+    /// A leaf that the range covers only in part keeps its dirty bit, since there are no bits for
+    /// the rest of it in the bitmap: its pages inside are recorded, and will be again.
+    fn record_leaf(
+        &mut self,
+        pages: PageRange,
+        is_partial: bool,
+        take: impl FnOnce() -> Option<TakenLeaf>,
+    ) {
+        if !is_partial {
+            let Some(taken) = take() else {
+                return;
+            };
+
+            if self.transfer == Transfer::ToFolio && !taken.special {
+                // SAFETY: The leaf is present and not special, and its lock is held.
+                unsafe { self.queue.push(taken.pfn) };
+            }
+        }
+        self.bitmap.set_range(pages.first(), pages.nr());
+        self.changed += pages.nr();
+    }
+}
+
+/// The loop over one PTE table; a function of its own so that a test finds it in the module.
+#[inline(never)]
+fn clean_record_table(
+    table: &mut PteTable<'_>,
+    scope: &mut FlushScope<'_>,
+    bitmap: &mut RecordBitmap<'_>,
+) -> usize {
+    let pgoff = table.pgoff();
+    let mut changed = 0;
+
+    table.for_each_selected(
+        scope,
+        |pte| pte.dirty(),
+        |i, entry| {
+            if entry.mkclean().dirty() {
+                bitmap.set(pgoff + i);
+                changed += 1;
+            }
+        },
+    );
+    changed
+}
+
+/// As [`clean_record_table`], and notes the folios that owe a dirty mark.
+#[inline(never)]
+fn clean_record_table_queue(
+    table: &mut PteTable<'_>,
+    scope: &mut FlushScope<'_>,
+    bitmap: &mut RecordBitmap<'_>,
+    queue: &mut DirtyQueue,
+) -> usize {
+    let pgoff = table.pgoff();
+    let mut changed = 0;
+
+    table.for_each_selected(
+        scope,
+        |pte| pte.dirty(),
+        |i, entry| {
+            let old = entry.mkclean();
+
+            if old.dirty() {
+                bitmap.set(pgoff + i);
+                changed += 1;
+                if !old.special() {
+                    // SAFETY: The entry is present and not special, and its lock is held.
+                    unsafe { queue.push(old.pfn()) };
+                }
+            }
+        },
+    );
+    changed
+}

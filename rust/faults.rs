@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Steps that can be left out, so that a test can be shown to notice it.
+//!
+//! Compiled in by `MMOPS_FAULTS=1` alone. Each control is a file in `/sys/kernel/debug/mmops/faults`
+//! that holds a decimal number; all are 0 when the module is loaded.
+
+use kernel::{
+    c_str,
+    debugfs::{
+        Dir,
+        Scope, //
+    },
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    time::{
+        delay::udelay,
+        Delta, //
+    }, //
+};
+
+static SKIP_NESTED_CHECK: Atomic<u32> = Atomic::new(0);
+static SKIP_FLUSH: Atomic<u32> = Atomic::new(0);
+static DELAY_US: Atomic<u32> = Atomic::new(0);
+static TRANSFER_BEFORE_FLUSH: Atomic<u32> = Atomic::new(0);
+
+/// The longest delay that a control can ask for, in microseconds.
+const MAX_DELAY_US: u32 = 100_000;
+
+/// The debugfs files, which vanish with the value.
+#[pin_data]
+pub(crate) struct Controls {
+    dir: Dir,
+    #[pin]
+    files: Scope<()>,
+}
+
+impl Controls {
+    pub(crate) fn new() -> Result<Pin<KBox<Self>>> {
+        let dir = Dir::new(c_str!("mmops"));
+
+        KBox::try_pin_init(
+            try_pin_init!(Self {
+                files <- dir.scope((), c_str!("faults"), |_, dir| {
+                    dir.read_write_file(c_str!("skip_nested_check"), &SKIP_NESTED_CHECK);
+                    dir.read_write_file(c_str!("skip_flush"), &SKIP_FLUSH);
+                    dir.read_write_file(c_str!("delay_us"), &DELAY_US);
+                    dir.read_write_file(c_str!("transfer_before_flush"), &TRANSFER_BEFORE_FLUSH);
+                }),
+                dir: dir.clone(),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+}
+
+/// A scope takes itself for the only one.
+pub(crate) fn skip_nested_check() -> bool {
+    SKIP_NESTED_CHECK.load(Relaxed) != 0
+}
+
+/// No flush at all.
+pub(crate) fn skip_flush() -> bool {
+    SKIP_FLUSH.load(Relaxed) != 0
+}
+
+/// Folios are marked dirty before the flush.
+pub(crate) fn transfer_before_flush() -> bool {
+    TRANSFER_BEFORE_FLUSH.load(Relaxed) != 0
+}
+
+/// Widens the window between the last changed entry and the flush.
+pub(crate) fn delay_before_flush() {
+    let us = DELAY_US.load(Relaxed).min(MAX_DELAY_US);
+
+    for _ in 0..us / 1000 {
+        udelay(Delta::from_millis(1));
+    }
+    udelay(Delta::from_micros((us % 1000).into()));
+}

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C inline functions and macros that the crate mmops needs.
+ *
+ * With CONFIG_RUST_INLINE_HELPERS this file is also compiled to bitcode and
+ * linked into the crate before code generation, so that a helper costs no
+ * call. The object in mmops.ko exports the same functions for a module that
+ * instantiates a generic of the crate and is not linked with the bitcode.
+ *
+ * A helper that a generic may reach must use only symbols that every module
+ * may use.
+ */
+
+#include <linux/export.h>
+#include <linux/fs.h>
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/mm_inline.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pagemap.h>
+#include <linux/pagewalk.h>
+#include <linux/sched/signal.h>
+#include <asm/cacheflush.h>
+
+#if defined(__BINDGEN__)
+/* bindgen ignores inline functions. */
+#define __mmops_helper
+#define MMOPS_EXPORT(sym)
+#elif defined(MMOPS_BITCODE)
+#define __mmops_helper __always_inline
+#define MMOPS_EXPORT(sym)
+#else
+#define __mmops_helper
+#define MMOPS_EXPORT(sym) EXPORT_SYMBOL_GPL(sym)
+#endif
+
+#ifndef CONFIG_X86_64
+#error "mmops: the atomic update of a page table entry is written for x86-64 only"
+#endif
+
+/*
+ * Replace an entry by what @change makes of it, and return the value that was
+ * replaced. The CPU sets the accessed and the dirty bit at any time, so both
+ * values have to come from the one exchange that succeeded; the entry is never
+ * cleared meanwhile. As in ptep_set_wrprotect(), page_table_check has no
+ * interest in it: neither what is mapped nor for whom changes.
+ */
+#define mmops_update(entryp, change) ({					\
+	typeof(*(entryp)) old_entry = READ_ONCE(*(entryp)), new_entry;	\
+									\
+	BUILD_BUG_ON(sizeof(old_entry) != sizeof(long));		\
+	do {								\
+		new_entry = change(old_entry);				\
+	} while (!try_cmpxchg((long *)(entryp), (long *)&old_entry,	\
+			      *(long *)&new_entry));			\
+	old_entry;							\
+})
+
+/* PTE values and entries */
+
+__mmops_helper pte_t mmops_ptep_get(pte_t *ptep)
+{
+	return ptep_get(ptep);
+}
+MMOPS_EXPORT(mmops_ptep_get);
+
+__mmops_helper bool mmops_pte_none(pte_t pte)
+{
+	return pte_none(pte);
+}
+MMOPS_EXPORT(mmops_pte_none);
+
+__mmops_helper bool mmops_pte_present(pte_t pte)
+{
+	return pte_present(pte);
+}
+MMOPS_EXPORT(mmops_pte_present);
+
+__mmops_helper bool mmops_pte_write(pte_t pte)
+{
+	return pte_write(pte);
+}
+MMOPS_EXPORT(mmops_pte_write);
+
+__mmops_helper bool mmops_pte_dirty(pte_t pte)
+{
+	return pte_dirty(pte);
+}
+MMOPS_EXPORT(mmops_pte_dirty);
+
+__mmops_helper bool mmops_pte_young(pte_t pte)
+{
+	return pte_young(pte);
+}
+MMOPS_EXPORT(mmops_pte_young);
+
+__mmops_helper bool mmops_pte_soft_dirty(pte_t pte)
+{
+	return pte_soft_dirty(pte);
+}
+MMOPS_EXPORT(mmops_pte_soft_dirty);
+
+__mmops_helper bool mmops_pte_special(pte_t pte)
+{
+	return pte_special(pte);
+}
+MMOPS_EXPORT(mmops_pte_special);
+
+__mmops_helper unsigned long mmops_pte_pfn(pte_t pte)
+{
+	return pte_pfn(pte);
+}
+MMOPS_EXPORT(mmops_pte_pfn);
+
+__mmops_helper pte_t mmops_pte_wrprotect(pte_t pte)
+{
+	return pte_wrprotect(pte);
+}
+MMOPS_EXPORT(mmops_pte_wrprotect);
+
+__mmops_helper pte_t mmops_pte_mkclean(pte_t pte)
+{
+	return pte_mkclean(pte);
+}
+MMOPS_EXPORT(mmops_pte_mkclean);
+
+__mmops_helper pte_t mmops_ptep_wrprotect(pte_t *ptep)
+{
+	return mmops_update(ptep, pte_wrprotect);
+}
+MMOPS_EXPORT(mmops_ptep_wrprotect);
+
+__mmops_helper pte_t mmops_ptep_mkclean(pte_t *ptep)
+{
+	return mmops_update(ptep, pte_mkclean);
+}
+MMOPS_EXPORT(mmops_ptep_mkclean);
+
+/* PMD values and entries */
+
+__mmops_helper pmd_t mmops_pmdp_get_lockless(pmd_t *pmdp)
+{
+	return pmdp_get_lockless(pmdp);
+}
+MMOPS_EXPORT(mmops_pmdp_get_lockless);
+
+__mmops_helper bool mmops_pmd_none(pmd_t pmd)
+{
+	return pmd_none(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_none);
+
+__mmops_helper bool mmops_pmd_present(pmd_t pmd)
+{
+	return pmd_present(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_present);
+
+__mmops_helper bool mmops_pmd_is_huge(pmd_t pmd)
+{
+	return pmd_is_huge(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_is_huge);
+
+__mmops_helper bool mmops_pmd_write(pmd_t pmd)
+{
+	return pmd_write(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_write);
+
+__mmops_helper bool mmops_pmd_dirty(pmd_t pmd)
+{
+	return pmd_dirty(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_dirty);
+
+__mmops_helper bool mmops_pmd_young(pmd_t pmd)
+{
+	return pmd_young(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_young);
+
+__mmops_helper bool mmops_pmd_special(pmd_t pmd)
+{
+	return pmd_special(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_special);
+
+__mmops_helper unsigned long mmops_pmd_pfn(pmd_t pmd)
+{
+	return pmd_pfn(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_pfn);
+
+__mmops_helper pmd_t mmops_pmd_wrprotect(pmd_t pmd)
+{
+	return pmd_wrprotect(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_wrprotect);
+
+__mmops_helper pmd_t mmops_pmd_mkclean(pmd_t pmd)
+{
+	return pmd_mkclean(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_mkclean);
+
+__mmops_helper pmd_t mmops_pmdp_wrprotect(pmd_t *pmdp)
+{
+	return mmops_update(pmdp, pmd_wrprotect);
+}
+MMOPS_EXPORT(mmops_pmdp_wrprotect);
+
+__mmops_helper pmd_t mmops_pmdp_mkclean(pmd_t *pmdp)
+{
+	return mmops_update(pmdp, pmd_mkclean);
+}
+MMOPS_EXPORT(mmops_pmdp_mkclean);
+
+/* PUD values and entries */
+
+__mmops_helper pud_t mmops_pudp_get(pud_t *pudp)
+{
+	return pudp_get(pudp);
+}
+MMOPS_EXPORT(mmops_pudp_get);
+
+__mmops_helper bool mmops_pud_present(pud_t pud)
+{
+	return pud_present(pud);
+}
+MMOPS_EXPORT(mmops_pud_present);
+
+__mmops_helper bool mmops_pud_trans_huge(pud_t pud)
+{
+	return pud_trans_huge(pud);
+}
+MMOPS_EXPORT(mmops_pud_trans_huge);
+
+__mmops_helper bool mmops_pud_write(pud_t pud)
+{
+	return pud_write(pud);
+}
+MMOPS_EXPORT(mmops_pud_write);
+
+__mmops_helper bool mmops_pud_dirty(pud_t pud)
+{
+	return pud_dirty(pud);
+}
+MMOPS_EXPORT(mmops_pud_dirty);
+
+__mmops_helper bool mmops_pud_young(pud_t pud)
+{
+	return pud_young(pud);
+}
+MMOPS_EXPORT(mmops_pud_young);
+
+__mmops_helper bool mmops_pud_special(pud_t pud)
+{
+	return pud_special(pud);
+}
+MMOPS_EXPORT(mmops_pud_special);
+
+__mmops_helper unsigned long mmops_pud_pfn(pud_t pud)
+{
+	return pud_pfn(pud);
+}
+MMOPS_EXPORT(mmops_pud_pfn);
+
+__mmops_helper pud_t mmops_pud_wrprotect(pud_t pud)
+{
+	return pud_wrprotect(pud);
+}
+MMOPS_EXPORT(mmops_pud_wrprotect);
+
+__mmops_helper pud_t mmops_pud_mkclean(pud_t pud)
+{
+	return pud_mkclean(pud);
+}
+MMOPS_EXPORT(mmops_pud_mkclean);
+
+/* The kernel's pudp_set_wrprotect() is not atomic: it can lose a dirty bit. */
+__mmops_helper pud_t mmops_pudp_wrprotect(pud_t *pudp)
+{
+	return mmops_update(pudp, pud_wrprotect);
+}
+MMOPS_EXPORT(mmops_pudp_wrprotect);
+
+__mmops_helper pud_t mmops_pudp_mkclean(pud_t *pudp)
+{
+	return mmops_update(pudp, pud_mkclean);
+}
+MMOPS_EXPORT(mmops_pudp_mkclean);
+
+/* Page table locks */
+
+__mmops_helper void mmops_pte_unmap_unlock(pte_t *ptep, spinlock_t *ptl)
+{
+	pte_unmap_unlock(ptep, ptl);
+}
+MMOPS_EXPORT(mmops_pte_unmap_unlock);
+
+__mmops_helper void mmops_ptl_unlock(spinlock_t *ptl)
+{
+	spin_unlock(ptl);
+}
+MMOPS_EXPORT(mmops_ptl_unlock);
+
+/* TLB */
+
+__mmops_helper void mmops_inc_tlb_flush_pending(struct mm_struct *mm)
+{
+	inc_tlb_flush_pending(mm);
+}
+MMOPS_EXPORT(mmops_inc_tlb_flush_pending);
+
+__mmops_helper void mmops_dec_tlb_flush_pending(struct mm_struct *mm)
+{
+	dec_tlb_flush_pending(mm);
+}
+MMOPS_EXPORT(mmops_dec_tlb_flush_pending);
+
+__mmops_helper bool mmops_mm_tlb_flush_nested(struct mm_struct *mm)
+{
+	return mm_tlb_flush_nested(mm);
+}
+MMOPS_EXPORT(mmops_mm_tlb_flush_nested);
+
+__mmops_helper void mmops_flush_cache_range(struct vm_area_struct *vma,
+					    unsigned long start,
+					    unsigned long end)
+{
+	flush_cache_range(vma, start, end);
+}
+MMOPS_EXPORT(mmops_flush_cache_range);
+
+/* MMU notifiers */
+
+__mmops_helper void
+mmops_mmu_notifier_range_init(struct mmu_notifier_range *range,
+			      enum mmu_notifier_event event,
+			      struct mm_struct *mm, unsigned long start,
+			      unsigned long end, void *owner)
+{
+	mmu_notifier_range_init_owner(range, event, 0, mm, start, end, owner);
+}
+
+__mmops_helper void
+mmops_mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
+{
+	mmu_notifier_invalidate_range_start(range);
+}
+
+__mmops_helper int
+mmops_mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
+{
+	return mmu_notifier_invalidate_range_start_nonblock(range);
+}
+
+__mmops_helper void
+mmops_mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
+{
+	mmu_notifier_invalidate_range_end(range);
+}
+
+/* Address spaces and VMAs */
+
+__mmops_helper void mmops_i_mmap_lock_read(struct address_space *mapping)
+{
+	i_mmap_lock_read(mapping);
+}
+
+__mmops_helper void mmops_i_mmap_unlock_read(struct address_space *mapping)
+{
+	i_mmap_unlock_read(mapping);
+}
+
+__mmops_helper bool mmops_can_mmap_file(struct file *file)
+{
+	return can_mmap_file(file);
+}
+
+__mmops_helper bool mmops_is_file_hugepages(struct file *file)
+{
+	return is_file_hugepages(file);
+}
+
+__mmops_helper unsigned int mmops_file_mode(struct file *file)
+{
+	return (__force unsigned int)file->f_mode;
+}
+
+__mmops_helper unsigned long mmops_vma_flags(const struct vm_area_struct *vma)
+{
+	return READ_ONCE(vma->vm_flags);
+}
+MMOPS_EXPORT(mmops_vma_flags);
+
+__mmops_helper pgoff_t mmops_vma_start_pgoff(const struct vm_area_struct *vma)
+{
+	return vma_start_pgoff(vma);
+}
+MMOPS_EXPORT(mmops_vma_start_pgoff);
+
+__mmops_helper unsigned long mmops_mm_task_size(const struct mm_struct *mm)
+{
+	return mm->task_size;
+}
+
+/* Folios */
+
+__mmops_helper struct folio *mmops_pfn_folio(unsigned long pfn)
+{
+	return page_folio(pfn_to_page(pfn));
+}
+
+__mmops_helper void mmops_folio_get(struct folio *folio)
+{
+	folio_get(folio);
+}
+
+__mmops_helper void mmops_folio_put(struct folio *folio)
+{
+	folio_put(folio);
+}
+
+__mmops_helper bool mmops_folio_test_dirty(const struct folio *folio)
+{
+	return folio_test_dirty(folio);
+}
+
+__mmops_helper bool mmops_folio_trylock(struct folio *folio)
+{
+	return folio_trylock(folio);
+}
+
+__mmops_helper void mmops_folio_lock(struct folio *folio)
+{
+	folio_lock(folio);
+}
+
+__mmops_helper void mmops_folio_unlock(struct folio *folio)
+{
+	folio_unlock(folio);
+}
+
+__mmops_helper struct address_space *mmops_folio_mapping(struct folio *folio)
+{
+	return READ_ONCE(folio->mapping);
+}
+
+/* Scheduling */
+
+__mmops_helper bool mmops_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
+__mmops_helper void mmops_cond_resched(void)
+{
+	cond_resched();
+}
+MMOPS_EXPORT(mmops_cond_resched);

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Operations on live user page tables, for drivers written in Rust.
+//!
+//! The crate wraps what C drivers use of `mm/`: walks over the page tables of an address space
+//! ([`walk`]), the TLB flush that a removed permission owes ([`tlb`]), the events that secondary
+//! MMUs have to see ([`notifier`]), and values of page-table entries ([`pgtable`]). On top of it
+//! stand the operations themselves, such as [`dirty`].
+//!
+//! A driver uses the operations, or writes one of its own as a [`walk::WalkMut`]; neither needs
+//! `unsafe`. Three rules are carried by types:
+//!
+//! - a page-table entry is reachable only through a reference that lives as long as its page-table
+//!   lock is held;
+//! - an entry loses a permission only against a [`tlb::FlushScope`], which flushes by itself;
+//! - a walk starts only from a guard of the lock that it needs.
+//!
+//! # Order of locks and steps
+//!
+//! ```text
+//! i_mmap_rwsem (read) or mmap_lock (read)
+//!   mmu_notifier_invalidate_range_start()
+//!     inc_tlb_flush_pending()
+//!       page-table lock: entries change
+//!     TLB flush
+//!     folios are marked dirty
+//!   mmu_notifier_invalidate_range_end()
+//!     dec_tlb_flush_pending()
+//! ```
+
+// Generics of this crate are instantiated in other modules, so what they call is public even
+// where it is of no use to a driver; such items are `#[doc(hidden)]`.
+
+mod bindings;
+pub mod bitmap;
+pub mod dirty;
+#[cfg(mmops_faults)]
+pub mod faults;
+mod folio;
+pub mod mapping;
+pub mod mm;
+pub mod notifier;
+pub mod pgtable;
+pub mod range;
+pub mod tlb;
+pub mod walk;
+
+use kernel::prelude::*;
+
+module! {
+    type: MmopsModule,
+    name: "mmops",
+    authors: ["The mmops authors"],
+    description: "Operations on live user page tables for Rust drivers",
+    license: "GPL",
+}
+
+/// Whether the module was built with `MMOPS_FAULTS=1`, for negative controls of tests.
+pub const HAS_FAULTS: bool = cfg!(mmops_faults);
+
+struct MmopsModule {
+    #[cfg(mmops_faults)]
+    _faults: Pin<KBox<faults::Controls>>,
+}
+
+impl kernel::Module for MmopsModule {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            #[cfg(mmops_faults)]
+            _faults: faults::Controls::new()?,
+        })
+    }
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! MMU notifiers: telling secondary MMUs what happens to a range.
+//!
+//! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
+
+use crate::{
+    bindings,
+    range::AddrRange, //
+};
+use core::{
+    marker::PhantomData,
+    ptr, //
+};
+use kernel::{
+    error::to_result,
+    mm::MmWithUser,
+    prelude::*,
+    types::NotThreadSafe, //
+};
+
+/// Why a range is invalidated; C's `enum mmu_notifier_event`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `munmap` or `mremap`.
+    Unmap,
+    /// Entries are cleared, for one of many reasons.
+    Clear,
+    /// The protection of a whole VMA changes.
+    ProtectionVma,
+    /// Entries of single pages lose or gain a permission.
+    ProtectionPage,
+    /// Soft-dirty bits are cleared.
+    SoftDirty,
+    /// The address space ends.
+    Release,
+    /// Pages migrate to or from a device; filtered by owner.
+    Migrate,
+    /// Entries become device-exclusive; filtered by owner.
+    Exclusive,
+}
+
+impl Event {
+    fn as_raw(self) -> bindings::mmu_notifier_event {
+        use kernel::bindings as b;
+
+        match self {
+            Event::Unmap => b::mmu_notifier_event_MMU_NOTIFY_UNMAP,
+            Event::Clear => b::mmu_notifier_event_MMU_NOTIFY_CLEAR,
+            Event::ProtectionVma => b::mmu_notifier_event_MMU_NOTIFY_PROTECTION_VMA,
+            Event::ProtectionPage => b::mmu_notifier_event_MMU_NOTIFY_PROTECTION_PAGE,
+            Event::SoftDirty => b::mmu_notifier_event_MMU_NOTIFY_SOFT_DIRTY,
+            Event::Release => b::mmu_notifier_event_MMU_NOTIFY_RELEASE,
+            Event::Migrate => b::mmu_notifier_event_MMU_NOTIFY_MIGRATE,
+            Event::Exclusive => b::mmu_notifier_event_MMU_NOTIFY_EXCLUSIVE,
+        }
+    }
+}
+
+/// Whom an event comes from, so that a subscriber can leave out its own.
+///
+/// Only its identity counts; nothing is read through it.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner(*mut c_void);
+
+impl Owner {
+    /// No owner: every subscriber takes the event as somebody else's.
+    pub const NONE: Self = Self(ptr::null_mut());
+
+    /// The identity of a driver's pinned object.
+    pub fn of<T>(object: Pin<&T>) -> Self {
+        Self(ptr::from_ref(object.get_ref()).cast_mut().cast())
+    }
+}
+
+/// An invalidation that secondary MMUs know of, from `invalidate_range_start` to
+/// `invalidate_range_end`.
+///
+/// The end runs when the value is dropped.
+///
+/// # Invariants
+///
+/// `invalidate_range_start` succeeded for `range`, and the `mm` in it outlives `'a`.
+pub(crate) struct Invalidation<'a> {
+    range: bindings::mmu_notifier_range,
+    _mm: PhantomData<&'a MmWithUser>,
+    // Start and end nest like a lock, in one thread.
+    _nts: NotThreadSafe,
+}
+
+impl Invalidation<'_> {
+    /// Tells subscribers that `range` is about to change. May sleep.
+    ///
+    /// Source: `mmu_notifier_invalidate_range_start()`.
+    ///
+    /// # Safety
+    ///
+    /// `mm` is valid and has users for as long as the value lives.
+    pub(crate) unsafe fn start(
+        mm: *mut bindings::mm_struct,
+        range: &AddrRange,
+        event: Event,
+        owner: Owner,
+    ) -> Self {
+        let mut raw = Self::init(mm, range, event, owner);
+
+        // SAFETY: `raw` is initialized and `mm` is valid by this function's safety requirements.
+        unsafe { bindings::mmops_mmu_notifier_invalidate_range_start(&mut raw) };
+
+        // INVARIANT: The start has just been called; a blocking start cannot fail.
+        Self {
+            range: raw,
+            _mm: PhantomData,
+            _nts: NotThreadSafe,
+        }
+    }
+
+    fn init(
+        mm: *mut bindings::mm_struct,
+        range: &AddrRange,
+        event: Event,
+        owner: Owner,
+    ) -> bindings::mmu_notifier_range {
+        let mut raw = bindings::mmu_notifier_range::default();
+
+        // SAFETY: `raw` is valid for writes, and the function only stores the arguments.
+        unsafe {
+            bindings::mmops_mmu_notifier_range_init(
+                &mut raw,
+                event.as_raw(),
+                mm,
+                range.start(),
+                range.end(),
+                owner.0,
+            )
+        };
+        raw
+    }
+}
+
+impl Drop for Invalidation<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the start succeeded and the mm is valid.
+        unsafe { bindings::mmops_mmu_notifier_invalidate_range_end(&mut self.range) };
+    }
+}
+
+/// Runs `f` while secondary MMUs know that `range` of `mm` is being invalidated.
+///
+/// The end is told when `f` returns, whatever it returns. May sleep; callable under the mmap lock
+/// (read) and under `i_mmap_rwsem`.
+///
+/// Source: `mmu_notifier_invalidate_range_start()` and `_end()`.
+pub fn with_invalidation<R>(
+    mm: &MmWithUser,
+    range: &AddrRange,
+    event: Event,
+    owner: Owner,
+    f: impl FnOnce() -> R,
+) -> R {
+    let invalidation = start_for(mm, range, event, owner);
+    let ret = f();
+
+    drop(invalidation);
+    ret
+}
+
+/// As [`with_invalidation`] for a caller that must not block: `f` is run only if no subscriber
+/// has to sleep. Does not sleep itself.
+///
+/// # Errors
+///
+/// `EAGAIN` if a subscriber would have to sleep; `f` was not run then.
+pub fn try_with_invalidation<R>(
+    mm: &MmWithUser,
+    range: &AddrRange,
+    event: Event,
+    owner: Owner,
+    f: impl FnOnce() -> R,
+) -> Result<R> {
+    let invalidation = start_nonblock(mm, range, event, owner)?;
+    let ret = f();
+
+    drop(invalidation);
+    Ok(ret)
+}
+
+// The two below are not generic, so that only mmops.ko calls what is exported to it alone.
+
+#[doc(hidden)]
+#[inline(never)]
+fn start_for<'a>(
+    mm: &'a MmWithUser,
+    range: &AddrRange,
+    event: Event,
+    owner: Owner,
+) -> Invalidation<'a> {
+    // SAFETY: The reference keeps the mm and its users for the lifetime of the result.
+    unsafe { Invalidation::start(mm.as_raw(), range, event, owner) }
+}
+
+#[doc(hidden)]
+#[inline(never)]
+fn start_nonblock<'a>(
+    mm: &'a MmWithUser,
+    range: &AddrRange,
+    event: Event,
+    owner: Owner,
+) -> Result<Invalidation<'a>> {
+    let mut raw = Invalidation::init(mm.as_raw(), range, event, owner);
+
+    // SAFETY: `raw` is initialized, and `mm` is valid and has users.
+    to_result(unsafe { bindings::mmops_mmu_notifier_invalidate_range_start_nonblock(&mut raw) })?;
+
+    // INVARIANT: The start has just succeeded.
+    Ok(Invalidation {
+        range: raw,
+        _mm: PhantomData,
+        _nts: NotThreadSafe,
+    })
+}

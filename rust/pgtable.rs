@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page-table entries: values, and references to locked entries.
+//!
+//! [`Pte`], [`Pmd`] and [`Pud`] are plain values: reading one says nothing of what the entry holds
+//! later. [`PteTable`], [`PmdLeaf`] and [`PudLeaf`] refer to entries whose page-table lock is held;
+//! they exist only inside the callback of a [walk](crate::walk), and a permission is taken from an
+//! entry only with a [`FlushScope`] in hand.
+//!
+//! A base page is [`PAGE_SIZE`](kernel::page::PAGE_SIZE) bytes. A leaf is an entry that maps
+//! memory: a present PTE, or a PMD or PUD entry that maps a huge page.
+//!
+//! C header: [`include/linux/pgtable.h`](srctree/include/linux/pgtable.h)
+//!
+//! [`FlushScope`]: crate::tlb::FlushScope
+
+mod huge;
+mod table;
+mod value;
+
+pub use self::{
+    huge::{
+        PmdLeaf,
+        PudLeaf, //
+    },
+    table::{
+        LockedPte,
+        PteTable, //
+    },
+    value::{
+        Pmd,
+        Pte,
+        Pud, //
+    },
+};
+
+/// Bytes that a PMD leaf maps.
+pub const PMD_SIZE: usize = 1 << PMD_SHIFT;
+/// Bytes that a PUD leaf maps.
+pub const PUD_SIZE: usize = 1 << PUD_SHIFT;
+
+pub(crate) const PMD_SHIFT: usize = 21;
+pub(crate) const PUD_SHIFT: usize = 30;

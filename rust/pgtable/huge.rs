@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Leaves of PMD and PUD size, under their page-table lock.
+
+use super::{
+    Pmd,
+    Pud,
+    PMD_SIZE,
+    PUD_SIZE, //
+};
+use crate::{
+    bindings,
+    range::PageRange,
+    tlb::FlushScope,
+    walk::Vma, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+macro_rules! huge_leaf {
+    (
+        $(#[$meta:meta])* $name:ident, $value:ident, $raw:ident, $size:ident,
+        $get:ident, $wrprotect:ident, $mkclean:ident
+    ) => {
+        $(#[$meta])*
+        ///
+        /// # Invariants
+        ///
+        /// `entry` is a leaf, or a non-present entry in the place of one, of `vma`, and maps
+        /// `leaf_addr`; its lock is held for `'t`. `addr..end` is the part that the walk covers.
+        pub struct $name<'t> {
+            entry: NonNull<bindings::$raw>,
+            addr: usize,
+            end: usize,
+            vma: Vma<'t>,
+        }
+
+        impl<'t> $name<'t> {
+            /// # Safety
+            ///
+            /// The type invariants hold for as long as `'t`.
+            #[inline]
+            pub(crate) unsafe fn new(
+                entry: NonNull<bindings::$raw>,
+                addr: usize,
+                end: usize,
+                vma: Vma<'t>,
+            ) -> Self {
+                // INVARIANT: By the function's safety requirements.
+                Self { entry, addr, end, vma }
+            }
+
+            /// The VMA that the leaf belongs to.
+            #[inline]
+            pub fn vma(&self) -> Vma<'t> {
+                self.vma
+            }
+
+            /// First address that the leaf maps.
+            #[inline]
+            pub fn leaf_addr(&self) -> usize {
+                self.addr & !($size - 1)
+            }
+
+            /// Whether the walk covers only a part of the leaf.
+            #[inline]
+            pub fn is_partial(&self) -> bool {
+                self.end - self.addr != $size
+            }
+
+            /// Page offsets of the part of the leaf that the walk covers.
+            ///
+            /// # Errors
+            ///
+            /// None for a leaf that a walk gives; `EINVAL` would mean an overflow.
+            #[inline]
+            pub fn pages(&self) -> Result<PageRange> {
+                PageRange::new(self.vma.pgoff_of(self.addr), (self.end - self.addr) >> PAGE_SHIFT)
+            }
+
+            /// The value of the entry now; the CPU may set its accessed and dirty bit at any time.
+            #[inline]
+            pub fn value(&self) -> $value {
+                // SAFETY: By the type invariants the entry is valid.
+                $value::from_raw(unsafe { bindings::$get(self.entry.as_ptr()) })
+            }
+
+            /// Removes the write permission of a present leaf; the dirty state stays. Returns the
+            /// old value; `None` if the entry is not present, and nothing was done.
+            ///
+            /// In place and atomic: the entry is never left cleared.
+            #[inline]
+            pub fn wrprotect(&mut self, scope: &mut FlushScope<'_>) -> Option<$value> {
+                if !self.value().present() {
+                    return None;
+                }
+                // SAFETY: By the type invariants the entry is valid and its lock is held.
+                let old = unsafe { bindings::$wrprotect(self.entry.as_ptr()) };
+
+                scope.record(self.leaf_addr(), $size);
+                Some($value::from_raw(old))
+            }
+
+            /// Removes the dirty bit of a present leaf; the write permission stays. Returns the old
+            /// value, with the duties of [`LockedPte::mkclean`]; `None` if the entry is not
+            /// present, and nothing was done.
+            ///
+            /// [`LockedPte::mkclean`]: super::LockedPte::mkclean
+            #[inline]
+            #[must_use = "the dirty bit is lost unless it is recorded"]
+            pub fn mkclean(&mut self, scope: &mut FlushScope<'_>) -> Option<$value> {
+                if !self.value().present() {
+                    return None;
+                }
+                // SAFETY: By the type invariants the entry is valid and its lock is held.
+                let old = unsafe { bindings::$mkclean(self.entry.as_ptr()) };
+
+                scope.record(self.leaf_addr(), $size);
+                Some($value::from_raw(old))
+            }
+        }
+    };
+}
+
+huge_leaf! {
+    /// A leaf of PMD size (2 MiB), locked; or a non-present entry in the place of one.
+    PmdLeaf, Pmd, pmd_t, PMD_SIZE,
+    mmops_pmdp_get_lockless, mmops_pmdp_wrprotect, mmops_pmdp_mkclean
+}
+
+huge_leaf! {
+    /// A leaf of PUD size (1 GiB), locked.
+    PudLeaf, Pud, pud_t, PUD_SIZE,
+    mmops_pudp_get, mmops_pudp_wrprotect, mmops_pudp_mkclean
+}
+
+impl PmdLeaf<'_> {
+    /// Whether [`LeafAction::Split`](crate::walk::LeafAction::Split) can turn the leaf into a PTE
+    /// table.
+    pub fn can_split(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The part of a PTE table that a walk covers, under its page-table lock.
+
+use super::Pte;
+use crate::{
+    bindings,
+    tlb::FlushScope,
+    walk::Vma, //
+};
+use core::ptr::NonNull;
+use kernel::page::{
+    PAGE_SHIFT,
+    PAGE_SIZE, //
+};
+
+/// Entries that are looked at together before any is looked at alone.
+const GROUP: usize = 8;
+
+/// Consecutive entries of one PTE table, locked.
+///
+/// # Invariants
+///
+/// `ptep` points to `nr` entries of one table, the first of which maps `addr` in `vma`; the table's
+/// lock is held for `'t`.
+pub struct PteTable<'t> {
+    ptep: NonNull<bindings::pte_t>,
+    addr: usize,
+    nr: usize,
+    vma: Vma<'t>,
+}
+
+impl<'t> PteTable<'t> {
+    /// # Safety
+    ///
+    /// The type invariants hold for as long as `'t`, and nothing else refers to the entries as
+    /// locked.
+    #[inline(always)]
+    pub(crate) unsafe fn new(
+        ptep: NonNull<bindings::pte_t>,
+        addr: usize,
+        nr: usize,
+        vma: Vma<'t>,
+    ) -> Self {
+        // INVARIANT: By the function's safety requirements.
+        Self {
+            ptep,
+            addr,
+            nr,
+            vma,
+        }
+    }
+
+    /// Address that the first entry maps.
+    #[inline]
+    pub fn addr(&self) -> usize {
+        self.addr
+    }
+
+    /// Number of entries, from 1 to a whole table.
+    #[inline]
+    pub fn nr(&self) -> usize {
+        self.nr
+    }
+
+    /// The VMA that the entries belong to.
+    #[inline]
+    pub fn vma(&self) -> Vma<'t> {
+        self.vma
+    }
+
+    /// Page offset, in the VMA's address space, of the first entry.
+    #[inline]
+    pub fn pgoff(&self) -> usize {
+        self.vma.pgoff_of(self.addr)
+    }
+
+    /// Calls `f` with the address and the value of each entry, present or not.
+    #[inline(always)]
+    pub fn for_each(&self, mut f: impl FnMut(usize, Pte)) {
+        for i in 0..self.nr {
+            f(self.addr + (i << PAGE_SHIFT), self.value(i));
+        }
+    }
+
+    /// Calls `f` with the index, from 0 to [`Self::nr`], of each present entry that `select`
+    /// chooses, and a reference through which it can be changed.
+    ///
+    /// `select` has to be a pure question about single bits ([`Pte::dirty`], [`Pte::write`]): it is
+    /// first asked of a group of entries at once, so that a table in which nothing is to be done
+    /// costs little more than the reading of it.
+    #[inline(always)]
+    pub fn for_each_selected(
+        &mut self,
+        scope: &mut FlushScope<'_>,
+        select: impl Fn(Pte) -> bool,
+        mut f: impl FnMut(usize, LockedPte<'_, '_>),
+    ) {
+        let mut start = 0;
+
+        while start + GROUP <= self.nr {
+            let mut any = false;
+
+            for i in start..start + GROUP {
+                any |= select(self.value(i));
+            }
+            if any {
+                self.change_selected(start, start + GROUP, scope, &select, &mut f);
+            }
+            start += GROUP;
+        }
+        self.change_selected(start, self.nr, scope, &select, &mut f);
+    }
+
+    #[inline(always)]
+    fn change_selected(
+        &mut self,
+        start: usize,
+        end: usize,
+        scope: &mut FlushScope<'_>,
+        select: &impl Fn(Pte) -> bool,
+        f: &mut impl FnMut(usize, LockedPte<'_, '_>),
+    ) {
+        for i in start..end {
+            let value = self.value(i);
+
+            // A non-present entry keeps other things in the bits that are asked for.
+            if select(value) && value.present() {
+                f(
+                    i,
+                    LockedPte {
+                        ptep: self.ptep_at(i),
+                        addr: self.addr + (i << PAGE_SHIFT),
+                        scope,
+                    },
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn value(&self, i: usize) -> Pte {
+        // SAFETY: `ptep_at` points to a valid entry.
+        Pte::from_raw(unsafe { bindings::mmops_ptep_get(self.ptep_at(i).as_ptr()) })
+    }
+
+    /// `i` is less than `nr`, as all callers in this file see to.
+    #[inline(always)]
+    fn ptep_at(&self, i: usize) -> NonNull<bindings::pte_t> {
+        // SAFETY: By the type invariants there are `nr` entries, and `i` is less.
+        unsafe { self.ptep.add(i) }
+    }
+}
+
+/// One present PTE, under its page-table lock, and the scope that its TLB flush belongs to.
+///
+/// # Invariants
+///
+/// `ptep` points to a present entry whose table's lock is held for `'a`, and maps `addr` in the
+/// VMA that `scope` was begun for.
+pub struct LockedPte<'a, 's> {
+    ptep: NonNull<bindings::pte_t>,
+    addr: usize,
+    scope: &'a mut FlushScope<'s>,
+}
+
+impl LockedPte<'_, '_> {
+    /// Address that the entry maps.
+    #[inline(always)]
+    pub fn addr(&self) -> usize {
+        self.addr
+    }
+
+    /// Removes the write permission; the dirty state stays in the entry. Returns the old value.
+    ///
+    /// Source: `ptep_set_wrprotect()`.
+    #[inline(always)]
+    pub fn wrprotect(self) -> Pte {
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        let old = unsafe { bindings::mmops_ptep_wrprotect(self.ptep.as_ptr()) };
+
+        self.scope.record(self.addr, PAGE_SIZE);
+        Pte::from_raw(old)
+    }
+
+    /// Removes the dirty bit; the write permission stays. Returns the old value.
+    ///
+    /// If the old value is dirty, the caller is now the only one who knows that the page was
+    /// stored to: it has to record that, and to mark the folio dirty after the flush unless it
+    /// writes the data back itself.
+    ///
+    /// Source: `clean_record_pte()`.
+    #[inline(always)]
+    #[must_use = "the dirty bit is lost unless it is recorded"]
+    pub fn mkclean(self) -> Pte {
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        let old = unsafe { bindings::mmops_ptep_mkclean(self.ptep.as_ptr()) };
+
+        self.scope.record(self.addr, PAGE_SIZE);
+        Pte::from_raw(old)
+    }
+}

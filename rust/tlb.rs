@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The TLB flush that a removed permission owes.
+//!
+//! A [`FlushScope`] is what C's `wp_clean_pre_vma()` and `wp_clean_post_vma()` do: it raises
+//! `mm->tlb_flush_pending`, collects the first and the last address that was changed, and flushes
+//! that range when it ends.
+//!
+//! # Two scopes over one range
+//!
+//! Two walks may run at the same time: both hold a read lock. The one that comes second finds
+//! entries that the first has changed already, changes nothing, and would return with nothing to
+//! flush, while CPUs still store through translations of before. So a scope that sees another one
+//! open (`mm_tlb_flush_nested()`) flushes all of its range, not only what it changed itself.
+//!
+//! Source: Peter Zijlstra's review of `[PATCH v5 4/8] mm: Add write-protect and clean utilities for
+//! address space ranges` (10 October 2019), and `mm/mapping_dirty_helpers.c`.
+
+use crate::{
+    bindings,
+    notifier::{
+        Event,
+        Invalidation,
+        Owner, //
+    },
+    range::{
+        AddrRange,
+        Span, //
+    },
+    walk::Vma, //
+};
+use core::marker::PhantomData;
+use kernel::page::PAGE_SHIFT;
+
+/// An open invalidation of a part of one VMA, whose TLB flush happens by itself.
+///
+/// A walk makes one for each VMA that it visits and lends it to the callbacks. It cannot be kept,
+/// copied or forgotten: there is no way to own one outside this crate.
+///
+/// From its begin to its end `mm->tlb_flush_pending` is raised and secondary MMUs know of the
+/// range. At its end the order is: TLB flush, end of the notification, pending is lowered.
+///
+/// # Invariants
+///
+/// `vma` is valid, and its mm has users, for as long as the scope lives; `tlb_flush_pending` of the
+/// mm has been raised once by this scope.
+pub struct FlushScope<'s> {
+    vma: *mut bindings::vm_area_struct,
+    mm: *mut bindings::mm_struct,
+    range: AddrRange,
+    changed: Span,
+    // Dropped by `drop` after the flush.
+    invalidation: Option<Invalidation<'s>>,
+    // Invariant in `'s`, so that the scopes of two walks cannot be swapped.
+    _invariant: PhantomData<fn(&'s ()) -> &'s ()>,
+}
+
+impl<'s> FlushScope<'s> {
+    /// Begins a scope over `range` of `vma`. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `vma` stays valid for as long as the scope lives, and `range` lies in it.
+    pub(crate) unsafe fn begin(vma: Vma<'_>, range: AddrRange, event: Event, owner: Owner) -> Self {
+        let mm = vma.mm_ptr();
+        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays.
+        let invalidation = unsafe { Invalidation::start(mm, &range, event, owner) };
+
+        // SAFETY: `vma` is valid, and `range` lies in it.
+        unsafe { bindings::mmops_flush_cache_range(vma.as_ptr(), range.start(), range.end()) };
+        // SAFETY: `mm` is valid.
+        unsafe { bindings::mmops_inc_tlb_flush_pending(mm) };
+
+        // INVARIANT: Pending has just been raised.
+        Self {
+            vma: vma.as_ptr(),
+            mm,
+            range,
+            changed: Span::EMPTY,
+            invalidation: Some(invalidation),
+            _invariant: PhantomData,
+        }
+    }
+
+    /// Notes that the translation of `size` bytes from `addr` on may be cached with more
+    /// permissions than the entry now has.
+    #[inline(always)]
+    pub(crate) fn record(&mut self, addr: usize, size: usize) {
+        self.changed.add(addr, size);
+    }
+
+    /// Flushes what has been changed so far, as the end of the scope does.
+    ///
+    /// After it, no CPU stores through a translation that was valid before a change which this
+    /// scope made, or which another scope made and this one saw. Not under a page-table lock:
+    /// other CPUs are waited for.
+    #[inline(never)]
+    pub fn flush(&mut self) {
+        #[cfg(mmops_faults)]
+        crate::faults::delay_before_flush();
+
+        let changed = self.changed.take();
+        let range = if self.is_nested() {
+            Some((self.range.start(), self.range.end()))
+        } else {
+            changed
+        };
+
+        #[cfg(mmops_faults)]
+        if crate::faults::skip_flush() {
+            return;
+        }
+
+        if let Some((start, end)) = range {
+            // SAFETY: `mm` is valid by the type invariants; any range may be flushed. No page
+            // table was freed.
+            unsafe {
+                bindings::flush_tlb_mm_range(self.mm, start, end, PAGE_SHIFT as u32, false)
+            };
+        }
+    }
+
+    /// Whether another scope or gather is open on the same mm.
+    fn is_nested(&self) -> bool {
+        #[cfg(mmops_faults)]
+        if crate::faults::skip_nested_check() {
+            return false;
+        }
+
+        // SAFETY: `mm` is valid by the type invariants.
+        unsafe { bindings::mmops_mm_tlb_flush_nested(self.mm) }
+    }
+
+    /// Whether the scope was begun for `vma`.
+    #[inline]
+    pub fn is_for(&self, vma: Vma<'_>) -> bool {
+        core::ptr::eq(self.vma, vma.as_ptr())
+    }
+}
+
+impl Drop for FlushScope<'_> {
+    fn drop(&mut self) {
+        self.flush();
+        drop(self.invalidation.take());
+        // SAFETY: By the type invariants `mm` is valid and pending was raised by this scope.
+        unsafe { bindings::mmops_dec_tlb_flush_pending(self.mm) };
+    }
+}

@@ -1,0 +1,629 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The callbacks behind `struct mm_walk_ops`.
+//!
+//! Only `pud_entry` and `pmd_entry` descend; below them the walker's own loop takes over. What is
+//! exported to mmops.ko alone is called by functions that are not generic ([`start`], [`lock`]),
+//! since a generic is instantiated in the module of its user.
+
+use super::{
+    LeafAction,
+    Vma,
+    Walk,
+    WalkMut, //
+};
+use crate::{
+    bindings,
+    mapping::IMmapReadGuard,
+    mm::MmapRead,
+    notifier::{
+        Event,
+        Owner, //
+    },
+    pgtable::{
+        PmdLeaf,
+        PteTable,
+        PudLeaf, //
+    },
+    range::{
+        AddrRange,
+        PageRange, //
+    },
+    tlb::FlushScope, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    mm::virt::VmaRef,
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+/// What reading and changing walks have in common.
+pub(super) trait Visitor {
+    /// The event of the scope that each VMA needs, if entries are changed.
+    const EVENT: Option<Event>;
+
+    fn owner(&self) -> Owner;
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool;
+    fn checkpoint(&mut self, nr: usize, scope: Option<&mut FlushScope<'_>>) -> Result;
+    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: Option<&mut FlushScope<'_>>) -> Result;
+    fn pmd_leaf(
+        &mut self,
+        leaf: &mut PmdLeaf<'_>,
+        scope: Option<&mut FlushScope<'_>>,
+    ) -> Result<LeafAction>;
+    fn pud_leaf(
+        &mut self,
+        leaf: &mut PudLeaf<'_>,
+        scope: Option<&mut FlushScope<'_>>,
+    ) -> Result<LeafAction>;
+}
+
+pub(super) struct Reading<'w, W>(pub(super) &'w mut W);
+
+impl<W: Walk> Visitor for Reading<'_, W> {
+    const EVENT: Option<Event> = None;
+
+    fn owner(&self) -> Owner {
+        Owner::NONE
+    }
+
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        self.0.test_vma(vma)
+    }
+
+    fn checkpoint(&mut self, nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
+        self.0.checkpoint(nr)
+    }
+
+    #[inline(always)]
+    fn pte_table(
+        &mut self,
+        table: &mut PteTable<'_>,
+        _scope: Option<&mut FlushScope<'_>>,
+    ) -> Result {
+        self.0.pte_table(table)
+    }
+
+    fn pmd_leaf(
+        &mut self,
+        leaf: &mut PmdLeaf<'_>,
+        _scope: Option<&mut FlushScope<'_>>,
+    ) -> Result<LeafAction> {
+        self.0.pmd_leaf(leaf)?;
+        Ok(LeafAction::Done)
+    }
+
+    fn pud_leaf(
+        &mut self,
+        leaf: &mut PudLeaf<'_>,
+        _scope: Option<&mut FlushScope<'_>>,
+    ) -> Result<LeafAction> {
+        self.0.pud_leaf(leaf)?;
+        Ok(LeafAction::Done)
+    }
+}
+
+pub(super) struct Changing<'w, W>(pub(super) &'w mut W);
+
+/// A changing walk has a scope in each VMA that it visits, so `EINVAL` is never seen.
+fn scope_of<'a, 's>(scope: Option<&'a mut FlushScope<'s>>) -> Result<&'a mut FlushScope<'s>> {
+    scope.ok_or(EINVAL)
+}
+
+impl<W: WalkMut> Visitor for Changing<'_, W> {
+    const EVENT: Option<Event> = Some(W::EVENT);
+
+    fn owner(&self) -> Owner {
+        self.0.owner()
+    }
+
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        self.0.test_vma(vma)
+    }
+
+    fn checkpoint(&mut self, nr: usize, scope: Option<&mut FlushScope<'_>>) -> Result {
+        self.0.checkpoint(nr, scope_of(scope)?)
+    }
+
+    #[inline(always)]
+    fn pte_table(
+        &mut self,
+        table: &mut PteTable<'_>,
+        scope: Option<&mut FlushScope<'_>>,
+    ) -> Result {
+        self.0.pte_table(table, scope_of(scope)?)
+    }
+
+    fn pmd_leaf(
+        &mut self,
+        leaf: &mut PmdLeaf<'_>,
+        scope: Option<&mut FlushScope<'_>>,
+    ) -> Result<LeafAction> {
+        self.0.pmd_leaf(leaf, scope_of(scope)?)
+    }
+
+    fn pud_leaf(
+        &mut self,
+        leaf: &mut PudLeaf<'_>,
+        scope: Option<&mut FlushScope<'_>>,
+    ) -> Result<LeafAction> {
+        self.0.pud_leaf(leaf, scope_of(scope)?)
+    }
+}
+
+/// The state of a walk, which `mm_walk::private` points to.
+pub(super) struct Engine<'v, V> {
+    visitor: &'v mut V,
+    /// The VMA being visited is one that the visitor wants.
+    wanted: bool,
+    /// Open while a VMA is visited by a walk that changes entries.
+    scope: Option<FlushScope<'v>>,
+}
+
+impl<'v, V: Visitor> Engine<'v, V> {
+    pub(super) fn new(visitor: &'v mut V) -> Self {
+        Self {
+            visitor,
+            wanted: false,
+            scope: None,
+        }
+    }
+
+    const OPS: bindings::mm_walk_ops = bindings::mm_walk_ops {
+        pgd_entry: None,
+        p4d_entry: None,
+        pud_entry: Some(Self::pud_entry),
+        pmd_entry: Some(Self::pmd_entry),
+        pte_entry: None,
+        pte_hole: None,
+        hugetlb_entry: None,
+        test_walk: Some(Self::test_walk),
+        pre_vma: Some(Self::pre_vma),
+        post_vma: Some(Self::post_vma),
+        install_pte: None,
+        walk_lock: bindings::page_walk_lock_PGWALK_RDLOCK,
+    };
+
+    /// The engine and the VMA of a walk that is under way.
+    ///
+    /// # Safety
+    ///
+    /// `walk` is what `walk_page_*` passes to the callbacks of `Self::OPS`, and `private` is an
+    /// `Engine<V>` that nothing else refers to during the callback.
+    #[inline(always)]
+    unsafe fn from_walk<'a>(walk: *mut bindings::mm_walk) -> (&'a mut Self, Vma<'a>) {
+        // SAFETY: By this function's safety requirements.
+        let engine = unsafe { &mut *(*walk).private.cast::<Self>() };
+        // SAFETY: `vma` is set for each callback in `OPS`, since `pte_hole` is not in it.
+        let vma = unsafe { Vma::from_raw(NonNull::new_unchecked((*walk).vma)) };
+
+        (engine, vma)
+    }
+
+    /// Visits each VMA: walk_page_mapping() would end the walk at the first one that is refused
+    /// here. One that is not wanted is passed over by [`Self::pud_entry`].
+    unsafe extern "C" fn test_walk(
+        _start: usize,
+        _end: usize,
+        _walk: *mut bindings::mm_walk,
+    ) -> c_int {
+        0
+    }
+
+    unsafe extern "C" fn pre_vma(
+        start: usize,
+        end: usize,
+        walk: *mut bindings::mm_walk,
+    ) -> c_int {
+        // SAFETY: `walk` comes from a walk with `Self::OPS`.
+        let (engine, vma) = unsafe { Self::from_walk(walk) };
+
+        engine.wanted =
+            vma.flags() & bindings::VM_HUGETLB as usize == 0 && engine.visitor.test_vma(vma);
+        if engine.wanted {
+            if let Some(event) = V::EVENT {
+                let owner = engine.visitor.owner();
+
+                return from_result(|| {
+                    let range = AddrRange::new(start, end)?;
+
+                    // SAFETY: The VMA stays valid at least until `post_vma`, where the scope ends,
+                    // and the walk stays inside its bounds.
+                    engine.scope = Some(unsafe { begin_scope(vma, range, event, owner) });
+                    Ok(0)
+                });
+            }
+        }
+        0
+    }
+
+    unsafe extern "C" fn post_vma(walk: *mut bindings::mm_walk) {
+        // SAFETY: `walk` comes from a walk with `Self::OPS`.
+        let (engine, _) = unsafe { Self::from_walk(walk) };
+
+        end_scope(engine.scope.take());
+    }
+
+    unsafe extern "C" fn pud_entry(
+        pudp: *mut bindings::pud_t,
+        addr: usize,
+        next: usize,
+        walk: *mut bindings::mm_walk,
+    ) -> c_int {
+        // SAFETY: `walk` comes from a walk with `Self::OPS`.
+        let (engine, vma) = unsafe { Self::from_walk(walk) };
+        let mut action = bindings::page_walk_action_ACTION_CONTINUE;
+
+        let ret = if !engine.wanted {
+            0
+        } else if !lock::is_pud_leaf(pudp) {
+            action = bindings::page_walk_action_ACTION_SUBTREE;
+            0
+        } else {
+            from_result(|| {
+                engine.checkpoint(addr, next)?;
+
+                // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds.
+                let Some(locked) = (unsafe { lock::pud(pudp, vma) }) else {
+                    action = bindings::page_walk_action_ACTION_AGAIN;
+                    return Ok(0);
+                };
+                // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
+                let mut leaf = unsafe { PudLeaf::new(locked.entry(), addr, next, vma) };
+                let done = engine.visitor.pud_leaf(&mut leaf, engine.scope.as_mut())?;
+
+                drop(locked);
+                if done == LeafAction::Split {
+                    // SAFETY: `pudp` is an entry of `vma`'s page tables; no lock is held.
+                    unsafe { lock::split_pud(pudp, addr, vma) };
+                    action = bindings::page_walk_action_ACTION_AGAIN;
+                }
+                Ok(0)
+            })
+        };
+        // SAFETY: `walk` is valid for the callback.
+        unsafe { (*walk).action = action };
+        ret
+    }
+
+    unsafe extern "C" fn pmd_entry(
+        pmdp: *mut bindings::pmd_t,
+        addr: usize,
+        next: usize,
+        walk: *mut bindings::mm_walk,
+    ) -> c_int {
+        // SAFETY: `walk` comes from a walk with `Self::OPS`.
+        let (engine, vma) = unsafe { Self::from_walk(walk) };
+        let mut action = bindings::page_walk_action_ACTION_CONTINUE;
+
+        let ret = from_result(|| {
+            engine.checkpoint(addr, next)?;
+
+            // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds.
+            match unsafe { lock::pmd(pmdp, addr, vma) } {
+                lock::Pmd::Changed => action = bindings::page_walk_action_ACTION_AGAIN,
+                lock::Pmd::Leaf(locked) => {
+                    // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
+                    let mut leaf = unsafe { PmdLeaf::new(locked.entry(), addr, next, vma) };
+                    let done = engine.visitor.pmd_leaf(&mut leaf, engine.scope.as_mut())?;
+
+                    drop(locked);
+                    if done == LeafAction::Split {
+                        // SAFETY: `pmdp` is an entry of `vma`'s page tables; no lock is held.
+                        unsafe { lock::split_pmd(pmdp, addr, vma) };
+                        action = bindings::page_walk_action_ACTION_AGAIN;
+                    }
+                }
+                lock::Pmd::Table(locked) => {
+                    let nr = (next - addr) >> PAGE_SHIFT;
+                    // SAFETY: `locked` holds the lock of the table, and is dropped after it. The
+                    // `nr` entries from `addr` to `next` are of one table.
+                    let mut table = unsafe { PteTable::new(locked.entry(), addr, nr, vma) };
+
+                    engine.visitor.pte_table(&mut table, engine.scope.as_mut())?;
+                }
+            }
+            Ok(0)
+        });
+        // SAFETY: `walk` is valid for the callback.
+        unsafe { (*walk).action = action };
+        ret
+    }
+
+    fn checkpoint(&mut self, addr: usize, next: usize) -> Result {
+        // SAFETY: The function may be called where sleeping is allowed, as it is here.
+        unsafe { bindings::mmops_cond_resched() };
+        self.visitor
+            .checkpoint((next - addr) >> PAGE_SHIFT, self.scope.as_mut())
+    }
+}
+
+/// See [`FlushScope::begin`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(never)]
+unsafe fn begin_scope<'s>(
+    vma: Vma<'_>,
+    range: AddrRange,
+    event: Event,
+    owner: Owner,
+) -> FlushScope<'s> {
+    // SAFETY: By this function's safety requirements.
+    unsafe { FlushScope::begin(vma, range, event, owner) }
+}
+
+#[inline(never)]
+fn end_scope(scope: Option<FlushScope<'_>>) {
+    drop(scope);
+}
+
+pub(super) fn walk_mapping<V: Visitor>(
+    guard: &IMmapReadGuard<'_>,
+    range: &PageRange,
+    mut engine: Engine<'_, V>,
+) -> Result {
+    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
+    unsafe { start::mapping(guard, range, &Engine::<V>::OPS, ptr::from_mut(&mut engine).cast()) }
+}
+
+pub(super) fn walk_range<V: Visitor>(
+    guard: &MmapRead<'_>,
+    range: &AddrRange,
+    mut engine: Engine<'_, V>,
+) -> Result {
+    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
+    unsafe { start::range(guard, range, &Engine::<V>::OPS, ptr::from_mut(&mut engine).cast()) }
+}
+
+pub(super) fn walk_range_vma<V: Visitor>(
+    guard: &MmapRead<'_>,
+    vma: &VmaRef,
+    range: &AddrRange,
+    mut engine: Engine<'_, V>,
+) -> Result {
+    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
+    unsafe {
+        start::range_vma(
+            guard,
+            vma,
+            range,
+            &Engine::<V>::OPS,
+            ptr::from_mut(&mut engine).cast(),
+        )
+    }
+}
+
+/// The calls of the C walks.
+mod start {
+    use super::*;
+
+    /// # Safety
+    ///
+    /// `private` is what the callbacks of `ops` expect, and nothing else refers to it.
+    #[inline(never)]
+    pub(super) unsafe fn mapping(
+        guard: &IMmapReadGuard<'_>,
+        range: &PageRange,
+        ops: &bindings::mm_walk_ops,
+        private: *mut c_void,
+    ) -> Result {
+        // SAFETY: The guard holds `i_mmap_rwsem`; `private` by this function's requirements.
+        to_result(unsafe {
+            bindings::walk_page_mapping(
+                guard.mapping().as_ptr(),
+                range.first(),
+                range.nr(),
+                ops,
+                private,
+            )
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As [`mapping`].
+    #[inline(never)]
+    pub(super) unsafe fn range(
+        guard: &MmapRead<'_>,
+        range: &AddrRange,
+        ops: &bindings::mm_walk_ops,
+        private: *mut c_void,
+    ) -> Result {
+        // SAFETY: The guard holds the mmap lock; `private` by this function's requirements.
+        to_result(unsafe {
+            bindings::walk_page_range(guard.as_ptr(), range.start(), range.end(), ops, private)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As [`mapping`].
+    #[inline(never)]
+    pub(super) unsafe fn range_vma(
+        guard: &MmapRead<'_>,
+        vma: &VmaRef,
+        range: &AddrRange,
+        ops: &bindings::mm_walk_ops,
+        private: *mut c_void,
+    ) -> Result {
+        if !guard.owns(vma) {
+            return Err(EINVAL);
+        }
+        // SAFETY: The guard holds the mmap lock of the VMA's mm, so the VMA stays; the function
+        // checks the range; `private` by this function's requirements.
+        to_result(unsafe {
+            bindings::walk_page_range_vma(vma.as_ptr(), range.start(), range.end(), ops, private)
+        })
+    }
+}
+
+/// Page-table locks.
+mod lock {
+    use super::*;
+
+    /// A held page-table lock, and the entry that it was taken for.
+    ///
+    /// # Invariants
+    ///
+    /// The lock is held by the current task, and `entry` is protected by it.
+    pub(super) struct Locked<'t, T> {
+        entry: NonNull<T>,
+        ptl: *mut bindings::spinlock_t,
+        _p: PhantomData<&'t T>,
+    }
+
+    impl<T> Locked<'_, T> {
+        #[inline(always)]
+        pub(super) fn entry(&self) -> NonNull<T> {
+            self.entry
+        }
+    }
+
+    impl<T> Drop for Locked<'_, T> {
+        #[inline(never)]
+        fn drop(&mut self) {
+            // SAFETY: By the type invariants the lock is held.
+            unsafe { bindings::mmops_ptl_unlock(self.ptl) };
+        }
+    }
+
+    /// A mapped and locked PTE table, from one entry on.
+    ///
+    /// # Invariants
+    ///
+    /// As [`Locked`], and the table is mapped.
+    pub(super) struct LockedTable<'t> {
+        ptep: NonNull<bindings::pte_t>,
+        ptl: *mut bindings::spinlock_t,
+        _p: PhantomData<&'t bindings::pte_t>,
+    }
+
+    impl LockedTable<'_> {
+        #[inline(always)]
+        pub(super) fn entry(&self) -> NonNull<bindings::pte_t> {
+            self.ptep
+        }
+    }
+
+    impl Drop for LockedTable<'_> {
+        #[inline(never)]
+        fn drop(&mut self) {
+            // SAFETY: By the type invariants the table is mapped and locked.
+            unsafe { bindings::mmops_pte_unmap_unlock(self.ptep.as_ptr(), self.ptl) };
+        }
+    }
+
+    pub(super) enum Pmd<'t> {
+        Leaf(Locked<'t, bindings::pmd_t>),
+        Table(LockedTable<'t>),
+        /// The entry changed meanwhile; look again.
+        Changed,
+    }
+
+    /// Locks what a PMD entry is: a leaf or a PTE table.
+    ///
+    /// # Safety
+    ///
+    /// `pmdp` is the entry for `addr` in `vma`, and the PMD table stays for `'t`.
+    #[inline(never)]
+    pub(super) unsafe fn pmd<'t>(
+        pmdp: *mut bindings::pmd_t,
+        addr: usize,
+        vma: Vma<'t>,
+    ) -> Pmd<'t> {
+        // SAFETY: `pmdp` is valid.
+        let huge = unsafe { bindings::mmops_pmd_is_huge(bindings::mmops_pmdp_get_lockless(pmdp)) };
+
+        if huge {
+            // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
+            let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
+
+            return match NonNull::new(pmdp) {
+                // INVARIANT: A lock that is returned is held.
+                Some(entry) if !ptl.is_null() => Pmd::Leaf(Locked {
+                    entry,
+                    ptl,
+                    _p: PhantomData,
+                }),
+                _ => Pmd::Changed,
+            };
+        }
+
+        let mut ptl = ptr::null_mut();
+        // SAFETY: `pmdp` is an entry of `vma`'s mm; the function checks that it is a table.
+        let ptep = unsafe { bindings::pte_offset_map_lock(vma.mm_ptr(), pmdp, addr, &mut ptl) };
+
+        match NonNull::new(ptep) {
+            // INVARIANT: A table that is returned is mapped and locked.
+            Some(ptep) => Pmd::Table(LockedTable {
+                ptep,
+                ptl,
+                _p: PhantomData,
+            }),
+            None => Pmd::Changed,
+        }
+    }
+
+    /// Whether a PUD entry is a leaf now.
+    #[inline]
+    pub(super) fn is_pud_leaf(pudp: *mut bindings::pud_t) -> bool {
+        // SAFETY: The walk passes a valid entry.
+        unsafe { bindings::mmops_pud_trans_huge(bindings::mmops_pudp_get(pudp)) }
+    }
+
+    /// Locks a PUD leaf; `None` if it is none any more.
+    ///
+    /// # Safety
+    ///
+    /// `pudp` is an entry of `vma`, and the PUD table stays for `'t`.
+    #[inline(never)]
+    pub(super) unsafe fn pud<'t>(
+        pudp: *mut bindings::pud_t,
+        vma: Vma<'t>,
+    ) -> Option<Locked<'t, bindings::pud_t>> {
+        // SAFETY: `pudp` is an entry of `vma`; the function takes the lock and looks again.
+        let ptl = unsafe { bindings::__pud_trans_huge_lock(pudp, vma.as_ptr()) };
+
+        // INVARIANT: A lock that is returned is held.
+        (!ptl.is_null()).then_some(Locked {
+            entry: NonNull::new(pudp)?,
+            ptl,
+            _p: PhantomData,
+        })
+    }
+
+    /// Splits a PMD leaf, if it still is one.
+    ///
+    /// # Safety
+    ///
+    /// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
+    #[inline(never)]
+    pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) {
+        // SAFETY: By this function's safety requirements; the function looks again under the lock.
+        unsafe { bindings::__split_huge_pmd(vma.as_ptr(), pmdp, addr, false) };
+    }
+
+    /// Splits a PUD leaf, if it still is one.
+    ///
+    /// # Safety
+    ///
+    /// `pudp` is the entry for `addr` in `vma`, and no page-table lock is held.
+    #[inline(never)]
+    pub(super) unsafe fn split_pud(pudp: *mut bindings::pud_t, addr: usize, vma: Vma<'_>) {
+        // SAFETY: By this function's safety requirements; the function looks again under the lock.
+        unsafe { bindings::__split_huge_pud(vma.as_ptr(), pudp, addr) };
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The test driver: each operation of the crate `mmops` as an ioctl of `/dev/mmops`.
+//!
+//! The interface is [`include/uapi/linux/mmops.h`](srctree/include/uapi/linux/mmops.h), described
+//! in Documentation/uapi.rst. The driver holds no `unsafe`: it is written against the public API
+//! of the crate alone, as any other driver would be.
+
+mod harvest;
+mod uapi;
+
+use core::pin::Pin;
+use kernel::{
+    fs::File,
+    ioctl::_IOC_SIZE,
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceOptions,
+        MiscDeviceRegistration, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    uaccess::UserSlice, //
+};
+use mmops::{
+    dirty::{
+        self,
+        Huge, //
+    },
+    mapping::Mapping,
+    range::PageRange, //
+};
+use uapi::Arg;
+
+module! {
+    type: MmopsTest,
+    name: "mmops_test",
+    authors: ["The mmops authors"],
+    description: "Test driver of mmops",
+    license: "GPL",
+}
+
+#[pin_data]
+struct MmopsTest {
+    #[pin]
+    _misc: MiscDeviceRegistration<Device>,
+}
+
+impl kernel::InPlaceModule for MmopsTest {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            // Of mode 0600, as every misc device that asks for no other.
+            _misc <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"mmops" }),
+        })
+    }
+}
+
+/// An open `/dev/mmops`; it has no state.
+struct Device;
+
+#[vtable]
+impl MiscDevice for Device {
+    type Ptr = Pin<KBox<Self>>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        Ok(KBox::pin(Self, GFP_KERNEL)?)
+    }
+
+    fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
+
+        match cmd {
+            uapi::Info::IOCTL => uapi::with_arg(user, info),
+            uapi::WriteProtect::IOCTL => uapi::with_arg(user, write_protect),
+            uapi::CleanRecord::IOCTL => uapi::with_arg(user, harvest::clean_record),
+            _ => Err(ENOTTY),
+        }
+    }
+}
+
+fn info(arg: &mut uapi::Info) -> Result {
+    arg.version = uapi::VERSION;
+    arg.page_size = PAGE_SIZE as u32;
+    arg.features = uapi::FEATURE_WRITE_PROTECT
+        | uapi::FEATURE_CLEAN_RECORD
+        | uapi::FEATURE_HUGE_LEAVES
+        | if mmops::HAS_FAULTS {
+            uapi::FEATURE_FAULTS
+        } else {
+            0
+        };
+    Ok(())
+}
+
+fn write_protect(arg: &mut uapi::WriteProtect) -> Result {
+    let range = PageRange::new(arg.first as usize, arg.nr as usize)?;
+    let mapping = Mapping::fget(arg.fd)?;
+    let outcome = dirty::write_protect(&mapping, &range, huge(arg.flags))?;
+
+    arg.write_protected = outcome.changed as u64;
+    arg.done = outcome.done as u64;
+    interrupted(outcome.done < range.nr())
+}
+
+fn huge(flags: u32) -> Huge {
+    if flags & uapi::SPLIT != 0 {
+        Huge::Split
+    } else {
+        Huge::Keep
+    }
+}
+
+fn interrupted(is: bool) -> Result {
+    if is {
+        Err(EINTR)
+    } else {
+        Ok(())
+    }
+}

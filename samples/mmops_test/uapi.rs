@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `include/uapi/linux/mmops.h` in Rust, and how an argument gets in and out.
+
+use kernel::{
+    ioctl::_IOWR,
+    prelude::*,
+    uaccess::UserSlice, //
+};
+use zerocopy::Immutable;
+use zerocopy_derive::Immutable;
+
+pub(crate) const VERSION: u32 = 0x0001_0000;
+
+pub(crate) const FEATURE_WRITE_PROTECT: u64 = 1 << 0;
+pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
+pub(crate) const FEATURE_HUGE_LEAVES: u64 = 1 << 2;
+pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
+
+pub(crate) const SPLIT: u32 = 1 << 0;
+pub(crate) const NO_TRANSFER: u32 = 1 << 1;
+
+const MAGIC: u32 = 0xBD;
+
+/// The argument of an ioctl.
+pub(crate) trait Arg: FromBytes + IntoBytes + Immutable {
+    /// Number of the ioctl; it holds the size of the argument.
+    const IOCTL: u32;
+
+    /// Whether all reserved fields are zero and all flags are known.
+    fn is_valid(&self) -> bool;
+}
+
+/// `struct mmops_info`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Info {
+    pub(crate) version: u32,
+    pub(crate) page_size: u32,
+    pub(crate) features: u64,
+    reserved: [u64; 4],
+}
+
+impl Arg for Info {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x00);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 4]
+    }
+}
+
+/// `struct mmops_write_protect`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct WriteProtect {
+    pub(crate) fd: i32,
+    pub(crate) flags: u32,
+    pub(crate) first: u64,
+    pub(crate) nr: u64,
+    pub(crate) write_protected: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for WriteProtect {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x01);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags & !SPLIT == 0
+    }
+}
+
+/// `struct mmops_clean_record`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct CleanRecord {
+    pub(crate) fd: i32,
+    pub(crate) flags: u32,
+    pub(crate) first: u64,
+    pub(crate) nr: u64,
+    pub(crate) bitmap_pgoff: u64,
+    pub(crate) bitmap: u64,
+    pub(crate) bitmap_bits: u64,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) cleaned: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for CleanRecord {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x02);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags & !(SPLIT | NO_TRANSFER) == 0
+    }
+}
+
+/// Reads an argument, calls `f`, and writes the argument back even if `f` fails: what was done
+/// before a failure is told in it.
+///
+/// `f` is called only if the argument can be written back.
+pub(crate) fn with_arg<A: Arg>(
+    user: impl Fn() -> UserSlice,
+    f: impl FnOnce(&mut A) -> Result,
+) -> Result<isize> {
+    let mut arg = A::new_zeroed();
+
+    user().reader().read_slice(arg.as_mut_bytes())?;
+    user().writer().write_slice(arg.as_bytes())?;
+    if !arg.is_valid() {
+        return Err(EINVAL);
+    }
+
+    let ret = f(&mut arg);
+
+    user().writer().write_slice(arg.as_bytes())?;
+    ret.map(|()| 0)
+}
