@@ -69,10 +69,10 @@ pub enum Command {
     /// are copied. A second signal ends it at once, and REPLICA is then of no use.
     ///
     /// What REPLICA is at the end: when nobody stores to FILE from the signal on, it is identical
-    /// to FILE. When stores go on, it holds every store that was made before the last harvest began,
-    /// and some later ones: it is no snapshot of a single moment, and a page that was stored to
-    /// while it was being copied can be part old, part new. A program whose file must be whole has
-    /// to pause while the last round is made.
+    /// to FILE. When stores go on, it holds every store that was made before the last harvest
+    /// began, and some later ones: it is no snapshot of a single moment, and a page that was
+    /// stored to while it was being copied can be part old, part new. A program whose file must be
+    /// whole has to pause while the last round is made.
     ///
     /// The compare at the end reads both files once. It is there because the dirty bits alone do
     /// not tell everything: kernel writeback, swapping, a program that unmapped the file or ended,

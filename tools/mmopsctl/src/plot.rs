@@ -3,6 +3,7 @@
 //! `mmopsctl plot`
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use plotters::prelude::*;
@@ -67,6 +68,11 @@ fn summary(log: &Log) -> String {
     )
 }
 
+fn interval(log: &Log) -> impl std::fmt::Display {
+    let interval = Duration::try_from_secs_f64(log.start.interval).unwrap_or_default();
+    humantime::format_duration(interval)
+}
+
 fn diagram<B: DrawingBackend>(
     area: &DrawingArea<B, plotters::coord::Shift>,
     log: &Log,
@@ -123,10 +129,7 @@ where
         .y_labels(6)
         .x_label_formatter(&round_label)
         .y_label_formatter(&page_label)
-        .x_desc(format!(
-            "round (one every {})",
-            units::seconds(log.start.interval)
-        ))
+        .x_desc(format!("round (one every {})", interval(log)))
         .y_desc(format!("pages of {}", units::bytes(log.start.page_size)))
         .draw()?;
 
@@ -194,7 +197,7 @@ mod tests {
             "4 rounds: 2,150 pages (8.40 MiB) copied",
             "36,300 pages",
             "16.9 times as much",
-            "round (one every 100.0 ms)",
+            "round (one every 100ms)",
             "pages of 4.00 KiB",
         ] {
             assert_eq!(svg.matches(text).count(), 2, "{text}");
