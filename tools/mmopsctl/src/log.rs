@@ -119,6 +119,7 @@ pub struct Log {
     pub start: Start,
     pub full_copy: FullCopy,
     pub rounds: Vec<Round>,
+    pub verify: Option<Verify>,
 }
 
 impl Log {
@@ -129,6 +130,7 @@ impl Log {
         let mut start = None;
         let mut full_copy = None;
         let mut rounds = Vec::new();
+        let mut verify = None;
         for (number, line) in BufReader::new(file).lines().enumerate() {
             let line = line.with_context(|| format!("cannot read {name}"))?;
             let step = serde_json::from_str(&line).with_context(|| {
@@ -141,13 +143,15 @@ impl Log {
                 Step::Start(step) => start = Some(step),
                 Step::FullCopy(step) => full_copy = Some(step),
                 Step::Round(step) => rounds.push(step),
-                Step::Verify(_) | Step::End(_) => {}
+                Step::Verify(step) => verify = Some(step),
+                Step::End(_) => {}
             }
         }
         Ok(Self {
             start: start.with_context(|| format!("{name} is no log of a replication"))?,
             full_copy: full_copy.with_context(|| format!("{name} ends before the full copy"))?,
             rounds,
+            verify,
         })
     }
 }
@@ -187,6 +191,11 @@ pub mod tests {
         let rounds: Vec<Step> = pages.iter().enumerate().map(round).collect();
         let mut steps = vec![Step::Start(start), Step::FullCopy(full_copy)];
         steps.extend(rounds);
+        steps.push(Step::Verify(Verify {
+            pages: 9000,
+            differed: 17,
+            seconds: 0.1,
+        }));
         steps
     }
 

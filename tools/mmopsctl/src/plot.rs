@@ -16,6 +16,8 @@ use crate::units;
 const WIDTH: u32 = 1000;
 /// Height of a diagram.
 const HEIGHT: u32 = 400;
+/// Height of the axis over the highest value: room for the legend.
+const HEADROOM: f64 = 1.35;
 const FONT: &str = "sans-serif";
 const BAR: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
 const LINE: RGBColor = RGBColor(0xd6, 0x27, 0x28);
@@ -60,8 +62,17 @@ fn summary(log: &Log) -> String {
         0 => String::new(),
         copied => format!(", {:.1} times as much", full as f64 / copied as f64),
     };
+    let compare = match log.verify {
+        Some(verify) if verify.differed != 0 => {
+            format!(
+                "; compare at the end: {} more",
+                units::count(verify.differed, "page")
+            )
+        }
+        _ => String::new(),
+    };
     format!(
-        "{}: {} copied; full copies would have been {}{times}",
+        "{}: {} copied; full copies would have been {}{times}{compare}",
         units::count(log.rounds.len() as u64, "round"),
         units::pages(copied, log.start.page_size),
         units::pages(full, log.start.page_size),
@@ -114,7 +125,7 @@ where
         .margin_right(30)
         .x_label_area_size(45)
         .y_label_area_size(85)
-        .build_cartesian_2d(0.5..rounds + 0.5, 0.0..highest * 1.12)?;
+        .build_cartesian_2d(0.5..rounds + 0.5, 0.0..highest * HEADROOM)?;
     let round_label = |x: &f64| format!("{x:.0}");
     let page_label = |y: &f64| indicatif::HumanCount(*y as u64).to_string();
     chart
@@ -160,7 +171,7 @@ where
         .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], LINE.stroke_width(2)));
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::MiddleRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .margin(8)
         .legend_area_size(28)
         .label_font(style(13))
@@ -196,7 +207,7 @@ mod tests {
             "db on tmpfs: pages copied in each round",
             "4 rounds: 2,150 pages (8.40 MiB) copied",
             "36,300 pages",
-            "16.9 times as much",
+            "16.9 times as much; compare at the end: 17 more pages",
             "round (one every 100ms)",
             "pages of 4.00 KiB",
         ] {

@@ -3,6 +3,7 @@
 //! `mmopsctl replicate`
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -219,10 +220,18 @@ fn print_report(start: &Start, full_copy: &FullCopy, end: &End, verify: Option<&
     );
     match verify {
         Some(verify) => println!(
-            "  compare    {} of {} differed and {} copied, in {}",
-            verify.differed,
+            "  compare    {} of {} differed{}, in {}",
+            if verify.differed == 0 {
+                "none".into()
+            } else {
+                verify.differed.to_string()
+            },
             units::count(verify.pages, "page"),
-            if verify.differed == 1 { "was" } else { "were" },
+            if verify.differed == 0 {
+                ""
+            } else {
+                ", and now hold what the file holds"
+            },
             units::seconds(verify.seconds)
         ),
         None => println!("  compare    left out"),
@@ -317,7 +326,8 @@ impl Progress {
         if let Some(last) = &mut self.last_line {
             if due || last.elapsed() >= LINE_INTERVAL {
                 *last = Instant::now();
-                eprintln!("{}", text());
+                // In one piece, since others may write to the same place.
+                let _ = io::stderr().write_all((text() + "\n").as_bytes());
             }
         }
     }
