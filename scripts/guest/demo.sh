@@ -59,7 +59,7 @@ log_value() {
 replicate() {
 	local name=$1 database=$2/lmdb.mdb replica=$2/replica.mdb
 	local log=$out/demo-$name.jsonl summary=$work/$name.json
-	local deadline rounds differed entries
+	local deadline rounds differed written entries
 
 	echo
 	echo "=== LMDB on $name"
@@ -102,8 +102,10 @@ replicate() {
 	cmp "$database" "$replica" || die "the replica on $name differs from the database"
 	# Closed only now, so that the compare above was with the live file.
 	exec {WRITER[1]}>&-
+	read -r -t "$patience" -u "${WRITER[0]}" written || die "the writer did not close"
 	wait "$writer_pid" || die "the writer failed"
 	writer_pid=''
+	echo "the writer: $written"
 	entries=$("$bin/lmdb-writer" check "$replica" --expect "$summary") ||
 		die "the replica on $name is not the database that was written"
 	if command -v mdb_stat >/dev/null; then

@@ -30,8 +30,8 @@ struct Cli {
 enum Command {
     /// Create a database in write-map mode, fill it, and then change it in many transactions
     ///
-    /// Prints "loaded" when it is filled and "done" when the last transaction is committed, each
-    /// on a line of its own.
+    /// Prints "loaded" when it is filled, "done" when the last transaction is committed, and what
+    /// was done when the database is closed, each on a line of its own.
     Run(Run),
     /// Read all entries of a database, and print their number and checksum as JSON
     Check(Check),
@@ -128,13 +128,14 @@ fn run(args: &Run) -> Result<()> {
         );
     }
     say("done")?;
-    eprintln!(
-        "lmdb-writer: {} puts and {} deletes in {} transactions and {:.1} s; {held}",
-        summary.puts, summary.deletes, summary.transactions, summary.seconds
-    );
     if args.wait {
         io::copy(&mut input, &mut io::sink())?;
     }
+    drop(database);
+    println!(
+        "{} puts and {} deletes in {} transactions and {:.1} s; {held}",
+        summary.puts, summary.deletes, summary.transactions, summary.seconds
+    );
     Ok(())
 }
 
