@@ -207,7 +207,7 @@ mod tests {
             "db on tmpfs: pages copied in each round",
             "4 rounds: 2,150 pages (8.40 MiB) copied",
             "36,300 pages",
-            "16.9 times as much; compare at the end: 17 more pages",
+            "16.9 times as much; compare at the end: 17 pages more",
             "round (one every 100ms)",
             "pages of 4.00 KiB",
         ] {
