@@ -104,7 +104,7 @@ pub fn run(args: &cli::Harvest) -> Result<()> {
     let mut runs = Vec::new();
     let mut harvester = Harvester::new(&device, tracked.file(), args.huge.into());
     let harvested = harvester
-        .harvest(range.clone(), &mut |bitmap| {
+        .harvest(tracked.inside(range.clone(), page_size)?, &mut |bitmap| {
             bitmap.runs().for_each(|run| append(&mut runs, run));
             Ok(())
         })

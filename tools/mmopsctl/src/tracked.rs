@@ -113,7 +113,7 @@ impl Tracked {
         self.file.metadata()
     }
 
-    /// Pages that `pages` stands for.
+    /// Pages that `pages` stands for. It may reach past the end of the file.
     pub fn range(&self, pages: &Pages, page_size: u64) -> Result<Range<u64>> {
         let nr = match pages.nr {
             Some(nr) => nr,
@@ -136,6 +136,18 @@ impl Tracked {
         let end = pages.first.checked_add(nr);
         let end = end.context("--first and --nr together are more than a file can have")?;
         Ok(pages.first..end)
+    }
+
+    /// The part of `range` that can hold anything: nothing is mapped past the end of a regular
+    /// file.
+    pub fn inside(&self, range: Range<u64>, page_size: u64) -> Result<Range<u64>> {
+        let metadata = self.metadata()?;
+        Ok(if metadata.is_file() {
+            let end = metadata.len().div_ceil(page_size);
+            range.start.min(end)..range.end.min(end)
+        } else {
+            range
+        })
     }
 
     /// What the file lies on.
@@ -223,6 +235,10 @@ mod tests {
         assert_eq!(range(11, None), None);
         assert_eq!(range(11, Some(5)), Some(11..16));
         assert_eq!(range(u64::MAX, Some(1)), None);
+        let inside = |range| tracked.inside(range, 4096).unwrap();
+        assert_eq!(inside(3..5), 3..5);
+        assert_eq!(inside(3..u64::MAX), 3..11);
+        assert_eq!(inside(12..20), 11..11);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mmops_uapi::Device;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::terminal;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
@@ -225,6 +226,13 @@ fn map_line(heats: &[f32]) -> Line<'static> {
     Line::from(heats.iter().map(cell).collect::<Vec<_>>())
 }
 
+/// Whether there is a terminal to draw on. A serial console may not know its size.
+fn is_screen() -> bool {
+    io::stdout().is_terminal()
+        && io::stdin().is_terminal()
+        && terminal::size().is_ok_and(|(columns, rows)| columns != 0 && rows != 0)
+}
+
 /// Whether the key that was pressed, if any, ends the program. Waits for `time`.
 fn wait_for_key(time: Duration) -> Result<bool> {
     if !event::poll(time).context("cannot read from the terminal")? {
@@ -301,7 +309,7 @@ pub fn run(args: &Watch) -> Result<()> {
         rates: VecDeque::new(),
         hint: None,
     };
-    if io::stdout().is_terminal() && io::stdin().is_terminal() {
+    if is_screen() {
         let mut terminal = ratatui::try_init().context("cannot set up the terminal")?;
         let result = on_terminal(&mut terminal, &mut watcher, &stop, args);
         ratatui::restore();

@@ -1,0 +1,383 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Test mmopsctl with the driver: guest.py MMOPSCTL, as root, where the modules are loaded.
+
+Prints TAP. Each test has a process of its own that maps a file shared and stores to it on command.
+"""
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import pty
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import traceback
+
+PAGE = mmap.PAGESIZE
+PATIENCE = 60
+
+# Maps `pages` pages of a file and stores one byte to each page that a line of its input names.
+# `+N` makes the file N pages long first; `close` unmaps it.
+STORER = """
+import mmap, sys
+path, pages = sys.argv[1], int(sys.argv[2])
+file = open(path, "a+b", buffering=0)
+file.truncate(pages * mmap.PAGESIZE)
+view = mmap.mmap(file.fileno(), 0)
+print("mapped", flush=True)
+value = 0
+for line in sys.stdin:
+    for word in line.split():
+        if word == "close":
+            view.close()
+        elif word.startswith("+"):
+            file.truncate(int(word) * mmap.PAGESIZE)
+            view.resize(int(word) * mmap.PAGESIZE)
+        else:
+            value = value % 255 + 1
+            view[int(word) * mmap.PAGESIZE + 17] = value
+    print("stored", flush=True)
+"""
+
+
+class Storer:
+    """A process with a shared mapping of a file."""
+
+    def __init__(self, path, pages):
+        self.process = subprocess.Popen([sys.executable, "-c", STORER, path, str(pages)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._expect("mapped")
+
+    def _expect(self, word):
+        line = self.process.stdout.readline().strip()
+        assert line == word, f"the storer said {line!r}"
+
+    def store(self, *pages):
+        self.process.stdin.write(" ".join(map(str, pages)) + "\n")
+        self.process.stdin.flush()
+        self._expect("stored")
+
+    def grow(self, pages):
+        self.store(f"+{pages}")
+
+    def unmap(self):
+        self.store("close")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(PATIENCE)
+
+
+class Context:
+    """Files of a test, and the program under test."""
+
+    def __init__(self, program, directory):
+        self.program = program
+        self.file = os.path.join(directory, "file")
+        self.replica = os.path.join(directory, "replica")
+        self.log = os.path.join(directory, "log")
+
+    def run(self, *arguments, status=0, **options):
+        result = subprocess.run([self.program, *map(str, arguments)], capture_output=True,
+                                text=True, timeout=PATIENCE, check=False, **options)
+        assert result.returncode == status, f"{arguments}: {result}"
+        return result
+
+    def json(self, *arguments):
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def harvest(self, *arguments):
+        result = self.json("harvest", self.file, *arguments)
+        return result["dirty_pages"], result["ranges"]
+
+    @contextlib.contextmanager
+    def replicate(self, *arguments):
+        """A replication that has made its full copy; killed at the end if it still runs."""
+        command = [self.program, "replicate", self.file, self.replica, "--log", self.log, "--json",
+                   *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            self.wait_for_step("full_copy", process)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def steps(self):
+        with contextlib.suppress(FileNotFoundError), open(self.log, encoding="utf-8") as log:
+            return [json.loads(line) for line in log if line.endswith("\n")]
+        return []
+
+    def wait_for_step(self, name, process, number=1):
+        deadline = time.monotonic() + PATIENCE
+        while len([step for step in self.steps() if step["step"] == name]) < number:
+            assert process.poll() is None, f"ended before step {name}"
+            assert time.monotonic() < deadline, f"no step {name}"
+            time.sleep(0.05)
+
+    def identical(self):
+        with open(self.file, "rb") as file, open(self.replica, "rb") as replica:
+            return file.read() == replica.read()
+
+
+def end(process, signum=signal.SIGINT, status=0):
+    """Ends a replication and returns its report."""
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status, f"status {process.returncode}"
+    return json.loads(output) if output else None
+
+
+def test_info(context):
+    info = context.json("info")
+    assert info["page_size"] == PAGE, info
+    assert info["version"].startswith("1."), info
+    assert {"write-protect", "clean-record"} <= set(info["features"]), info
+    assert "page size  4096" in context.run("info").stdout
+
+
+def test_harvest_lists_what_was_stored_to(context):
+    with Storer(context.file, 1000) as storer:
+        context.harvest()
+        storer.store(3, 4, 5, 64, 999)
+        assert context.harvest() == (5, [[3, 3], [64, 1], [999, 1]])
+        assert context.harvest() == (0, [])
+        storer.store(4)
+        assert context.harvest() == (1, [[4, 1]])
+
+
+def test_harvest_of_a_range_leaves_the_rest(context):
+    with Storer(context.file, 1000) as storer:
+        context.harvest()
+        storer.store(9, 10, 19, 20)
+        assert context.harvest("--first", 10, "--nr", 10) == (2, [[10, 1], [19, 1]])
+        assert context.harvest("--nr", 1 << 40) == (2, [[9, 1], [20, 1]])
+
+
+def test_harvest_in_words(context):
+    with Storer(context.file, 10) as storer:
+        context.harvest()
+        storer.store(2, 3)
+        lines = context.run("harvest", context.file).stdout.splitlines()
+        assert lines[0].split() == ["first", "page", "pages", "bytes"], lines
+        assert lines[1].split() == ["2", "2", str(2 * PAGE)], lines
+        assert lines[2].startswith("2 pages (8.00 KiB) dirty in 1 range"), lines
+
+
+def test_two_processes_and_one_bit(context):
+    with Storer(context.file, 10) as one, Storer(context.file, 10) as two:
+        context.harvest()
+        one.store(7)
+        two.store(7, 8)
+        result = context.json("harvest", context.file)
+        assert (result["dirty_pages"], result["cleaned"]) == (2, 3), result
+
+
+def test_memfd_of_a_process(context):
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, 8 * PAGE)
+    with mmap.mmap(descriptor, 8 * PAGE) as view:
+        context.file = f"/proc/{os.getpid()}/fd/{descriptor}"
+        context.harvest()
+        view[5 * PAGE] = 1
+        assert context.harvest() == (1, [[5, 1]])
+    os.close(descriptor)
+
+
+def test_write_protect(context):
+    with Storer(context.file, 100) as storer:
+        storer.store(*range(20))
+        text = context.run("write-protect", context.file, "--first", 5, "--nr", 10).stdout
+        assert text.startswith("10 pages"), text
+        text = context.run("write-protect", context.file).stdout
+        assert text.startswith("10 pages"), text
+        storer.store(0)
+        text = context.run("write-protect", context.file).stdout
+        assert text.startswith("1 page "), text
+
+
+def test_nothing_mapped_is_explained(context):
+    with open(context.file, "wb") as file:
+        file.truncate(PAGE)
+    for command in ("harvest", "write-protect"):
+        assert "no process" in context.run(command, context.file).stderr
+    with open(context.file, "r+b") as file, \
+            mmap.mmap(file.fileno(), PAGE, mmap.MAP_PRIVATE) as view:
+        view[0] = 1
+        assert "private mappings are not seen" in context.run("harvest", context.file).stderr
+
+
+def test_errors_say_what_to_do(context):
+    def error(*arguments, **options):
+        return context.run(*arguments, status=1, **options).stderr
+
+    assert "name a file" in error("harvest", "/nonexistent")
+    assert "the file in it" in error("harvest", "/tmp")
+    assert "cannot be mapped shared" in error("harvest", "/dev/null", "--nr", 1)
+    with open(context.file, "wb") as file:
+        file.truncate(PAGE)
+    assert "none from page 1 on" in error("harvest", context.file, "--first", 1)
+    assert "more than a file can have" in \
+        error("harvest", context.file, "--first", 1, "--nr", (1 << 64) - 1)
+    assert "the same file" in error("replicate", context.file, context.file)
+    os.chmod(os.path.dirname(context.file), 0o755)
+    # Where another user can execute it.
+    program, context.program = context.program, shutil.copy(context.program, context.replica)
+    assert "root alone" in error("info", user=65534)
+    context.program = program
+    assert "invalid value" in context.run("harvest", context.file, "--nr", 0, status=2).stderr
+
+
+def test_replica_after_sigint(context):
+    with Storer(context.file, 500) as storer:
+        storer.store(*range(100))
+        with context.replicate("--interval", "1h", "--no-verify") as process:
+            # No round comes before the signal: it is the last one that has to see these.
+            storer.store(1, 99, 100, 499)
+            report = end(process)
+        assert report["by_signal"] and report["verify"] is None, report
+        assert [r["dirty_pages"] for r in report["per_round"]] == [4], report
+        assert report["pages"] == 4 and report["bytes"] == 4 * PAGE, report
+        assert context.identical()
+
+
+def test_replica_after_sigterm(context):
+    with Storer(context.file, 50) as storer:
+        with context.replicate("--interval", "10ms") as process:
+            for page in range(50):
+                storer.store(page)
+                time.sleep(0.005)
+            report = end(process, signal.SIGTERM)
+        assert report["verify"]["differed"] == 0, report
+        assert report["rounds"] == len(report["per_round"]) > 1, report
+        assert sum(r["dirty_pages"] for r in report["per_round"]) >= 50, report
+        assert context.identical()
+        steps = [step["step"] for step in context.steps()]
+        assert steps == ["start", "full_copy"] + ["round"] * report["rounds"] + ["verify", "end"]
+
+
+def test_rounds_end_the_replication(context):
+    with Storer(context.file, 50) as storer:
+        storer.store(3)
+        arguments = ("--rounds", "3", "--interval", "10ms", "--quiet")
+        report = context.json("replicate", context.file, context.replica, *arguments)
+        assert report["rounds"] == 3 and not report["by_signal"], report
+        # What was dirty before is in the full copy, and not in the first round.
+        assert [r["dirty_pages"] for r in report["per_round"]] == [0, 0, 0], report
+        assert context.identical()
+
+
+def test_file_that_grows_and_shrinks(context):
+    with Storer(context.file, 10) as storer:
+        with context.replicate("--interval", "20ms", "--no-verify") as process:
+            storer.store(2, 9)
+            storer.grow(300)
+            storer.store(10, 298)
+            context.wait_for_step("round", process, number=20)
+            storer.grow(40)
+            storer.store(39)
+            context.wait_for_step("round", process, number=40)
+            end(process)
+        assert os.path.getsize(context.replica) == 40 * PAGE
+        assert context.identical()
+
+
+def test_unmapped_before_the_last_round(context):
+    with Storer(context.file, 50) as storer:
+        with context.replicate("--interval", "1h") as process:
+            storer.store(4, 5)
+            storer.unmap()
+            report = end(process)
+        # The dirty bits went with the mapping: the compare must find the pages.
+        assert report["pages"] == 0 and report["verify"]["differed"] == 2, report
+        assert context.identical()
+
+
+def test_second_signal_ends_at_once(context):
+    pages = 16384
+    with Storer(context.file, pages) as storer:
+        storer.store(*range(pages))
+        with context.replicate("--interval", "1h") as process:
+            # Both come before the last round and the compare can be done.
+            process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            output, _ = process.communicate(timeout=PATIENCE)
+            assert (process.returncode, output) == (130, ""), process.returncode
+
+
+def test_watch_in_lines(context):
+    with Storer(context.file, 1000) as storer:
+        storer.store(0)
+        result = context.run("watch", context.file, "--interval", "50ms", "--rounds", 3)
+        lines = result.stdout.splitlines()
+        assert len(lines) == 3, lines
+        assert "1 page (4.00 KiB)" in lines[0] and "@" in lines[0], lines
+        assert "0 pages (0 B)" in lines[2], lines
+        assert "3 harvests" in result.stderr, result
+
+
+def test_watch_on_a_terminal(context):
+    with Storer(context.file, 1000) as storer:
+        storer.store(0)
+        pid, terminal = pty.fork()
+        if pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+            os.execve(context.program, [context.program, "watch", context.file, "--interval",
+                                        "50ms"], dict(os.environ, TERM="xterm-256color"))
+        output = b""
+        deadline = time.monotonic() + PATIENCE
+        while "█".encode() not in output and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1)[0]:
+                output += os.read(terminal, 65536)
+        if "█".encode() in output:
+            os.write(terminal, b"q")
+        else:
+            os.kill(pid, signal.SIGKILL)
+        # Its last words must be read, else it cannot end.
+        with contextlib.suppress(OSError):
+            while data := os.read(terminal, 65536):
+                output += data
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+        assert status == 0 and "█".encode() in output, (status, output[-500:])
+        assert b"1,000" in output and b" stored to" in output, output[-500:]
+
+
+def main():
+    program = os.path.realpath(sys.argv[1])
+    tests = [(name[5:], function) for name, function in globals().items()
+             if name.startswith("test_")]
+    print("TAP version 13")
+    print(f"1..{len(tests)}", flush=True)
+    failed = 0
+    for number, (name, function) in enumerate(tests, 1):
+        # On tmpfs: what the kernel writes back is the subject of other tests.
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+            try:
+                function(Context(program, directory))
+                print(f"ok {number} {name}", flush=True)
+            except Exception:  # any failure of a test is a result
+                failed += 1
+                for line in traceback.format_exc().splitlines():
+                    print(f"# {line}")
+                print(f"not ok {number} {name}", flush=True)
+    return failed != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
