@@ -6,6 +6,7 @@
 #
 #	MMOPS_MODULES, MMOPS_MODULES_FAULTS	built modules, plain and with faults
 #	MMOPS_SELFTESTS				built programs of selftests/
+#	MMOPS_TESTS				names of those to run, all when empty
 
 set -u
 . "$(dirname "$0")/lib.sh"
@@ -120,7 +121,8 @@ check plain_build_has_no_faults faults_absent
 end
 
 group 40-selftests
-"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" | tee "$file"
+read -ra programs <<<"${MMOPS_TESTS:-}"
+"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" "${programs[@]}" | tee "$file"
 
 begin 50-unload
 check unload unload_modules
@@ -137,7 +139,7 @@ check fault_build_has_faults test -d /sys/kernel/debug/mmops/faults
 end
 
 group 70-negative-controls
-"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" --faults | tee "$file"
+"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" --faults "${programs[@]}" | tee "$file"
 
 # --- the machine afterwards
 
