@@ -23,7 +23,7 @@ import time
 import traceback
 
 PAGE = mmap.PAGESIZE
-PATIENCE = 60
+PATIENCE = 180
 
 # Maps `pages` pages of a file and stores one byte to each page that a line of its input names.
 # `+N` makes the file N pages long first; `close` unmaps it.
@@ -106,7 +106,7 @@ class Context:
     def replicate(self, *arguments):
         """A replication that has made its full copy; killed at the end if it still runs."""
         command = [self.program, "replicate", self.file, self.replica, "--log", self.log, "--json",
-                   *arguments]
+                   "--quiet", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             self.wait_for_step("full_copy", process)
