@@ -6,6 +6,7 @@
 #
 #	MMOPS_MODULES, MMOPS_MODULES_FAULTS	built modules, plain and with faults
 #	MMOPS_SELFTESTS				built programs of selftests/
+#	MMOPS_BIN				built programs of tools/
 #	MMOPS_TESTS				names of those to run, all when empty
 
 set -u
@@ -123,6 +124,9 @@ end
 group 40-selftests
 read -ra programs <<<"${MMOPS_TESTS:-}"
 "$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" "${programs[@]}" | tee "$file"
+
+group 45-tools
+"$top/tools/mmopsctl/tests/guest.py" "$MMOPS_BIN/mmopsctl" | tee "$file"
 
 begin 50-unload
 check unload unload_modules
