@@ -24,8 +24,22 @@ mod generated {
     include!(env!("MMOPS_BINDINGS"));
 }
 
+// bindgen drops the alignment of an empty structure, and then misplaces every field behind it: with
+// CONFIG_SCHEDSTATS=n, that is most of `task_struct`.
+const _: () = {
+    use core::mem::offset_of;
+    use kernel::bindings as b;
+
+    assert!(
+        offset_of!(b::task_struct, mm) == generated::OFFSET_TASK_MM,
+        "the kernel's Rust bindings misplace task_struct::mm: build it with CONFIG_SCHEDSTATS=y"
+    );
+    assert!(offset_of!(b::vm_area_struct, vm_mm) == generated::OFFSET_VMA_MM);
+    assert!(offset_of!(b::file, f_mapping) == generated::OFFSET_FILE_MAPPING);
+};
+
 pub(crate) use self::generated::*;
 pub(crate) use kernel::bindings::{
-    address_space, folio, mm_struct, mmu_notifier_event, mmu_notifier_range, pmd_t, pte_t,
-    pud_t, spinlock_t, vm_area_struct, VM_HUGETLB, VM_MAYWRITE, VM_SHARED,
+    address_space, folio, mm_struct, mmu_notifier_event, mmu_notifier_range, pmd_t, pte_t, pud_t,
+    spinlock_t, vm_area_struct, VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
 };

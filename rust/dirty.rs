@@ -24,7 +24,8 @@
 //! |-----------------------------|--------------------|--------------------------------------------|
 //! | PTE                         | in place           | one bit                                    |
 //! | PMD or PUD leaf             | in place, counted in base pages | a bit for each base page inside the VMA |
-//! | the same, with [`Huge::Split`] | split            | recorded as a whole, then split            |
+//! | the same, covered in part   | the whole leaf, its pages in the range counted | recorded, stays dirty |
+//! | PMD leaf of the page cache, with [`Huge::Split`] | a PTE table, then as PTEs | the same  |
 //! | PFN map, special entry      | as any other       | as any other; there is no folio to mark    |
 //! | hugetlbfs                   | `EOPNOTSUPP`       | `EOPNOTSUPP`                               |
 //! | not present                 | nothing            | nothing                                    |
@@ -45,6 +46,8 @@ use crate::{
     walk::{
         walk_page_mapping_mut,
         LeafAction,
+        SpareTable,
+        SpareTables,
         Vma,
         WalkMut, //
     }, //
@@ -67,10 +70,20 @@ pub enum Huge {
     /// They stay, and are handled in place.
     #[default]
     Keep,
-    /// They are split, so that later stores are seen in base pages.
+    /// They are split first, so that the call and later stores are tracked in base pages.
     ///
-    /// A leaf of a file is unmapped by the split and comes back by page faults.
+    /// A PMD leaf that maps the page cache is replaced in place by a PTE table. It stays as it is if
+    /// there is no memory for the table, and so do all other huge leaves.
     Split,
+}
+
+impl Huge {
+    fn tables(self) -> SpareTables {
+        match self {
+            Huge::Keep => SpareTables::none(),
+            Huge::Split => SpareTables::new(),
+        }
+    }
 }
 
 /// Who marks a folio dirty whose dirty bit was taken.
@@ -107,9 +120,19 @@ pub struct Outcome {
 ///
 /// Source: `wp_shared_mapping_range()`.
 pub fn write_protect(mapping: &Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
-    let mut walker = WriteProtect { changed: 0, huge };
-    let done = for_each_chunk(range, |chunk| {
-        walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker)
+    let mut walker = WriteProtect {
+        changed: 0,
+        tables: huge.tables(),
+    };
+    let done = for_each_chunk(range, |chunk| loop {
+        let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
+
+        walker.tables.refill();
+        match ret {
+            // More tables were needed. What is split already stays, so each turn gets further.
+            Err(e) if e == EAGAIN => continue,
+            ret => break ret,
+        }
     })?;
 
     Ok(Outcome {
@@ -150,7 +173,7 @@ pub fn clean_record(
     let mut walker = CleanRecord {
         changed: 0,
         bitmap,
-        huge,
+        tables: huge.tables(),
         transfer,
         queue,
     };
@@ -159,9 +182,10 @@ pub fn clean_record(
 
         // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
         walker.queue.transfer();
+        walker.tables.refill();
         match ret {
-            // The queue was full of folios whose lock was taken. What is cleaned already is not
-            // found again, so each turn gets further.
+            // The queue was full of folios whose lock was taken, or more tables were needed. What
+            // is cleaned or split already is not found again, so each turn gets further.
             Err(e) if e == EAGAIN => continue,
             ret => break ret,
         }
@@ -200,7 +224,7 @@ fn interruption() -> Result {
 
 struct WriteProtect {
     changed: usize,
-    huge: Huge,
+    tables: SpareTables,
 }
 
 impl WalkMut for WriteProtect {
@@ -224,14 +248,16 @@ impl WalkMut for WriteProtect {
         &mut self,
         leaf: &mut PmdLeaf<'_>,
         scope: &mut FlushScope<'_>,
-    ) -> Result<LeafAction> {
+    ) -> Result<LeafAction<SpareTable>> {
         let value = leaf.value();
 
         if !value.present() {
             return Ok(LeafAction::Done);
         }
-        if self.huge == Huge::Split && leaf.can_split() {
-            return Ok(LeafAction::Split);
+        if leaf.can_split() {
+            if let Some(table) = self.tables.take_for(leaf.vma())? {
+                return Ok(LeafAction::Split(table));
+            }
         }
         if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
             self.changed += leaf.pages()?.nr();
@@ -258,7 +284,7 @@ fn write_protect_table(table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> 
 
     table.for_each_selected(
         scope,
-        |pte| pte.write(),
+        |pte| pte.rw(),
         |_, entry| {
             entry.wrprotect();
             changed += 1;
@@ -270,7 +296,7 @@ fn write_protect_table(table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> 
 struct CleanRecord<'b, 'w> {
     changed: usize,
     bitmap: &'b mut RecordBitmap<'w>,
-    huge: Huge,
+    tables: SpareTables,
     transfer: Transfer,
     queue: DirtyQueue,
 }
@@ -322,14 +348,16 @@ impl WalkMut for CleanRecord<'_, '_> {
         &mut self,
         leaf: &mut PmdLeaf<'_>,
         scope: &mut FlushScope<'_>,
-    ) -> Result<LeafAction> {
+    ) -> Result<LeafAction<SpareTable>> {
         let value = leaf.value();
 
         if !value.present() {
             return Ok(LeafAction::Done);
         }
-        if self.huge == Huge::Split && leaf.can_split() {
-            return Ok(LeafAction::Split);
+        if leaf.can_split() {
+            if let Some(table) = self.tables.take_for(leaf.vma())? {
+                return Ok(LeafAction::Split(table));
+            }
         }
         if value.dirty() {
             self.record_leaf(leaf.pages()?, leaf.is_partial(), || {

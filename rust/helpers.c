@@ -21,6 +21,7 @@
 #include <linux/pagewalk.h>
 #include <linux/sched/signal.h>
 #include <asm/cacheflush.h>
+#include <asm/pgalloc.h>
 
 #if defined(__BINDGEN__)
 /* bindgen ignores inline functions. */
@@ -81,6 +82,13 @@ __mmops_helper bool mmops_pte_write(pte_t pte)
 	return pte_write(pte);
 }
 MMOPS_EXPORT(mmops_pte_write);
+
+/* pte_write() without shadow stacks, which no file mapping has. */
+__mmops_helper bool mmops_pte_rw(pte_t pte)
+{
+	return pte_flags(pte) & _PAGE_RW;
+}
+MMOPS_EXPORT(mmops_pte_rw);
 
 __mmops_helper bool mmops_pte_dirty(pte_t pte)
 {
@@ -215,6 +223,42 @@ __mmops_helper pmd_t mmops_pmdp_mkclean(pmd_t *pmdp)
 	return mmops_update(pmdp, pmd_mkclean);
 }
 MMOPS_EXPORT(mmops_pmdp_mkclean);
+
+/*
+ * The PTE that maps the first page of a huge PMD with all of its bits: hardware
+ * and software, only PSE goes and PAT moves.
+ */
+__mmops_helper pte_t mmops_pmd_first_pte(pmd_t pmd)
+{
+	return pfn_pte(pmd_pfn(pmd), pgprot_large_2_4k(pmd_pgprot(pmd)));
+}
+
+/* PTE tables that are not in use yet */
+
+__mmops_helper pte_t *mmops_pgtable_ptes(pgtable_t table)
+{
+	return page_address(table);
+}
+
+__mmops_helper void mmops_pte_free(struct mm_struct *mm, pgtable_t table)
+{
+	pte_free(mm, table);
+}
+
+__mmops_helper void mmops_set_ptes(struct mm_struct *mm, unsigned long addr,
+				   pte_t *ptep, pte_t pte, unsigned int nr)
+{
+	set_ptes(mm, addr, ptep, pte, nr);
+}
+
+/* The table becomes visible to page table walks that hold no lock. */
+__mmops_helper void mmops_pmd_populate(struct mm_struct *mm, pmd_t *pmdp,
+				       pgtable_t table)
+{
+	mm_inc_nr_ptes(mm);
+	smp_wmb(); /* the entries before the table, as pmd_install() */
+	pmd_populate(mm, pmdp, table);
+}
 
 /* PUD values and entries */
 
@@ -395,6 +439,16 @@ __mmops_helper unsigned long mmops_vma_flags(const struct vm_area_struct *vma)
 }
 MMOPS_EXPORT(mmops_vma_flags);
 
+__mmops_helper bool mmops_vma_is_anonymous(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma);
+}
+
+__mmops_helper bool mmops_vma_is_dax(struct vm_area_struct *vma)
+{
+	return vma_is_dax(vma);
+}
+
 __mmops_helper pgoff_t mmops_vma_start_pgoff(const struct vm_area_struct *vma)
 {
 	return vma_start_pgoff(vma);
@@ -408,9 +462,19 @@ __mmops_helper unsigned long mmops_mm_task_size(const struct mm_struct *mm)
 
 /* Folios */
 
+__mmops_helper struct page *mmops_pfn_to_page(unsigned long pfn)
+{
+	return pfn_to_page(pfn);
+}
+
 __mmops_helper struct folio *mmops_pfn_folio(unsigned long pfn)
 {
 	return page_folio(pfn_to_page(pfn));
+}
+
+__mmops_helper void mmops_folio_ref_add(struct folio *folio, int nr)
+{
+	folio_ref_add(folio, nr);
 }
 
 __mmops_helper void mmops_folio_get(struct folio *folio)

@@ -20,6 +20,12 @@
 //! C header: [`include/linux/pagewalk.h`](srctree/include/linux/pagewalk.h)
 
 mod engine;
+mod split;
+
+pub use split::{
+    SpareTable,
+    SpareTables, //
+};
 
 use crate::{
     bindings,
@@ -131,6 +137,18 @@ impl Vma<'_> {
         (addr.wrapping_sub(self.start()) >> PAGE_SHIFT).wrapping_add(self.start_pgoff())
     }
 
+    /// Whether the VMA maps folios of the page cache: a file, and neither DAX nor a PFN map.
+    #[inline(never)]
+    pub(crate) fn has_page_cache(&self) -> bool {
+        let pfn_map = (bindings::VM_PFNMAP | bindings::VM_MIXEDMAP) as vm_flags_t;
+
+        // SAFETY: By the type invariants the VMA is valid.
+        !unsafe { bindings::mmops_vma_is_anonymous(self.as_ptr()) }
+            // SAFETY: As above.
+            && !unsafe { bindings::mmops_vma_is_dax(self.as_ptr()) }
+            && self.flags() & pfn_map == 0
+    }
+
     /// Whether a file is mapped shared and stores may be permitted by `mprotect`: the VMAs in
     /// which dirty pages can be tracked. hugetlbfs is left out.
     ///
@@ -146,17 +164,15 @@ impl Vma<'_> {
 }
 
 /// What a walk does with a huge leaf after the callback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeafAction {
+pub enum LeafAction<T = ()> {
     /// The leaf is done with; go on behind it.
     Done,
     /// Split the leaf and visit what is there then.
     ///
-    /// A leaf of a file is not split in place: it is unmapped, with its dirty state kept in the
-    /// folio, and comes back by page faults. A leaf of anonymous memory becomes a PTE table.
-    ///
-    /// Source: `__split_huge_pmd()`, `__split_huge_pud()`.
-    Split,
+    /// A PMD leaf is replaced in place by a PTE table, which the walker brings along: it maps the
+    /// same pages with the same bits. A PUD leaf is unmapped, with its dirty state kept in the
+    /// folio, and comes back by page faults (source: `__split_huge_pud()`).
+    Split(T),
 }
 
 /// A walk that reads entries.
@@ -228,7 +244,7 @@ pub trait WalkMut {
         &mut self,
         leaf: &mut PmdLeaf<'_>,
         scope: &mut FlushScope<'_>,
-    ) -> Result<LeafAction> {
+    ) -> Result<LeafAction<SpareTable>> {
         let _ = (leaf, scope);
         Ok(LeafAction::Done)
     }

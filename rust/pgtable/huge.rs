@@ -138,9 +138,11 @@ huge_leaf! {
 }
 
 impl PmdLeaf<'_> {
-    /// Whether [`LeafAction::Split`](crate::walk::LeafAction::Split) can turn the leaf into a PTE
-    /// table.
+    /// Whether the leaf can be replaced by a PTE table that maps the same pages: it maps a folio of
+    /// the page cache. Not so for DAX, a PFN map, and an entry that is not present.
     pub fn can_split(&self) -> bool {
-        false
+        let value = self.value();
+
+        value.present() && !value.special() && self.vma.has_page_cache()
     }
 }

@@ -8,7 +8,10 @@ use crate::{
     tlb::FlushScope,
     walk::Vma, //
 };
-use core::ptr::NonNull;
+use core::{
+    cmp,
+    ptr::NonNull, //
+};
 use kernel::page::{
     PAGE_SHIFT,
     PAGE_SIZE, //
@@ -86,7 +89,7 @@ impl<'t> PteTable<'t> {
     /// Calls `f` with the index, from 0 to [`Self::nr`], of each present entry that `select`
     /// chooses, and a reference through which it can be changed.
     ///
-    /// `select` has to be a pure question about single bits ([`Pte::dirty`], [`Pte::write`]): it is
+    /// `select` has to be a pure question about single bits ([`Pte::dirty`], [`Pte::rw`]): it is
     /// first asked of a group of entries at once, so that a table in which nothing is to be done
     /// costs little more than the reading of it.
     #[inline(always)]
@@ -98,44 +101,47 @@ impl<'t> PteTable<'t> {
     ) {
         let mut start = 0;
 
-        while start + GROUP <= self.nr {
-            let mut any = false;
+        while start < self.nr {
+            let end = cmp::min(start + GROUP, self.nr);
 
-            for i in start..start + GROUP {
-                any |= select(self.value(i));
+            if end - start == GROUP {
+                let mut any = false;
+
+                for i in start..start + GROUP {
+                    any |= select(self.hint(i));
+                }
+                if !any {
+                    start = end;
+                    continue;
+                }
             }
-            if any {
-                self.change_selected(start, start + GROUP, scope, &select, &mut f);
+            while start < end {
+                let value = self.value(start);
+
+                // A non-present entry keeps other things in the bits that are asked for.
+                if select(value) && value.present() {
+                    f(
+                        start,
+                        LockedPte {
+                            ptep: self.ptep_at(start),
+                            addr: self.addr + (start << PAGE_SHIFT),
+                            scope: &mut *scope,
+                        },
+                    );
+                }
+                start += 1;
             }
-            start += GROUP;
         }
-        self.change_selected(start, self.nr, scope, &select, &mut f);
     }
 
+    /// As [`Self::value`], in a form that costs one load.
+    ///
+    /// An architecture may keep accessed and dirty bits of an entry in its neighbours (arm64's
+    /// contiguous entries), so this is for questions only whose answer is asked again.
     #[inline(always)]
-    fn change_selected(
-        &mut self,
-        start: usize,
-        end: usize,
-        scope: &mut FlushScope<'_>,
-        select: &impl Fn(Pte) -> bool,
-        f: &mut impl FnMut(usize, LockedPte<'_, '_>),
-    ) {
-        for i in start..end {
-            let value = self.value(i);
-
-            // A non-present entry keeps other things in the bits that are asked for.
-            if select(value) && value.present() {
-                f(
-                    i,
-                    LockedPte {
-                        ptep: self.ptep_at(i),
-                        addr: self.addr + (i << PAGE_SHIFT),
-                        scope,
-                    },
-                );
-            }
-        }
+    fn hint(&self, i: usize) -> Pte {
+        // SAFETY: `ptep_at` points to a valid entry; the CPU may change it meanwhile.
+        Pte::from_raw(unsafe { self.ptep_at(i).as_ptr().read_volatile() })
     }
 
     #[inline(always)]

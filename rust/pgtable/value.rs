@@ -16,7 +16,7 @@ macro_rules! entry_value {
 
         impl $name {
             #[inline(always)]
-            pub(super) fn from_raw(raw: bindings::$raw) -> Self {
+            pub(crate) fn from_raw(raw: bindings::$raw) -> Self {
                 Self(raw)
             }
 
@@ -41,6 +41,9 @@ entry_value! {
     present => mmops_pte_present,
     /// Stores are permitted.
     write => mmops_pte_write,
+    /// As [`Self::write`], but false for a shadow stack: one bit, which tests cheaper. Shared file
+    /// mappings have no shadow stacks.
+    rw => mmops_pte_rw,
     /// A store was made since the entry was last clean.
     dirty => mmops_pte_dirty,
     /// The page was accessed since the entry was last old.

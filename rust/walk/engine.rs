@@ -7,7 +7,9 @@
 //! since a generic is instantiated in the module of its user.
 
 use super::{
+    split,
     LeafAction,
+    SpareTable,
     Vma,
     Walk,
     WalkMut, //
@@ -61,7 +63,7 @@ pub(super) trait Visitor {
         &mut self,
         leaf: &mut PmdLeaf<'_>,
         scope: Option<&mut FlushScope<'_>>,
-    ) -> Result<LeafAction>;
+    ) -> Result<LeafAction<SpareTable>>;
     fn pud_leaf(
         &mut self,
         leaf: &mut PudLeaf<'_>,
@@ -99,7 +101,7 @@ impl<W: Walk> Visitor for Reading<'_, W> {
         &mut self,
         leaf: &mut PmdLeaf<'_>,
         _scope: Option<&mut FlushScope<'_>>,
-    ) -> Result<LeafAction> {
+    ) -> Result<LeafAction<SpareTable>> {
         self.0.pmd_leaf(leaf)?;
         Ok(LeafAction::Done)
     }
@@ -149,7 +151,7 @@ impl<W: WalkMut> Visitor for Changing<'_, W> {
         &mut self,
         leaf: &mut PmdLeaf<'_>,
         scope: Option<&mut FlushScope<'_>>,
-    ) -> Result<LeafAction> {
+    ) -> Result<LeafAction<SpareTable>> {
         self.0.pmd_leaf(leaf, scope_of(scope)?)
     }
 
@@ -284,7 +286,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
                 let done = engine.visitor.pud_leaf(&mut leaf, engine.scope.as_mut())?;
 
                 drop(locked);
-                if done == LeafAction::Split {
+                if let LeafAction::Split(()) = done {
                     // SAFETY: `pudp` is an entry of `vma`'s page tables; no lock is held.
                     unsafe { lock::split_pud(pudp, addr, vma) };
                     action = bindings::page_walk_action_ACTION_AGAIN;
@@ -319,9 +321,9 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     let done = engine.visitor.pmd_leaf(&mut leaf, engine.scope.as_mut())?;
 
                     drop(locked);
-                    if done == LeafAction::Split {
+                    if let LeafAction::Split(table) = done {
                         // SAFETY: `pmdp` is an entry of `vma`'s page tables; no lock is held.
-                        unsafe { lock::split_pmd(pmdp, addr, vma) };
+                        unsafe { split::split_pmd(pmdp, addr, vma, table) };
                         action = bindings::page_walk_action_ACTION_AGAIN;
                     }
                 }
@@ -471,7 +473,7 @@ mod start {
 }
 
 /// Page-table locks.
-mod lock {
+pub(super) mod lock {
     use super::*;
 
     /// A held page-table lock, and the entry that it was taken for.
@@ -479,7 +481,7 @@ mod lock {
     /// # Invariants
     ///
     /// The lock is held by the current task, and `entry` is protected by it.
-    pub(super) struct Locked<'t, T> {
+    pub(in crate::walk) struct Locked<'t, T> {
         entry: NonNull<T>,
         ptl: *mut bindings::spinlock_t,
         _p: PhantomData<&'t T>,
@@ -505,7 +507,7 @@ mod lock {
     /// # Invariants
     ///
     /// As [`Locked`], and the table is mapped.
-    pub(super) struct LockedTable<'t> {
+    pub(in crate::walk) struct LockedTable<'t> {
         ptep: NonNull<bindings::pte_t>,
         ptl: *mut bindings::spinlock_t,
         _p: PhantomData<&'t bindings::pte_t>,
@@ -526,7 +528,7 @@ mod lock {
         }
     }
 
-    pub(super) enum Pmd<'t> {
+    pub(in crate::walk) enum Pmd<'t> {
         Leaf(Locked<'t, bindings::pmd_t>),
         Table(LockedTable<'t>),
         /// The entry changed meanwhile; look again.
@@ -539,7 +541,7 @@ mod lock {
     ///
     /// `pmdp` is the entry for `addr` in `vma`, and the PMD table stays for `'t`.
     #[inline(never)]
-    pub(super) unsafe fn pmd<'t>(
+    pub(in crate::walk) unsafe fn pmd<'t>(
         pmdp: *mut bindings::pmd_t,
         addr: usize,
         vma: Vma<'t>,
@@ -603,17 +605,6 @@ mod lock {
             ptl,
             _p: PhantomData,
         })
-    }
-
-    /// Splits a PMD leaf, if it still is one.
-    ///
-    /// # Safety
-    ///
-    /// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
-    #[inline(never)]
-    pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) {
-        // SAFETY: By this function's safety requirements; the function looks again under the lock.
-        unsafe { bindings::__split_huge_pmd(vma.as_ptr(), pmdp, addr, false) };
     }
 
     /// Splits a PUD leaf, if it still is one.

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Replacing a PMD leaf by a PTE table that maps the same pages.
+//!
+//! The kernel's `__split_huge_pmd()` unmaps a leaf of a file and leaves it to page faults to map it
+//! again, as a leaf. For a tracker of dirty pages both is wrong: the dirty bit goes from the entry
+//! to the folio, and the granularity stays that of the leaf. Here the leaf is replaced in place, as
+//! `__split_huge_pmd_locked()` does for anonymous memory, and no bit of it is lost: each new PTE has
+//! the permissions, and the accessed, dirty and software bits, of the leaf.
+//!
+//! A PTE table cannot be allocated below `i_mmap_rwsem`, which reclaim takes. So tables are
+//! allocated before a walk, and a walk that runs out of them is ended, and begun again with more.
+
+use super::{
+    engine::lock,
+    Vma, //
+};
+use crate::{
+    bindings,
+    notifier::{
+        Event,
+        Invalidation,
+        Owner, //
+    },
+    pgtable::{
+        Pmd,
+        PMD_SIZE, //
+    },
+    range::AddrRange, //
+};
+use core::{
+    mem,
+    ptr::NonNull, //
+};
+use kernel::{
+    mm::Mm,
+    page::PAGE_SHIFT,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// Entries in a PTE table, and base pages in a PMD leaf.
+const ENTRIES: usize = PMD_SIZE >> PAGE_SHIFT;
+
+/// Tables that are allocated at a time.
+const BATCH: usize = 16;
+
+/// A PTE table that is not in use.
+///
+/// # Invariants
+///
+/// `table` was returned by `pte_alloc_one()` and belongs to the value.
+pub struct SpareTable {
+    table: NonNull<kernel::bindings::page>,
+    mm: ARef<Mm>,
+}
+
+impl SpareTable {
+    /// Allocates a table for an address space. Sleeps; not below `i_mmap_rwsem`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    #[inline(never)]
+    pub fn new(mm: ARef<Mm>) -> Result<Self> {
+        // SAFETY: The reference keeps the mm.
+        let table = unsafe { bindings::pte_alloc_one(mm.as_raw()) };
+
+        // INVARIANT: The table was just allocated.
+        Ok(Self {
+            table: NonNull::new(table).ok_or(ENOMEM)?,
+            mm,
+        })
+    }
+
+    /// Puts the table, filled with entries that map what `pmd` maps, in the place of a PMD entry.
+    ///
+    /// # Safety
+    ///
+    /// `pmdp` is the entry for `addr`, a multiple of [`PMD_SIZE`], of `mm`; it is none, its lock is
+    /// held, and each entry's mapping is accounted for.
+    unsafe fn install(
+        self,
+        mm: *mut bindings::mm_struct,
+        addr: usize,
+        pmdp: *mut bindings::pmd_t,
+        pmd: bindings::pmd_t,
+    ) {
+        let table = self.table.as_ptr();
+
+        // SAFETY: The table belongs to the value, and has `ENTRIES` entries; the rest by this
+        // function's safety requirements.
+        unsafe {
+            bindings::mmops_set_ptes(
+                mm,
+                addr,
+                bindings::mmops_pgtable_ptes(table),
+                bindings::mmops_pmd_first_pte(pmd),
+                ENTRIES as u32,
+            );
+            bindings::mmops_pmd_populate(mm, pmdp, table);
+        }
+
+        // The page tables own the table now; the reference to the mm is still ours.
+        let mut this = mem::ManuallyDrop::new(self);
+        // SAFETY: The field is not used again.
+        unsafe { core::ptr::drop_in_place(&mut this.mm) };
+    }
+}
+
+impl Drop for SpareTable {
+    #[inline(never)]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the table belongs to the value.
+        unsafe { bindings::mmops_pte_free(self.mm.as_raw(), self.table.as_ptr()) };
+    }
+}
+
+/// The tables that a walk which splits leaves has in hand.
+pub struct SpareTables {
+    tables: KVec<SpareTable>,
+    /// The address space that the last walk ran out of tables in.
+    wanted: Option<ARef<Mm>>,
+    /// No leaf is to be split, or no more.
+    exhausted: bool,
+}
+
+impl SpareTables {
+    /// No tables yet; the first walk that wants one is ended.
+    pub const fn new() -> Self {
+        Self {
+            tables: KVec::new(),
+            wanted: None,
+            exhausted: false,
+        }
+    }
+
+    /// For a walk that splits nothing.
+    pub const fn none() -> Self {
+        Self {
+            tables: KVec::new(),
+            wanted: None,
+            exhausted: true,
+        }
+    }
+
+    /// A table for a leaf in `vma`; `None` if it is not to be split. Does not sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if the walk has to be ended, and begun again after [`Self::refill`].
+    #[inline(never)]
+    pub fn take_for(&mut self, vma: Vma<'_>) -> Result<Option<SpareTable>> {
+        if self.exhausted {
+            return Ok(None);
+        }
+        if let Some(table) = self.tables.pop() {
+            return Ok(Some(table));
+        }
+        // SAFETY: The VMA keeps its mm from being freed.
+        self.wanted = Some(unsafe { Mm::from_raw(vma.mm_ptr()) }.into());
+        Err(EAGAIN)
+    }
+
+    /// Allocates tables if the last walk ran out of them. Sleeps; not below `i_mmap_rwsem`.
+    ///
+    /// If there is no memory for even one, the leaves that are left will not be split.
+    #[inline(never)]
+    pub fn refill(&mut self) {
+        let Some(mm) = self.wanted.take() else {
+            return;
+        };
+
+        while self.tables.len() < BATCH {
+            let Ok(table) = SpareTable::new(mm.clone()) else {
+                break;
+            };
+            if self.tables.push(table, GFP_KERNEL).is_err() {
+                break;
+            }
+        }
+        self.exhausted = self.tables.is_empty();
+    }
+}
+
+impl Default for SpareTables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Replaces a PMD leaf by `table`, or does nothing if it is no such leaf any more.
+///
+/// Secondary MMUs are told, since what they know of a leaf may be of its size. The TLB is flushed
+/// under the lock, before the table is seen: some CPUs must not find translations of both sizes for
+/// one address.
+///
+/// # Safety
+///
+/// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
+#[inline(never)]
+pub(super) unsafe fn split_pmd(
+    pmdp: *mut bindings::pmd_t,
+    addr: usize,
+    vma: Vma<'_>,
+    table: SpareTable,
+) {
+    let addr = addr & !(PMD_SIZE - 1);
+    let mm = vma.mm_ptr();
+    let Ok(range) = AddrRange::new(addr, addr + PMD_SIZE) else {
+        return;
+    };
+
+    // SAFETY: The walk keeps the VMA, and so its mm.
+    let _invalidation = unsafe { Invalidation::start(mm, &range, Event::Clear, Owner::NONE) };
+    // SAFETY: By this function's safety requirements.
+    let lock::Pmd::Leaf(locked) = (unsafe { lock::pmd(pmdp, addr, vma) }) else {
+        return;
+    };
+    // SAFETY: The entry is valid.
+    let value = Pmd::from_raw(unsafe { bindings::mmops_pmdp_get_lockless(pmdp) });
+
+    if !value.present() || value.special() || !vma.has_page_cache() {
+        return;
+    }
+
+    // SAFETY: The entry is a present leaf of `vma` that maps a folio, and its lock is held. The
+    // folio is kept by the reference that the leaf had, which the PTEs share from now on.
+    unsafe {
+        let old = bindings::pmdp_huge_clear_flush(vma.as_ptr(), addr, pmdp);
+        let pfn = bindings::mmops_pmd_pfn(old);
+        let folio = bindings::mmops_pfn_folio(pfn);
+        let page = bindings::mmops_pfn_to_page(pfn);
+
+        bindings::mmops_folio_ref_add(folio, ENTRIES as i32 - 1);
+        bindings::folio_add_file_rmap_ptes(folio, page, ENTRIES as i32, vma.as_ptr());
+        bindings::folio_remove_rmap_pmd(folio, page, vma.as_ptr());
+        table.install(mm, addr, pmdp, old);
+    }
+    drop(locked);
+}
