@@ -1,0 +1,59 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The loops over a PTE table in mmops.ko call nothing for an entry, whether it is changed or not:
+# the C helpers and the closures are inlined, and the atomic exchange stands in the loop itself.
+#
+# Two kinds of call may stand in these functions, since no entry leads to them: a panic of an
+# overflow check, and the release of a folio for which the queue has no room (the walk makes room
+# before each table).
+
+set -u
+
+objdump=${LLVM_OBJDUMP:-$(command -v llvm-objdump-22 llvm-objdump objdump | head -n 1)}
+module=$MMOPS_MODULES/rust/mmops.ko
+disassembly=$("$objdump" -dr --no-show-raw-insn "$module")
+
+# Prints the instructions and relocations of the function whose mangled name ends in $1.
+instructions()
+{
+	awk -v name="$1" '
+		/^[0-9a-f]+ <.*>:$/ { inside = ($0 ~ "5dirty" name ">:$") }
+		inside' <<<"$disassembly"
+}
+
+# Prints what the instructions on stdin call: the symbol of the relocation that follows, or without
+# one the target itself, or the operand of an indirect call.
+called()
+{
+	awk '
+		function flush() { if (target != "") print target; target = "" }
+		/R_X86_64/ { if (target != "") target = $3; flush(); next }
+		{ flush() }
+		/[ \t]callq?[ \t]/ { target = $NF; gsub(/[<>]/, "", target) }
+		END { flush() }' | sed 's/-0x[0-9a-f]*$//' | sort -u
+}
+
+echo "KTAP version 1"
+loops="19write_protect_table 18clean_record_table 24clean_record_table_queue"
+set -- $loops
+echo "1..$#"
+number=0
+for loop; do
+	number=$((number + 1))
+	body=$(instructions "$loop")
+	calls=$(called <<<"$body" | grep -vE 'panicking|^__folio_put|__x86_return_thunk')
+	exchanges=$(grep -c cmpxchg <<<"$body")
+
+	if [ -z "$body" ]; then
+		echo "# no function $loop in $module"
+	elif [ -n "$calls" ]; then
+		echo "# called for an entry: $calls"
+	elif [ "$exchanges" -eq 0 ]; then
+		echo "# the atomic exchange is not inlined"
+	else
+		echo "ok $number ${loop#[0-9][0-9]}_calls_nothing"
+		continue
+	fi
+	echo "not ok $number ${loop#[0-9][0-9]}_calls_nothing"
+done
