@@ -64,9 +64,9 @@ pub enum Command {
     /// pages that were dirty. REPLICA is created, or overwritten. It follows the size of FILE, and
     /// what is a hole in FILE when it is copied first takes no space in REPLICA.
     ///
-    /// Ctrl-C (SIGINT) or SIGTERM ends it: the round under way is completed, then a last round is
-    /// made that begins after the signal, then FILE and REPLICA are compared, and pages that differ
-    /// are copied. A second signal ends it at once, and REPLICA is then of no use.
+    /// Ctrl-C (SIGINT), SIGTERM or SIGHUP ends it: the round under way is completed, then a last
+    /// round is made that begins after the signal, then FILE and REPLICA are compared, and pages
+    /// that differ are copied. A second signal ends it at once, and REPLICA is then of no use.
     ///
     /// What REPLICA is at the end: when nobody stores to FILE from the signal on, it is identical
     /// to FILE. When stores go on, it holds every store that was made before the last harvest
@@ -84,8 +84,8 @@ pub enum Command {
     Replicate(Replicate),
     /// Draw the rounds of one or more replications as an SVG picture
     ///
-    /// Each log is one that `replicate --log` wrote, and becomes one diagram: pages copied over
-    /// time, with the pages of a full copy for comparison.
+    /// Each log is one that the option --log of replicate wrote, and becomes one diagram: the pages
+    /// copied in each round, with those of a full copy for comparison.
     Plot(Plot),
     /// Write the manual pages to a directory
     #[command(hide = true)]
