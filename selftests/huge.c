@@ -186,8 +186,8 @@ TEST_F_TIMEOUT(huge, protect_part_of_leaf, TEST_SECONDS)
 }
 
 /*
- * After a split there is no leaf of PMD size, and nothing was lost. From the
- * second harvest on one store is one page.
+ * After a split there is no leaf of PMD size, nothing was lost, and one store
+ * is one page.
  */
 TEST_F_TIMEOUT(huge, split_on_clean, TEST_SECONDS)
 {
@@ -198,7 +198,7 @@ TEST_F_TIMEOUT(huge, split_on_clean, TEST_SECONDS)
 
 	reset_harvest(&self->h);
 	store(self->map, 3, 4);
-	ASSERT_GE(clean_record_flags(self->dev, self->fd, 0, PAGES, &self->h, MMOPS_SPLIT), 1);
+	ASSERT_EQ(1, clean_record_flags(self->dev, self->fd, 0, PAGES, &self->h, MMOPS_SPLIT));
 	ASSERT_TRUE(test_bit(self->h.bitmap, 3));
 
 	reset_harvest(&self->h);
@@ -212,7 +212,44 @@ TEST_F_TIMEOUT(huge, split_on_clean, TEST_SECONDS)
 
 TEST_F_TIMEOUT(huge, split_on_protect, TEST_SECONDS)
 {
+	long faults;
+
 	ASSERT_EQ(PAGES, write_protect_flags(self->dev, self->fd, 0, PAGES, MMOPS_SPLIT));
+	ASSERT_EQ(0, huge_kb(self->map));
+	assert_contents(_metadata, self);
+	/* One fault for each page that is stored to; the dirty state is still there. */
+	faults = minor_faults();
+	store(self->map, 9, 10);
+	store(self->map, 800, 801);
+	ASSERT_EQ(faults + 2, minor_faults());
+	ASSERT_EQ(2, write_protect(self->dev, self->fd, 0, PAGES));
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+}
+
+/* A leaf is split also where the range meets it only in part. */
+TEST_F_TIMEOUT(huge, split_part_of_leaf, TEST_SECONDS)
+{
+	struct harvest part = { .bitmap = new_bitmap(64), .bits = 64, .pgoff = 500 };
+
+	ASSERT_EQ(20, clean_record_flags(self->dev, self->fd, 500, 20, &part, MMOPS_SPLIT));
+	ASSERT_EQ((1ULL << 20) - 1, part.bitmap[0]);
+	ASSERT_EQ(0, huge_kb(self->map));
+	ASSERT_EQ(PAGES - 20, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	ASSERT_FALSE(test_bit(self->h.bitmap, 500));
+	ASSERT_FALSE(test_bit(self->h.bitmap, 519));
+	ASSERT_TRUE(test_bit(self->h.bitmap, 520));
+	assert_contents(_metadata, self);
+}
+
+/* A clean leaf stays clean through a split. */
+TEST_F_TIMEOUT(huge, split_of_clean_leaf, TEST_SECONDS)
+{
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	store(self->map, 1, 2);
+	reset_harvest(&self->h);
+	ASSERT_EQ(PMD_PAGES, clean_record_flags(self->dev, self->fd, 0, PAGES, &self->h,
+						MMOPS_SPLIT));
+	ASSERT_EQ(PMD_PAGES, self->h.end);
 	ASSERT_EQ(0, huge_kb(self->map));
 	assert_contents(_metadata, self);
 }

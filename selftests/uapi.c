@@ -329,6 +329,24 @@ TEST_F_TIMEOUT(uapi, bitmap_ends_early, TEST_SECONDS)
 	assert_untouched(_metadata, self);
 }
 
+/* The same where the part that is missing is reached late: a bitmap for 2 GiB of file. */
+TEST_F_TIMEOUT(uapi, bitmap_ends_late, TEST_SECONDS)
+{
+	const uint64_t nr = 1ULL << 19;
+	struct harvest h = { .bits = nr };
+	size_t bytes = nr / 8;
+	char *p;
+
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(p, MAP_FAILED);
+	ASSERT_EQ(0, munmap(p + bytes - page_size(), page_size()));
+	h.bitmap = (uint64_t *)p;
+	dirty_all(self);
+	ASSERT_EQ(-EFAULT, clean_record(self->dev, self->fds[FD_GOOD], 0, nr, &h));
+	ASSERT_EQ(0, count_bits(h.bitmap, nr - page_size() * 8));
+	assert_untouched(_metadata, self);
+}
+
 /*
  * Random arguments. A wrong one may be found before another, so any errno that
  * some argument calls for is right; without any, the call has to succeed.
