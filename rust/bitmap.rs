@@ -144,7 +144,10 @@ mod tests {
             (192, 1, false),
             (0, usize::MAX, false),
         ] {
-            assert_eq!(PageRange::new(first, nr).map(|r| map.covers(&r)), Ok(covered));
+            assert_eq!(
+                PageRange::new(first, nr).map(|r| map.covers(&r)),
+                Ok(covered)
+            );
         }
     }
 }

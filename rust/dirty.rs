@@ -60,6 +60,9 @@ use kernel::prelude::*;
 /// A call is interruptible at each PTE table, and tells its progress in these steps.
 const CHUNK_PAGES: usize = 1 << 18;
 
+/// The largest piece where nothing is mapped.
+const MAX_CHUNK_PAGES: usize = 1 << 62;
+
 /// Folios that wait for the TLB flush at the most. One flush serves as many pages, and the queue
 /// stays a small allocation.
 const QUEUE_FOLIOS: usize = 4096;
@@ -122,16 +125,18 @@ pub struct Outcome {
 pub fn write_protect(mapping: &Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
     let mut walker = WriteProtect {
         changed: 0,
+        visited: false,
         tables: huge.tables(),
     };
     let done = for_each_chunk(range, |chunk| loop {
+        walker.visited = false;
         let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
 
         walker.tables.refill();
         match ret {
             // More tables were needed. What is split already stays, so each turn gets further.
             Err(e) if e == EAGAIN => continue,
-            ret => break ret,
+            ret => break ret.map(|()| walker.visited),
         }
     })?;
 
@@ -172,12 +177,14 @@ pub fn clean_record(
     };
     let mut walker = CleanRecord {
         changed: 0,
+        visited: false,
         bitmap,
         tables: huge.tables(),
         transfer,
         queue,
     };
     let done = for_each_chunk(range, |chunk| loop {
+        walker.visited = false;
         let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
 
         // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
@@ -187,7 +194,7 @@ pub fn clean_record(
             // The queue was full of folios whose lock was taken, or more tables were needed. What
             // is cleaned or split already is not found again, so each turn gets further.
             Err(e) if e == EAGAIN => continue,
-            ret => break ret,
+            ret => break ret.map(|()| walker.visited),
         }
     })?;
 
@@ -198,14 +205,27 @@ pub fn clean_record(
 }
 
 /// Calls `f` for `range` piece by piece, and returns the number of pages of the pieces done before
-/// a fatal signal, if one came.
-fn for_each_chunk(range: &PageRange, mut f: impl FnMut(&PageRange) -> Result) -> Result<usize> {
+/// a fatal signal, if one came. `f` says whether anything is mapped there.
+///
+/// A piece ends at a multiple of [`CHUNK_PAGES`], so that none ends inside a leaf. Where nothing is
+/// mapped the pieces grow, so that the cost follows what is mapped and not what is asked for.
+fn for_each_chunk(
+    range: &PageRange,
+    mut f: impl FnMut(&PageRange) -> Result<bool>,
+) -> Result<usize> {
     let mut done = 0;
+    let mut size = CHUNK_PAGES;
 
-    // The pieces end at multiples of their size, so that none ends inside a leaf.
-    while let Some(chunk) = range.part(done, CHUNK_PAGES - (range.first() + done) % CHUNK_PAGES) {
+    while let Some(chunk) = range.part(done, size - (range.first() + done) % CHUNK_PAGES) {
         match f(&chunk) {
-            Ok(()) => done += chunk.nr(),
+            Ok(mapped) => {
+                done += chunk.nr();
+                size = if mapped {
+                    CHUNK_PAGES
+                } else {
+                    cmp::min(size * 2, MAX_CHUNK_PAGES)
+                };
+            }
             Err(e) if e == EINTR => break,
             Err(e) => return Err(e),
         }
@@ -224,6 +244,8 @@ fn interruption() -> Result {
 
 struct WriteProtect {
     changed: usize,
+    /// A VMA was found in the piece.
+    visited: bool,
     tables: SpareTables,
 }
 
@@ -231,6 +253,7 @@ impl WalkMut for WriteProtect {
     const EVENT: Event = Event::ProtectionPage;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        self.visited = true;
         vma.is_shared_maywrite()
     }
 
@@ -295,6 +318,8 @@ fn write_protect_table(table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> 
 
 struct CleanRecord<'b, 'w> {
     changed: usize,
+    /// A VMA was found in the piece.
+    visited: bool,
     bitmap: &'b mut RecordBitmap<'w>,
     tables: SpareTables,
     transfer: Transfer,
@@ -327,6 +352,7 @@ impl WalkMut for CleanRecord<'_, '_> {
     const EVENT: Event = Event::ProtectionPage;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        self.visited = true;
         vma.is_shared_maywrite()
     }
 
@@ -338,7 +364,9 @@ impl WalkMut for CleanRecord<'_, '_> {
     #[inline(always)]
     fn pte_table(&mut self, table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> Result {
         self.changed += match self.transfer {
-            Transfer::ToFolio => clean_record_table_queue(table, scope, self.bitmap, &mut self.queue),
+            Transfer::ToFolio => {
+                clean_record_table_queue(table, scope, self.bitmap, &mut self.queue)
+            }
             Transfer::Skip => clean_record_table(table, scope, self.bitmap),
         };
         Ok(())

@@ -44,7 +44,7 @@ impl Controls {
 
         KBox::try_pin_init(
             try_pin_init!(Self {
-                files <- dir.scope((), c_str!("faults"), |_, dir| {
+                files <- dir.scope((), c_str!("faults"), |(), dir| {
                     dir.read_write_file(c_str!("skip_nested_check"), &SKIP_NESTED_CHECK);
                     dir.read_write_file(c_str!("skip_flush"), &SKIP_FLUSH);
                     dir.read_write_file(c_str!("delay_us"), &DELAY_US);

@@ -418,9 +418,10 @@ __mmops_helper void mmops_i_mmap_unlock_read(struct address_space *mapping)
 	i_mmap_unlock_read(mapping);
 }
 
+/* Each socket has an mmap operation, which most protocols refuse. */
 __mmops_helper bool mmops_can_mmap_file(struct file *file)
 {
-	return can_mmap_file(file);
+	return can_mmap_file(file) && !S_ISSOCK(file_inode(file)->i_mode);
 }
 
 __mmops_helper bool mmops_is_file_hugepages(struct file *file)

@@ -148,8 +148,14 @@ mod tests {
         assert_eq!(PageRange::new(0, 0).err(), Some(EINVAL));
         assert_eq!(PageRange::new(usize::MAX, 1).err(), Some(EINVAL));
         assert_eq!(PageRange::new(1, usize::MAX).err(), Some(EINVAL));
-        assert_eq!(PageRange::new(usize::MAX - 1, 1).map(|r| r.end()), Ok(usize::MAX));
-        assert_eq!(PageRange::new(0, usize::MAX).map(|r| r.end()), Ok(usize::MAX));
+        assert_eq!(
+            PageRange::new(usize::MAX - 1, 1).map(|r| r.end()),
+            Ok(usize::MAX)
+        );
+        assert_eq!(
+            PageRange::new(0, usize::MAX).map(|r| r.end()),
+            Ok(usize::MAX)
+        );
     }
 
     #[test]

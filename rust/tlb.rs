@@ -114,9 +114,7 @@ impl<'s> FlushScope<'s> {
         if let Some((start, end)) = range {
             // SAFETY: `mm` is valid by the type invariants; any range may be flushed. No page
             // table was freed.
-            unsafe {
-                bindings::flush_tlb_mm_range(self.mm, start, end, PAGE_SHIFT as u32, false)
-            };
+            unsafe { bindings::flush_tlb_mm_range(self.mm, start, end, PAGE_SHIFT as u32, false) };
         }
     }
 

@@ -299,11 +299,7 @@ pub fn walk_page_mapping_mut<W: WalkMut>(
 /// What a callback returned; what was visited before is complete.
 ///
 /// Source: `walk_page_range()`.
-pub fn walk_page_range<W: Walk>(
-    guard: &MmapRead<'_>,
-    range: &AddrRange,
-    walker: &mut W,
-) -> Result {
+pub fn walk_page_range<W: Walk>(guard: &MmapRead<'_>, range: &AddrRange, walker: &mut W) -> Result {
     engine::walk_range(guard, range, Engine::new(&mut Reading(walker)))
 }
 

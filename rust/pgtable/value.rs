@@ -131,11 +131,10 @@ mod tests {
     const PFN_MASK: u64 = 0x000f_ffff_ffff_f000;
 
     fn pte(bits: u64) -> Pte {
-        Pte::from_raw(bindings::pte_t { pte: bits as _ })
+        Pte::from_raw(bindings::pte_t { pte: bits as usize })
     }
 
     fn bits(pte: Pte) -> u64 {
-        // SAFETY: The union holds one plain integer.
         pte.0.pte as u64
     }
 
@@ -208,8 +207,12 @@ mod tests {
     fn huge_predicates_read_their_bit() {
         for low in (0..=0xffu64).filter(|low| low & PRESENT != 0) {
             let value = low | 0x4000_0000;
-            let pmd = Pmd::from_raw(bindings::pmd_t { pmd: value as _ });
-            let pud = Pud::from_raw(bindings::pud_t { pud: value as _ });
+            let pmd = Pmd::from_raw(bindings::pmd_t {
+                pmd: value as usize,
+            });
+            let pud = Pud::from_raw(bindings::pud_t {
+                pud: value as usize,
+            });
 
             assert_eq!(pmd.is_huge(), value & PSE != 0);
             assert_eq!(pud.is_huge(), value & PSE != 0);

@@ -58,7 +58,8 @@ pub(super) trait Visitor {
     fn owner(&self) -> Owner;
     fn test_vma(&mut self, vma: Vma<'_>) -> bool;
     fn checkpoint(&mut self, nr: usize, scope: Option<&mut FlushScope<'_>>) -> Result;
-    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: Option<&mut FlushScope<'_>>) -> Result;
+    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: Option<&mut FlushScope<'_>>)
+        -> Result;
     fn pmd_leaf(
         &mut self,
         leaf: &mut PmdLeaf<'_>,
@@ -215,6 +216,10 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
     /// Visits each VMA: walk_page_mapping() would end the walk at the first one that is refused
     /// here. One that is not wanted is passed over by [`Self::pud_entry`].
+    ///
+    /// # Safety
+    ///
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
     unsafe extern "C" fn test_walk(
         _start: usize,
         _end: usize,
@@ -223,16 +228,16 @@ impl<'v, V: Visitor> Engine<'v, V> {
         0
     }
 
-    unsafe extern "C" fn pre_vma(
-        start: usize,
-        end: usize,
-        walk: *mut bindings::mm_walk,
-    ) -> c_int {
+    /// Opens the scope of a VMA that is wanted.
+    ///
+    /// # Safety
+    ///
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
+    unsafe extern "C" fn pre_vma(start: usize, end: usize, walk: *mut bindings::mm_walk) -> c_int {
         // SAFETY: `walk` comes from a walk with `Self::OPS`.
         let (engine, vma) = unsafe { Self::from_walk(walk) };
 
-        engine.wanted =
-            vma.flags() & bindings::VM_HUGETLB as usize == 0 && engine.visitor.test_vma(vma);
+        engine.wanted = vma.flags() & bindings::VM_HUGETLB == 0 && engine.visitor.test_vma(vma);
         if engine.wanted {
             if let Some(event) = V::EVENT {
                 let owner = engine.visitor.owner();
@@ -250,6 +255,11 @@ impl<'v, V: Visitor> Engine<'v, V> {
         0
     }
 
+    /// Ends the scope, and with it flushes.
+    ///
+    /// # Safety
+    ///
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
     unsafe extern "C" fn post_vma(walk: *mut bindings::mm_walk) {
         // SAFETY: `walk` comes from a walk with `Self::OPS`.
         let (engine, _) = unsafe { Self::from_walk(walk) };
@@ -257,6 +267,11 @@ impl<'v, V: Visitor> Engine<'v, V> {
         end_scope(engine.scope.take());
     }
 
+    /// Visits a PUD leaf, or lets the walk descend.
+    ///
+    /// # Safety
+    ///
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
     unsafe extern "C" fn pud_entry(
         pudp: *mut bindings::pud_t,
         addr: usize,
@@ -299,6 +314,11 @@ impl<'v, V: Visitor> Engine<'v, V> {
         ret
     }
 
+    /// Visits a PMD leaf or a PTE table; the walk never descends further.
+    ///
+    /// # Safety
+    ///
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
     unsafe extern "C" fn pmd_entry(
         pmdp: *mut bindings::pmd_t,
         addr: usize,
@@ -333,7 +353,9 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     // `nr` entries from `addr` to `next` are of one table.
                     let mut table = unsafe { PteTable::new(locked.entry(), addr, nr, vma) };
 
-                    engine.visitor.pte_table(&mut table, engine.scope.as_mut())?;
+                    engine
+                        .visitor
+                        .pte_table(&mut table, engine.scope.as_mut())?;
                 }
             }
             Ok(0)
@@ -378,7 +400,14 @@ pub(super) fn walk_mapping<V: Visitor>(
     mut engine: Engine<'_, V>,
 ) -> Result {
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    unsafe { start::mapping(guard, range, &Engine::<V>::OPS, ptr::from_mut(&mut engine).cast()) }
+    unsafe {
+        start::mapping(
+            guard,
+            range,
+            &Engine::<V>::OPS,
+            ptr::from_mut(&mut engine).cast(),
+        )
+    }
 }
 
 pub(super) fn walk_range<V: Visitor>(
@@ -387,7 +416,14 @@ pub(super) fn walk_range<V: Visitor>(
     mut engine: Engine<'_, V>,
 ) -> Result {
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    unsafe { start::range(guard, range, &Engine::<V>::OPS, ptr::from_mut(&mut engine).cast()) }
+    unsafe {
+        start::range(
+            guard,
+            range,
+            &Engine::<V>::OPS,
+            ptr::from_mut(&mut engine).cast(),
+        )
+    }
 }
 
 pub(super) fn walk_range_vma<V: Visitor>(

@@ -2,9 +2,9 @@
 
 //! `MMOPS_IOC_CLEAN_RECORD`: harvest dirty pages into a bitmap in user memory.
 //!
-//! The bitmap is handled in windows, so that no allocation grows with the range. A window is read
-//! and written once before anything is cleaned: if that works, only a process that unmaps its own
-//! bitmap meanwhile can lose a record.
+//! The bitmap is handled in windows, so that no allocation grows with the range. All of it is read
+//! and written back once before anything is cleaned: if that works, only a process that unmaps or
+//! writes its own bitmap meanwhile can lose a record.
 
 use crate::{
     huge,
@@ -46,18 +46,25 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         Transfer::ToFolio
     };
     let mut words = KVVec::new();
+    let window_at = |done: usize| {
+        // A window ends at a multiple of its size, so that none ends inside a huge leaf.
+        let part = range.part(done, WINDOW_PAGES - (range.first() + done) % WINDOW_PAGES)?;
+
+        Some((part, bitmap.window(&part)))
+    };
 
     arg.cleaned = 0;
     arg.done = 0;
-    // A window ends at a multiple of its size, so that none ends inside a huge leaf.
-    while let Some(part) = range.part(
-        arg.done as usize,
-        WINDOW_PAGES - (range.first() + arg.done as usize) % WINDOW_PAGES,
-    ) {
-        let window = bitmap.window(&part);
 
+    let mut probed = 0;
+    while let Some((part, window)) = window_at(probed) {
         window.load(&mut words)?;
         window.store(&words)?;
+        probed += part.nr();
+    }
+
+    while let Some((part, window)) = window_at(arg.done as usize) {
+        window.load(&mut words)?;
 
         let mut record = RecordBitmap::new(&mut words, window.pgoff);
         let outcome = dirty::clean_record(&mapping, &part, &mut record, huge(arg.flags), transfer)?;
@@ -82,12 +89,10 @@ impl UserBitmap {
     fn new(arg: &uapi::CleanRecord) -> Result<Self> {
         let bits = arg.bitmap_bits as usize;
 
-        if arg.bitmap % size_of::<u64>() as u64 != 0
-            || bits % BITS_PER_WORD != 0
-            || (arg.bitmap as usize).checked_add(bits / 8).is_none()
-        {
+        if arg.bitmap % size_of::<u64>() as u64 != 0 || bits % BITS_PER_WORD != 0 {
             return Err(EINVAL);
         }
+        (arg.bitmap as usize).checked_add(bits / 8).ok_or(EFAULT)?;
         Ok(Self {
             addr: arg.bitmap as usize,
             pgoff: arg.bitmap_pgoff as usize,
@@ -125,10 +130,7 @@ struct Window {
 
 impl Window {
     fn user(&self) -> UserSlice {
-        UserSlice::new(
-            UserPtr::from_addr(self.addr),
-            self.words * size_of::<u64>(),
-        )
+        UserSlice::new(UserPtr::from_addr(self.addr), self.words * size_of::<u64>())
     }
 
     fn load(&self, words: &mut KVVec<u64>) -> Result {

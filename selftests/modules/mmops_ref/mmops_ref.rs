@@ -206,12 +206,7 @@ impl Dirty {
         writer.write_slice(words.as_bytes())
     }
 
-    fn clean_record(
-        &mut self,
-        mapping: &Mapping,
-        range: &PageRange,
-        words: &mut [u64],
-    ) -> Result {
+    fn clean_record(&mut self, mapping: &Mapping, range: &PageRange, words: &mut [u64]) -> Result {
         let pgoff = self.bitmap_pgoff as usize;
         let (mut start, mut end) = (self.start as usize, self.end as usize);
 
