@@ -53,9 +53,6 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         Some((part, bitmap.window(&part)))
     };
 
-    arg.cleaned = 0;
-    arg.done = 0;
-
     let mut probed = 0;
     while let Some((part, window)) = window_at(probed) {
         window.load(&mut words)?;
@@ -63,6 +60,8 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         probed += part.nr();
     }
 
+    arg.cleaned = 0;
+    arg.done = 0;
     while let Some((part, window)) = window_at(arg.done as usize) {
         window.load(&mut words)?;
 
