@@ -36,8 +36,13 @@
 /* All pages: walk A goes on over the rest while its flush is pending. */
 #define PAGES	(16 * PMD_PAGES)
 #define ROUNDS	40U
-/* How long the fault build holds the window open; a CPU may have to wait for the host. */
-#define DELAY_US	80000
+/*
+ * How long the fault build holds the window open, and when walk A is taken to
+ * be in it. A virtual CPU may have to wait for one of the host's before it gets
+ * there.
+ */
+#define DELAY_US	100000
+#define SETTLE_US	40000
 
 /* The CPUs of the two walks and the writer; the main thread is walk B. */
 enum { CPU_B, CPU_A, CPU_WRITER, NR_TEST_CPUS };
@@ -249,7 +254,10 @@ static uint64_t second_walk(struct race *race, unsigned int n, bool with_a,
 			atomic_store(&s->a_wanted, round);
 			wait_for(&s->a_started, round, 10000);
 			/* A needs a moment to pass the hot pages. */
-			spin_us(delay_us ? delay_us / 8 : rng_below(&rng, 300));
+			if (delay_us)
+				usleep(SETTLE_US);
+			else
+				spin_us(rng_below(&rng, 300));
 			/* A is in its delay, and B is to have none. */
 			if (delay_us && set_fault("delay_us", 0))
 				race->errors++;
