@@ -20,15 +20,15 @@
 //!
 //! # Leaves
 //!
-//! | leaf                        | `write_protect`    | `clean_record`                             |
-//! |-----------------------------|--------------------|--------------------------------------------|
-//! | PTE                         | in place           | one bit                                    |
-//! | PMD or PUD leaf             | in place, counted in base pages | a bit for each base page inside the VMA |
-//! | the same, covered in part   | the whole leaf, its pages in the range counted | recorded, stays dirty |
-//! | PMD leaf of the page cache, with [`Huge::Split`] | a PTE table, then as PTEs | the same  |
-//! | PFN map, special entry      | as any other       | as any other; there is no folio to mark    |
-//! | hugetlbfs                   | `EOPNOTSUPP`       | `EOPNOTSUPP`                               |
-//! | not present                 | nothing            | nothing                                    |
+//! - PTE: in place; one page.
+//! - PMD and PUD leaf: in place, and counted in base pages; [`clean_record`] sets a bit for each
+//!   base page. C warns and skips them.
+//! - PMD and PUD leaf that the range covers in part: [`write_protect`] protects all of it and
+//!   counts the pages in the range. [`clean_record`] records these pages and leaves the leaf dirty,
+//!   since the bitmap has no bits for the others.
+//! - PMD leaf of the page cache, with [`Huge::Split`]: replaced by a PTE table, then as PTEs.
+//! - PFN map and special entry: as any other; there is no folio to mark.
+//! - Entry that is not present: left alone. hugetlbfs: no [`Mapping`] can be made of it.
 
 use crate::{
     bindings,
@@ -75,8 +75,8 @@ pub enum Huge {
     Keep,
     /// They are split first, so that the call and later stores are tracked in base pages.
     ///
-    /// A PMD leaf that maps the page cache is replaced in place by a PTE table. It stays as it is if
-    /// there is no memory for the table, and so do all other huge leaves.
+    /// A PMD leaf that maps the page cache is replaced in place by a PTE table. It stays as it is
+    /// if there is no memory for the table, and so do all other huge leaves.
     Split,
 }
 

@@ -2,8 +2,8 @@
 
 //! Steps that can be left out, so that a test can be shown to notice it.
 //!
-//! Compiled in by `MMOPS_FAULTS=1` alone. Each control is a file in `/sys/kernel/debug/mmops/faults`
-//! that holds a decimal number; all are 0 when the module is loaded.
+//! Compiled in by `MMOPS_FAULTS=1` alone. Each control is a file in
+//! `/sys/kernel/debug/mmops/faults` that holds a decimal number; all are 0 when the module is loaded.
 
 use kernel::{
     c_str,

@@ -12,8 +12,8 @@
 //! | [`walk_page_range`]     | [`MmapRead`] of a process              | all VMAs in a range       |
 //! | [`walk_page_range_vma`] | [`MmapRead`] and a VMA                 | a range of this VMA       |
 //!
-//! Each takes a [`Walk`], which reads, or, as `…_mut`, a [`WalkMut`], which changes entries inside
-//! a [`FlushScope`].
+//! Each takes a [`Walk`], which reads, or, as `…_mut`, a [`WalkMut`], which changes entries
+//! inside a [`FlushScope`].
 //!
 //! VMAs of hugetlbfs are never visited: their page tables have rules of their own.
 //!

@@ -5,8 +5,8 @@
 //! The kernel's `__split_huge_pmd()` unmaps a leaf of a file and leaves it to page faults to map it
 //! again, as a leaf. For a tracker of dirty pages both is wrong: the dirty bit goes from the entry
 //! to the folio, and the granularity stays that of the leaf. Here the leaf is replaced in place, as
-//! `__split_huge_pmd_locked()` does for anonymous memory, and no bit of it is lost: each new PTE has
-//! the permissions, and the accessed, dirty and software bits, of the leaf.
+//! `__split_huge_pmd_locked()` does for anonymous memory, and no bit of it is lost: each new PTE
+//! has the permissions, and the accessed, dirty and software bits, of the leaf.
 //!
 //! A PTE table cannot be allocated below `i_mmap_rwsem`, which reclaim takes. So tables are
 //! allocated before a walk, and a walk that runs out of them is ended, and begun again with more.
