@@ -73,8 +73,19 @@ impl<'a> RecordBitmap<'a> {
 
     /// Sets the bits of `nr` pages from offset `pgoff` on.
     pub fn set_range(&mut self, pgoff: usize, nr: usize) {
-        for offset in pgoff..pgoff.saturating_add(nr) {
-            self.set(offset);
+        let mut bit = pgoff.wrapping_sub(self.pgoff);
+        let end = bit.saturating_add(nr);
+
+        while bit < end {
+            let first = bit % BITS_PER_WORD;
+            let bits = cmp::min(BITS_PER_WORD - first, end - bit);
+            let Some(word) = self.words.get_mut(bit / BITS_PER_WORD) else {
+                break;
+            };
+
+            *word |= (u64::MAX >> (BITS_PER_WORD - bits)) << first;
+            self.extend(bit, bit + bits);
+            bit += bits;
         }
     }
 
@@ -129,6 +140,24 @@ mod tests {
         map.set_range(160, 10);
         assert_eq!((map.start(), map.end()), (60, 64));
         assert_eq!(words, [0xf << 60]);
+    }
+
+    #[test]
+    fn ranges_set_each_bit() {
+        for first in 0..130 {
+            for nr in 1..70 {
+                let mut words = [0u64; 4];
+                let mut one_by_one = [0u64; 4];
+                let mut map = RecordBitmap::new(&mut words, 7);
+
+                map.set_range(7 + first, nr);
+                assert_eq!((map.start(), map.end()), (first, first + nr));
+                for bit in first..first + nr {
+                    one_by_one[bit / BITS_PER_WORD] |= 1 << (bit % BITS_PER_WORD);
+                }
+                assert_eq!(words, one_by_one);
+            }
+        }
     }
 
     #[test]

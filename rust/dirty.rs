@@ -31,7 +31,6 @@
 //! - Entry that is not present: left alone. hugetlbfs: no [`Mapping`] can be made of it.
 
 use crate::{
-    bindings,
     bitmap::RecordBitmap,
     folio::DirtyQueue,
     mapping::Mapping,
@@ -39,9 +38,11 @@ use crate::{
     pgtable::{
         PmdLeaf,
         PteTable,
-        PudLeaf, //
+        PudLeaf,
+        PMD_SIZE, //
     },
     range::PageRange,
+    signal,
     tlb::FlushScope,
     walk::{
         walk_page_mapping_mut,
@@ -53,7 +54,10 @@ use crate::{
     }, //
 };
 use core::cmp;
-use kernel::prelude::*;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
 
 /// Pages that are walked under one hold of `i_mmap_rwsem`: 1 GiB.
 ///
@@ -217,6 +221,9 @@ fn for_each_chunk(
     let mut size = CHUNK_PAGES;
 
     while let Some(chunk) = range.part(done, size - (range.first() + done) % CHUNK_PAGES) {
+        if signal::interruption().is_err() {
+            break;
+        }
         match f(&chunk) {
             Ok(mapped) => {
                 done += chunk.nr();
@@ -231,15 +238,6 @@ fn for_each_chunk(
         }
     }
     Ok(done)
-}
-
-fn interruption() -> Result {
-    // SAFETY: The function only looks at the current task.
-    if unsafe { bindings::mmops_fatal_signal_pending() } {
-        Err(EINTR)
-    } else {
-        Ok(())
-    }
 }
 
 struct WriteProtect {
@@ -258,19 +256,23 @@ impl WalkMut for WriteProtect {
     }
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
-        interruption()
+        signal::interruption()
     }
 
     #[inline(always)]
-    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> Result {
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result {
         self.changed += write_protect_table(table, scope);
         Ok(())
     }
 
-    fn pmd_leaf(
+    fn pmd_leaf<'s>(
         &mut self,
-        leaf: &mut PmdLeaf<'_>,
-        scope: &mut FlushScope<'_>,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction<SpareTable>> {
         let value = leaf.value();
 
@@ -288,10 +290,10 @@ impl WalkMut for WriteProtect {
         Ok(LeafAction::Done)
     }
 
-    fn pud_leaf(
+    fn pud_leaf<'s>(
         &mut self,
-        leaf: &mut PudLeaf<'_>,
-        scope: &mut FlushScope<'_>,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction> {
         if leaf.value().write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
             self.changed += leaf.pages()?.nr();
@@ -302,7 +304,7 @@ impl WalkMut for WriteProtect {
 
 /// The loop over one PTE table; a function of its own so that a test finds it in the module.
 #[inline(never)]
-fn write_protect_table(table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> usize {
+fn write_protect_table<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> usize {
     let mut changed = 0;
 
     table.for_each_selected(
@@ -329,6 +331,9 @@ struct CleanRecord<'b, 'w> {
 impl CleanRecord<'_, '_> {
     /// Flushes and marks what waits, if the next `nr` pages may find no room in the queue.
     fn make_room(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
+        // A PTE table needs a place for each entry, a huge leaf needs one.
+        let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
+
         if self.transfer == Transfer::Skip || self.queue.room() >= nr {
             return Ok(());
         }
@@ -357,12 +362,16 @@ impl WalkMut for CleanRecord<'_, '_> {
     }
 
     fn checkpoint(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
-        interruption()?;
+        signal::interruption()?;
         self.make_room(nr, scope)
     }
 
     #[inline(always)]
-    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> Result {
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result {
         self.changed += match self.transfer {
             Transfer::ToFolio => {
                 clean_record_table_queue(table, scope, self.bitmap, &mut self.queue)
@@ -372,10 +381,10 @@ impl WalkMut for CleanRecord<'_, '_> {
         Ok(())
     }
 
-    fn pmd_leaf(
+    fn pmd_leaf<'s>(
         &mut self,
-        leaf: &mut PmdLeaf<'_>,
-        scope: &mut FlushScope<'_>,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction<SpareTable>> {
         let value = leaf.value();
 
@@ -400,10 +409,10 @@ impl WalkMut for CleanRecord<'_, '_> {
         Ok(LeafAction::Done)
     }
 
-    fn pud_leaf(
+    fn pud_leaf<'s>(
         &mut self,
-        leaf: &mut PudLeaf<'_>,
-        scope: &mut FlushScope<'_>,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction> {
         if leaf.value().dirty() {
             self.record_leaf(leaf.pages()?, leaf.is_partial(), || {
@@ -454,9 +463,9 @@ impl CleanRecord<'_, '_> {
 
 /// The loop over one PTE table; a function of its own so that a test finds it in the module.
 #[inline(never)]
-fn clean_record_table(
-    table: &mut PteTable<'_>,
-    scope: &mut FlushScope<'_>,
+fn clean_record_table<'s>(
+    table: &mut PteTable<'_, 's>,
+    scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
 ) -> usize {
     let pgoff = table.pgoff();
@@ -477,9 +486,9 @@ fn clean_record_table(
 
 /// As [`clean_record_table`], and notes the folios that owe a dirty mark.
 #[inline(never)]
-fn clean_record_table_queue(
-    table: &mut PteTable<'_>,
-    scope: &mut FlushScope<'_>,
+fn clean_record_table_queue<'s>(
+    table: &mut PteTable<'_, 's>,
+    scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
     queue: &mut DirtyQueue,
 ) -> usize {

@@ -6,24 +6,27 @@ use crate::bindings;
 use core::ptr::NonNull;
 use kernel::prelude::*;
 
-/// A folio with a reference of its own.
+/// A folio with a pin of its own.
+///
+/// A pin and not a plain reference: reclaim may take the buffers of a folio that is only referenced,
+/// and ext4 has no way to write back a folio that is marked dirty without them.
 ///
 /// # Invariants
 ///
-/// The value owns one reference to the folio.
+/// The value owns one pin of the folio.
 struct FolioRef(NonNull<bindings::folio>);
 
 impl FolioRef {
-    /// Takes a reference to the folio of a page frame.
+    /// Pins a folio.
     ///
     /// # Safety
     ///
-    /// `pfn` is mapped by a present entry that is not special, and the entry cannot change.
+    /// The folio is mapped by a present entry whose page-table lock is held.
     #[inline(always)]
     unsafe fn get(folio: NonNull<bindings::folio>) -> Self {
         // SAFETY: The mapping holds a reference, by this function's safety requirements.
-        unsafe { bindings::mmops_folio_get(folio.as_ptr()) };
-        // INVARIANT: The reference was just taken.
+        unsafe { bindings::mmops_folio_pin(folio.as_ptr()) };
+        // INVARIANT: The pin was just taken.
         Self(folio)
     }
 
@@ -46,8 +49,8 @@ impl FolioRef {
 
 impl Drop for FolioRef {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the reference is owned.
-        unsafe { bindings::mmops_folio_put(self.0.as_ptr()) };
+        // SAFETY: By the type invariants the pin is owned.
+        unsafe { bindings::mmops_folio_unpin(self.0.as_ptr()) };
     }
 }
 
@@ -60,11 +63,13 @@ struct FolioLock<'a>(&'a FolioRef);
 
 impl FolioLock<'_> {
     /// Marks the folio dirty, unless it was truncated meanwhile.
+    ///
+    /// One of shmem may be in the swap cache by now: then it is written to swap again.
     fn mark_dirty(&self) {
         let folio = self.0 .0.as_ptr();
 
-        // SAFETY: The folio is valid and locked, so its mapping does not change.
-        if !unsafe { bindings::mmops_folio_mapping(folio) }.is_null() {
+        // SAFETY: The folio is valid and locked, so it does not leave either cache.
+        if unsafe { bindings::mmops_folio_is_cached(folio) } {
             // SAFETY: As above.
             unsafe { kernel::bindings::folio_mark_dirty(folio) };
         }
@@ -80,8 +85,8 @@ impl Drop for FolioLock<'_> {
 
 /// Folios that owe a dirty mark after the next TLB flush.
 ///
-/// The reference keeps reclaim from freeing a folio whose entry is clean already and which nobody
-/// has marked dirty yet. Of fixed capacity: nothing is allocated while a lock is held.
+/// The pin keeps reclaim from freeing a folio whose entry is clean already and which nobody has
+/// marked dirty yet. Of fixed capacity: nothing is allocated while a lock is held.
 ///
 /// A folio that is clean by then is marked under its lock, as file systems demand. That lock comes
 /// before `i_mmap_rwsem`, so below the latter it is only tried.
@@ -129,7 +134,7 @@ impl DirtyQueue {
         // SAFETY: By this function's safety requirements the folio is mapped.
         let folio = unsafe { FolioRef::get(folio) };
 
-        // The caller has made room; if not, dropping the reference is all that can be done.
+        // The caller has made room; if not, dropping the pin is all that can be done.
         let _ = self.folios.push_within_capacity(folio);
     }
 

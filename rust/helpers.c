@@ -445,6 +445,11 @@ __mmops_helper bool mmops_vma_is_anonymous(struct vm_area_struct *vma)
 	return vma_is_anonymous(vma);
 }
 
+__mmops_helper bool mmops_folio_test_anon(const struct folio *folio)
+{
+	return folio_test_anon(folio);
+}
+
 __mmops_helper bool mmops_vma_is_dax(struct vm_area_struct *vma)
 {
 	return vma_is_dax(vma);
@@ -478,14 +483,35 @@ __mmops_helper void mmops_folio_ref_add(struct folio *folio, int nr)
 	folio_ref_add(folio, nr);
 }
 
-__mmops_helper void mmops_folio_get(struct folio *folio)
+/*
+ * As try_grab_folio() with FOLL_PIN: beyond a reference, reclaim leaves the file
+ * system's data of a pinned folio (buffers) alone, which marking it dirty needs.
+ * Called with the page table lock of a present entry that maps the folio held,
+ * so reclaim, which looks after it has unmapped, sees the pin.
+ */
+__mmops_helper void mmops_folio_pin(struct folio *folio)
 {
-	folio_get(folio);
+	if (folio_is_zone_device(folio)) {
+		folio_get(folio);
+	} else if (folio_has_pincount(folio)) {
+		folio_ref_add(folio, 1);
+		atomic_add(1, &folio->_pincount);
+	} else {
+		folio_ref_add(folio, GUP_PIN_COUNTING_BIAS);
+	}
 }
 
-__mmops_helper void mmops_folio_put(struct folio *folio)
+__mmops_helper void mmops_folio_unpin(struct folio *folio)
 {
-	folio_put(folio);
+	int refs = 1;
+
+	if (!folio_is_zone_device(folio)) {
+		if (folio_has_pincount(folio))
+			atomic_sub(1, &folio->_pincount);
+		else
+			refs = GUP_PIN_COUNTING_BIAS;
+	}
+	folio_put_refs(folio, refs);
 }
 
 __mmops_helper bool mmops_folio_test_dirty(const struct folio *folio)
@@ -508,9 +534,10 @@ __mmops_helper void mmops_folio_unlock(struct folio *folio)
 	folio_unlock(folio);
 }
 
-__mmops_helper struct address_space *mmops_folio_mapping(struct folio *folio)
+/* In the page cache, or in the swap cache on its way out of it. */
+__mmops_helper bool mmops_folio_is_cached(struct folio *folio)
 {
-	return READ_ONCE(folio->mapping);
+	return READ_ONCE(folio->mapping) || folio_test_swapcache(folio);
 }
 
 /* Scheduling */

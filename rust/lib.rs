@@ -42,6 +42,7 @@ pub mod mm;
 pub mod notifier;
 pub mod pgtable;
 pub mod range;
+pub mod signal;
 pub mod tlb;
 pub mod walk;
 

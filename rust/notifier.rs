@@ -95,7 +95,8 @@ impl Invalidation<'_> {
     ///
     /// # Safety
     ///
-    /// `mm` is valid and has users for as long as the value lives.
+    /// `mm` is valid for as long as the value lives. It need not have users: a walk over a file's
+    /// mappings may meet an mm that exits, whose VMAs wait for the lock that the walk holds.
     pub(crate) unsafe fn start(
         mm: *mut bindings::mm_struct,
         range: &AddrRange,

@@ -32,6 +32,9 @@ use crate::{
 use core::marker::PhantomData;
 use kernel::page::PAGE_SHIFT;
 
+/// Marks what belongs to the scope with lifetime `'s` and to no other; invariant in it.
+pub(crate) type ScopeBrand<'s> = PhantomData<fn(&'s ()) -> &'s ()>;
+
 /// An open invalidation of a part of one VMA, whose TLB flush happens by itself.
 ///
 /// A walk makes one for each VMA that it visits and lends it to the callbacks. It cannot be kept,
@@ -42,17 +45,18 @@ use kernel::page::PAGE_SHIFT;
 ///
 /// # Invariants
 ///
-/// `vma` is valid, and its mm has users, for as long as the scope lives; `tlb_flush_pending` of the
-/// mm has been raised once by this scope.
+/// `mm` is valid for as long as the scope lives, and its `tlb_flush_pending` has been raised once by
+/// this scope.
 pub struct FlushScope<'s> {
-    vma: *mut bindings::vm_area_struct,
     mm: *mut bindings::mm_struct,
     range: AddrRange,
     changed: Span,
     // Dropped by `drop` after the flush.
     invalidation: Option<Invalidation<'s>>,
-    // Invariant in `'s`, so that the scopes of two walks cannot be swapped.
-    _invariant: PhantomData<fn(&'s ()) -> &'s ()>,
+    // Partly covered leaves at the ends of `range`, and what secondary MMUs are told of them.
+    leaves: [Option<(AddrRange, Invalidation<'s>)>; 2],
+    // So that the scopes of two walks cannot be swapped.
+    _brand: ScopeBrand<'s>,
 }
 
 impl<'s> FlushScope<'s> {
@@ -73,12 +77,12 @@ impl<'s> FlushScope<'s> {
 
         // INVARIANT: Pending has just been raised.
         Self {
-            vma: vma.as_ptr(),
             mm,
             range,
             changed: Span::EMPTY,
             invalidation: Some(invalidation),
-            _invariant: PhantomData,
+            leaves: [None, None],
+            _brand: PhantomData,
         }
     }
 
@@ -129,16 +133,38 @@ impl<'s> FlushScope<'s> {
         unsafe { bindings::mmops_mm_tlb_flush_nested(self.mm) }
     }
 
-    /// Whether the scope was begun for `vma`.
-    #[inline]
-    pub fn is_for(&self, vma: Vma<'_>) -> bool {
-        core::ptr::eq(self.vma, vma.as_ptr())
+    /// Tells secondary MMUs of all of a huge leaf that the scope covers only in part, before it is
+    /// locked: a change of the leaf is one of all that it maps. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::begin`].
+    pub(crate) unsafe fn cover_leaf(&mut self, leaf: AddrRange, event: Event, owner: Owner) {
+        if leaf.start() >= self.range.start() && leaf.end() <= self.range.end() {
+            return;
+        }
+
+        // A range has two ends, so at most two leaves reach over one of them.
+        for place in &mut self.leaves {
+            match place {
+                Some((range, _)) if *range == leaf => return,
+                Some(_) => continue,
+                None => {
+                    // SAFETY: `mm` is valid for as long as the scope lives.
+                    let told = unsafe { Invalidation::start(self.mm, &leaf, event, owner) };
+
+                    *place = Some((leaf, told));
+                    return;
+                }
+            }
+        }
     }
 }
 
 impl Drop for FlushScope<'_> {
     fn drop(&mut self) {
         self.flush();
+        self.leaves = [None, None];
         drop(self.invalidation.take());
         // SAFETY: By the type invariants `mm` is valid and pending was raised by this scope.
         unsafe { bindings::mmops_dec_tlb_flush_pending(self.mm) };

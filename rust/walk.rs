@@ -194,16 +194,16 @@ pub trait Walk {
     }
 
     /// A PTE table, or the part of one that lies in the range.
-    fn pte_table(&mut self, table: &PteTable<'_>) -> Result;
+    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result;
 
     /// A leaf of PMD size, or a non-present entry in the place of one.
-    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_>) -> Result {
+    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
         let _ = leaf;
         Ok(())
     }
 
     /// A leaf of PUD size.
-    fn pud_leaf(&mut self, leaf: &PudLeaf<'_>) -> Result {
+    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
         let _ = leaf;
         Ok(())
     }
@@ -237,23 +237,24 @@ pub trait WalkMut {
     }
 
     /// A PTE table, or the part of one that lies in the range.
-    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: &mut FlushScope<'_>) -> Result;
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>)
+        -> Result;
 
     /// A leaf of PMD size, or a non-present entry in the place of one.
-    fn pmd_leaf(
+    fn pmd_leaf<'s>(
         &mut self,
-        leaf: &mut PmdLeaf<'_>,
-        scope: &mut FlushScope<'_>,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction<SpareTable>> {
         let _ = (leaf, scope);
         Ok(LeafAction::Done)
     }
 
     /// A leaf of PUD size.
-    fn pud_leaf(
+    fn pud_leaf<'s>(
         &mut self,
-        leaf: &mut PudLeaf<'_>,
-        scope: &mut FlushScope<'_>,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction> {
         let _ = (leaf, scope);
         Ok(LeafAction::Done)

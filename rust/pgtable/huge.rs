@@ -11,10 +11,16 @@ use super::{
 use crate::{
     bindings,
     range::PageRange,
-    tlb::FlushScope,
+    tlb::{
+        FlushScope,
+        ScopeBrand, //
+    },
     walk::Vma, //
 };
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     page::PAGE_SHIFT,
     prelude::*, //
@@ -31,14 +37,15 @@ macro_rules! huge_leaf {
         ///
         /// `entry` is a leaf, or a non-present entry in the place of one, of `vma`, and maps
         /// `leaf_addr`; its lock is held for `'t`. `addr..end` is the part that the walk covers.
-        pub struct $name<'t> {
+        pub struct $name<'t, 's> {
             entry: NonNull<bindings::$raw>,
             addr: usize,
             end: usize,
             vma: Vma<'t>,
+            _brand: ScopeBrand<'s>,
         }
 
-        impl<'t> $name<'t> {
+        impl<'t, 's> $name<'t, 's> {
             /// # Safety
             ///
             /// The type invariants hold for as long as `'t`.
@@ -50,7 +57,7 @@ macro_rules! huge_leaf {
                 vma: Vma<'t>,
             ) -> Self {
                 // INVARIANT: By the function's safety requirements.
-                Self { entry, addr, end, vma }
+                Self { entry, addr, end, vma, _brand: PhantomData }
             }
 
             /// The VMA that the leaf belongs to.
@@ -93,7 +100,7 @@ macro_rules! huge_leaf {
             ///
             /// In place and atomic: the entry is never left cleared.
             #[inline]
-            pub fn wrprotect(&mut self, scope: &mut FlushScope<'_>) -> Option<$value> {
+            pub fn wrprotect(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
                 if !self.value().present() {
                     return None;
                 }
@@ -111,7 +118,7 @@ macro_rules! huge_leaf {
             /// [`LockedPte::mkclean`]: super::LockedPte::mkclean
             #[inline]
             #[must_use = "the dirty bit is lost unless it is recorded"]
-            pub fn mkclean(&mut self, scope: &mut FlushScope<'_>) -> Option<$value> {
+            pub fn mkclean(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
                 if !self.value().present() {
                     return None;
                 }
@@ -137,7 +144,7 @@ huge_leaf! {
     mmops_pudp_get, mmops_pudp_wrprotect, mmops_pudp_mkclean
 }
 
-impl PmdLeaf<'_> {
+impl PmdLeaf<'_, '_> {
     /// Whether the leaf can be replaced by a PTE table that maps the same pages: it maps a folio of
     /// the page cache. Not so for DAX, a PFN map, and an entry that is not present.
     pub fn can_split(&self) -> bool {

@@ -5,11 +5,15 @@
 use super::Pte;
 use crate::{
     bindings,
-    tlb::FlushScope,
+    tlb::{
+        FlushScope,
+        ScopeBrand, //
+    },
     walk::Vma, //
 };
 use core::{
     cmp,
+    marker::PhantomData,
     ptr::NonNull, //
 };
 use kernel::page::{
@@ -22,18 +26,22 @@ const GROUP: usize = 8;
 
 /// Consecutive entries of one PTE table, locked.
 ///
+/// `'s` ties the table to the [`FlushScope`] of the VMA that it belongs to: an entry cannot be
+/// changed against the scope of another walk.
+///
 /// # Invariants
 ///
 /// `ptep` points to `nr` entries of one table, the first of which maps `addr` in `vma`; the table's
 /// lock is held for `'t`.
-pub struct PteTable<'t> {
+pub struct PteTable<'t, 's> {
     ptep: NonNull<bindings::pte_t>,
     addr: usize,
     nr: usize,
     vma: Vma<'t>,
+    _brand: ScopeBrand<'s>,
 }
 
-impl<'t> PteTable<'t> {
+impl<'t, 's> PteTable<'t, 's> {
     /// # Safety
     ///
     /// The type invariants hold for as long as `'t`, and nothing else refers to the entries as
@@ -51,6 +59,7 @@ impl<'t> PteTable<'t> {
             addr,
             nr,
             vma,
+            _brand: PhantomData,
         }
     }
 
@@ -95,9 +104,9 @@ impl<'t> PteTable<'t> {
     #[inline(always)]
     pub fn for_each_selected(
         &mut self,
-        scope: &mut FlushScope<'_>,
+        scope: &mut FlushScope<'s>,
         select: impl Fn(Pte) -> bool,
-        mut f: impl FnMut(usize, LockedPte<'_, '_>),
+        mut f: impl FnMut(usize, LockedPte<'_, 's>),
     ) {
         let mut start = 0;
 

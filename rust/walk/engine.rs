@@ -25,7 +25,9 @@ use crate::{
     pgtable::{
         PmdLeaf,
         PteTable,
-        PudLeaf, //
+        PudLeaf,
+        PMD_SIZE,
+        PUD_SIZE, //
     },
     range::{
         AddrRange,
@@ -34,6 +36,7 @@ use crate::{
     tlb::FlushScope, //
 };
 use core::{
+    cmp,
     marker::PhantomData,
     ptr::{
         self,
@@ -58,17 +61,20 @@ pub(super) trait Visitor {
     fn owner(&self) -> Owner;
     fn test_vma(&mut self, vma: Vma<'_>) -> bool;
     fn checkpoint(&mut self, nr: usize, scope: Option<&mut FlushScope<'_>>) -> Result;
-    fn pte_table(&mut self, table: &mut PteTable<'_>, scope: Option<&mut FlushScope<'_>>)
-        -> Result;
-    fn pmd_leaf(
+    fn pte_table<'s>(
         &mut self,
-        leaf: &mut PmdLeaf<'_>,
-        scope: Option<&mut FlushScope<'_>>,
+        table: &mut PteTable<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
+    ) -> Result;
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction<SpareTable>>;
-    fn pud_leaf(
+    fn pud_leaf<'s>(
         &mut self,
-        leaf: &mut PudLeaf<'_>,
-        scope: Option<&mut FlushScope<'_>>,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction>;
 }
 
@@ -90,27 +96,27 @@ impl<W: Walk> Visitor for Reading<'_, W> {
     }
 
     #[inline(always)]
-    fn pte_table(
+    fn pte_table<'s>(
         &mut self,
-        table: &mut PteTable<'_>,
-        _scope: Option<&mut FlushScope<'_>>,
+        table: &mut PteTable<'_, 's>,
+        _scope: Option<&mut FlushScope<'s>>,
     ) -> Result {
         self.0.pte_table(table)
     }
 
-    fn pmd_leaf(
+    fn pmd_leaf<'s>(
         &mut self,
-        leaf: &mut PmdLeaf<'_>,
-        _scope: Option<&mut FlushScope<'_>>,
+        leaf: &mut PmdLeaf<'_, 's>,
+        _scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction<SpareTable>> {
         self.0.pmd_leaf(leaf)?;
         Ok(LeafAction::Done)
     }
 
-    fn pud_leaf(
+    fn pud_leaf<'s>(
         &mut self,
-        leaf: &mut PudLeaf<'_>,
-        _scope: Option<&mut FlushScope<'_>>,
+        leaf: &mut PudLeaf<'_, 's>,
+        _scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction> {
         self.0.pud_leaf(leaf)?;
         Ok(LeafAction::Done)
@@ -140,26 +146,26 @@ impl<W: WalkMut> Visitor for Changing<'_, W> {
     }
 
     #[inline(always)]
-    fn pte_table(
+    fn pte_table<'s>(
         &mut self,
-        table: &mut PteTable<'_>,
-        scope: Option<&mut FlushScope<'_>>,
+        table: &mut PteTable<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
     ) -> Result {
         self.0.pte_table(table, scope_of(scope)?)
     }
 
-    fn pmd_leaf(
+    fn pmd_leaf<'s>(
         &mut self,
-        leaf: &mut PmdLeaf<'_>,
-        scope: Option<&mut FlushScope<'_>>,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction<SpareTable>> {
         self.0.pmd_leaf(leaf, scope_of(scope)?)
     }
 
-    fn pud_leaf(
+    fn pud_leaf<'s>(
         &mut self,
-        leaf: &mut PudLeaf<'_>,
-        scope: Option<&mut FlushScope<'_>>,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction> {
         self.0.pud_leaf(leaf, scope_of(scope)?)
     }
@@ -237,6 +243,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
         // SAFETY: `walk` comes from a walk with `Self::OPS`.
         let (engine, vma) = unsafe { Self::from_walk(walk) };
 
+        // SAFETY: Sleeping is allowed here.
+        unsafe { bindings::mmops_cond_resched() };
         engine.wanted = vma.flags() & bindings::VM_HUGETLB == 0 && engine.visitor.test_vma(vma);
         if engine.wanted {
             if let Some(event) = V::EVENT {
@@ -290,6 +298,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
         } else {
             from_result(|| {
                 engine.checkpoint(addr, next)?;
+                engine.cover_leaf(addr, next, PUD_SIZE, vma)?;
 
                 // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds.
                 let Some(locked) = (unsafe { lock::pud(pudp, vma) }) else {
@@ -331,6 +340,9 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
         let ret = from_result(|| {
             engine.checkpoint(addr, next)?;
+            if lock::is_pmd_leaf(pmdp) {
+                engine.cover_leaf(addr, next, PMD_SIZE, vma)?;
+            }
 
             // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds.
             match unsafe { lock::pmd(pmdp, addr, vma) } {
@@ -365,6 +377,26 @@ impl<'v, V: Visitor> Engine<'v, V> {
         ret
     }
 
+    /// Tells secondary MMUs of all of the leaf of `size` bytes at `addr`, if the walk covers only
+    /// `addr..next` of it.
+    fn cover_leaf(&mut self, addr: usize, next: usize, size: usize, vma: Vma<'_>) -> Result {
+        if next - addr == size {
+            return Ok(());
+        }
+        let (Some(scope), Some(event)) = (&mut self.scope, V::EVENT) else {
+            return Ok(());
+        };
+        let start = addr & !(size - 1);
+        let leaf = AddrRange::new(
+            cmp::max(start, vma.start()),
+            cmp::min(start + size, vma.end()),
+        )?;
+
+        // SAFETY: The VMA, and so its mm, stays for the walk.
+        unsafe { cover_leaf(scope, leaf, event, self.visitor.owner()) };
+        Ok(())
+    }
+
     fn checkpoint(&mut self, addr: usize, next: usize) -> Result {
         // SAFETY: The function may be called where sleeping is allowed, as it is here.
         unsafe { bindings::mmops_cond_resched() };
@@ -387,6 +419,17 @@ unsafe fn begin_scope<'s>(
 ) -> FlushScope<'s> {
     // SAFETY: By this function's safety requirements.
     unsafe { FlushScope::begin(vma, range, event, owner) }
+}
+
+/// See [`FlushScope::cover_leaf`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(never)]
+unsafe fn cover_leaf(scope: &mut FlushScope<'_>, leaf: AddrRange, event: Event, owner: Owner) {
+    // SAFETY: By this function's safety requirements.
+    unsafe { scope.cover_leaf(leaf, event, owner) };
 }
 
 #[inline(never)]
@@ -582,10 +625,7 @@ pub(super) mod lock {
         addr: usize,
         vma: Vma<'t>,
     ) -> Pmd<'t> {
-        // SAFETY: `pmdp` is valid.
-        let huge = unsafe { bindings::mmops_pmd_is_huge(bindings::mmops_pmdp_get_lockless(pmdp)) };
-
-        if huge {
+        if is_pmd_leaf(pmdp) {
             // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
             let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
 
@@ -613,6 +653,13 @@ pub(super) mod lock {
             }),
             None => Pmd::Changed,
         }
+    }
+
+    /// Whether a PMD entry is a leaf now.
+    #[inline]
+    pub(super) fn is_pmd_leaf(pmdp: *mut bindings::pmd_t) -> bool {
+        // SAFETY: The walk passes a valid entry.
+        unsafe { bindings::mmops_pmd_is_huge(bindings::mmops_pmdp_get_lockless(pmdp)) }
     }
 
     /// Whether a PUD entry is a leaf now.

@@ -42,8 +42,11 @@ use kernel::{
 /// Entries in a PTE table, and base pages in a PMD leaf.
 const ENTRIES: usize = PMD_SIZE >> PAGE_SHIFT;
 
-/// Tables that are allocated at a time.
-const BATCH: usize = 16;
+/// Tables that are allocated at a time. Each time costs a walk from the start of the piece.
+const BATCH: usize = 64;
+
+/// How often more tables are allocated for one call: somebody else may make new leaves all the time.
+const MAX_REFILLS: usize = 1024;
 
 /// A PTE table that is not in use.
 ///
@@ -73,19 +76,26 @@ impl SpareTable {
         })
     }
 
+    fn is_for(&self, vma: Vma<'_>) -> bool {
+        core::ptr::eq(self.mm.as_raw(), vma.mm_ptr())
+    }
+
     /// Puts the table, filled with entries that map what `pmd` maps, in the place of a PMD entry.
     ///
     /// # Safety
     ///
-    /// `pmdp` is the entry for `addr`, a multiple of [`PMD_SIZE`], of `mm`; it is none, its lock is
-    /// held, and each entry's mapping is accounted for.
+    /// `pmdp` is the entry for `addr`, a multiple of [`PMD_SIZE`], of `mm`; it is an invalidated
+    /// leaf, its lock is held, and each entry's mapping is accounted for.
+    ///
+    /// Returns the reference to the mm that the table was allocated for, which must not be dropped
+    /// before the lock is released.
     unsafe fn install(
         self,
         mm: *mut bindings::mm_struct,
         addr: usize,
         pmdp: *mut bindings::pmd_t,
         pmd: bindings::pmd_t,
-    ) {
+    ) -> ARef<Mm> {
         let table = self.table.as_ptr();
 
         // SAFETY: The table belongs to the value, and has `ENTRIES` entries; the rest by this
@@ -102,9 +112,9 @@ impl SpareTable {
         }
 
         // The page tables own the table now; the reference to the mm is still ours.
-        let mut this = mem::ManuallyDrop::new(self);
+        let this = mem::ManuallyDrop::new(self);
         // SAFETY: The field is not used again.
-        unsafe { core::ptr::drop_in_place(&mut this.mm) };
+        unsafe { core::ptr::read(&this.mm) }
     }
 }
 
@@ -121,6 +131,7 @@ pub struct SpareTables {
     tables: KVec<SpareTable>,
     /// The address space that the last walk ran out of tables in.
     wanted: Option<ARef<Mm>>,
+    refills: usize,
     /// No leaf is to be split, or no more.
     exhausted: bool,
 }
@@ -131,6 +142,7 @@ impl SpareTables {
         Self {
             tables: KVec::new(),
             wanted: None,
+            refills: 0,
             exhausted: false,
         }
     }
@@ -140,6 +152,7 @@ impl SpareTables {
         Self {
             tables: KVec::new(),
             wanted: None,
+            refills: 0,
             exhausted: true,
         }
     }
@@ -154,8 +167,8 @@ impl SpareTables {
         if self.exhausted {
             return Ok(None);
         }
-        if let Some(table) = self.tables.pop() {
-            return Ok(Some(table));
+        if self.tables.last().is_some_and(|table| table.is_for(vma)) {
+            return Ok(self.tables.pop());
         }
         // SAFETY: The VMA keeps its mm from being freed.
         self.wanted = Some(unsafe { Mm::from_raw(vma.mm_ptr()) }.into());
@@ -171,7 +184,10 @@ impl SpareTables {
             return;
         };
 
-        while self.tables.len() < BATCH {
+        // Those that are left are of another address space.
+        self.tables.clear();
+        self.refills += 1;
+        while self.tables.len() < BATCH && self.refills <= MAX_REFILLS {
             let Ok(table) = SpareTable::new(mm.clone()) else {
                 break;
             };
@@ -193,7 +209,8 @@ impl Default for SpareTables {
 ///
 /// Secondary MMUs are told, since what they know of a leaf may be of its size. The TLB is flushed
 /// under the lock, before the table is seen: some CPUs must not find translations of both sizes for
-/// one address.
+/// one address. Until the table is there the entry stays a leaf, only not present: whoever looks
+/// without the lock (zap, `mprotect`, writeback) passes over an entry that is none.
 ///
 /// # Safety
 ///
@@ -223,11 +240,15 @@ pub(super) unsafe fn split_pmd(
     if !value.present() || value.special() || !vma.has_page_cache() {
         return;
     }
+    // SAFETY: The leaf is present and not special, and its lock is held.
+    if unsafe { bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(value.pfn())) } {
+        return;
+    }
 
     // SAFETY: The entry is a present leaf of `vma` that maps a folio, and its lock is held. The
     // folio is kept by the reference that the leaf had, which the PTEs share from now on.
-    unsafe {
-        let old = bindings::pmdp_huge_clear_flush(vma.as_ptr(), addr, pmdp);
+    let table_mm = unsafe {
+        let old = bindings::pmdp_invalidate(vma.as_ptr(), addr, pmdp);
         let pfn = bindings::mmops_pmd_pfn(old);
         let folio = bindings::mmops_pfn_folio(pfn);
         let page = bindings::mmops_pfn_to_page(pfn);
@@ -235,7 +256,8 @@ pub(super) unsafe fn split_pmd(
         bindings::mmops_folio_ref_add(folio, ENTRIES as i32 - 1);
         bindings::folio_add_file_rmap_ptes(folio, page, ENTRIES as i32, vma.as_ptr());
         bindings::folio_remove_rmap_pmd(folio, page, vma.as_ptr());
-        table.install(mm, addr, pmdp, old);
-    }
+        table.install(mm, addr, pmdp, old)
+    };
     drop(locked);
+    drop(table_mm);
 }

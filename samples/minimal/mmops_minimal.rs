@@ -36,7 +36,7 @@ struct Count {
 }
 
 impl Walk for Count {
-    fn pte_table(&mut self, table: &PteTable<'_>) -> Result {
+    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
         table.for_each(|_addr, pte| {
             if pte.present() {
                 self.present += 1;

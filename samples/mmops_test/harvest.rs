@@ -25,7 +25,8 @@ use mmops::{
         Transfer, //
     },
     mapping::Mapping,
-    range::PageRange, //
+    range::PageRange,
+    signal, //
 };
 
 /// Pages in a window: 1 GiB, a bitmap of 32 KiB.
@@ -55,6 +56,7 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
 
     let mut probed = 0;
     while let Some((part, window)) = window_at(probed) {
+        signal::interruption()?;
         window.load(&mut words)?;
         window.store(&words)?;
         probed += part.nr();
