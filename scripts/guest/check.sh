@@ -105,6 +105,9 @@ if [ -e "$kmemleak" ]; then
 fi
 mount_disk "$MMOPS_DISK" || echo "no scratch disk: tests of a disk file system are skipped"
 
+setup_dax >"$MMOPS_SHARE/dax.log" 2>&1 ||
+	echo "no device-DAX: tests of PUD leaves are skipped ($MMOPS_SHARE/dax.log)"
+
 # --- the plain build
 
 kunit 20-kunit insmod "$(module_file "$MMOPS_MODULES" mmops)"

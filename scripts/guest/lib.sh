@@ -42,6 +42,13 @@ wait_for_device() {
 	return 1
 }
 
+# setup_dax: /dev/dax0.0 with leaves of 1 GiB, where the guest has legacy persistent memory.
+setup_dax() {
+	[ -e /sys/bus/nd/devices/region0 ] || { echo "no persistent memory"; return 1; }
+	[ -c /dev/dax0.0 ] || ndctl create-namespace -f -e namespace0.0 -m devdax -a 1G
+	[ -c /dev/dax0.0 ]
+}
+
 # mount_disk DIR: the scratch disk, where scripts/boot was given one.
 mount_disk() {
 	[ -b /dev/vda ] || return 1
