@@ -71,6 +71,19 @@ impl<'a> RecordBitmap<'a> {
         }
     }
 
+    /// A writer of bits in rising order, from the page at offset `pgoff` on.
+    #[inline(always)]
+    pub(crate) fn ascending(&mut self, pgoff: usize) -> Ascending<'_, 'a> {
+        Ascending {
+            base: pgoff.wrapping_sub(self.pgoff),
+            index: usize::MAX,
+            word: 0,
+            start: usize::MAX,
+            end: 0,
+            map: self,
+        }
+    }
+
     /// Sets the bits of `nr` pages from offset `pgoff` on.
     pub fn set_range(&mut self, pgoff: usize, nr: usize) {
         let mut bit = pgoff.wrapping_sub(self.pgoff);
@@ -96,6 +109,57 @@ impl<'a> RecordBitmap<'a> {
         } else {
             self.start = cmp::min(self.start, start);
             self.end = cmp::max(self.end, end);
+        }
+    }
+}
+
+/// Bits that are collected in a word, which is stored when the next one begins.
+///
+/// Nothing of a bit is in memory meanwhile, which a loop over entries is the faster for.
+pub(crate) struct Ascending<'m, 'a> {
+    map: &'m mut RecordBitmap<'a>,
+    base: usize,
+    index: usize,
+    word: u64,
+    start: usize,
+    end: usize,
+}
+
+impl Ascending<'_, '_> {
+    /// Sets the bit of the page `i` pages behind the first; `i` only rises.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, i: usize) {
+        let bit = self.base.wrapping_add(i);
+        let index = bit / BITS_PER_WORD;
+
+        if index != self.index {
+            self.store();
+            self.index = index;
+        }
+        self.word |= 1 << (bit % BITS_PER_WORD);
+        if self.start == usize::MAX {
+            self.start = bit;
+        }
+        self.end = bit.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn store(&mut self) {
+        if let Some(word) = self.map.words.get_mut(self.index) {
+            *word |= self.word;
+        }
+        self.word = 0;
+    }
+
+    /// Stores the last word, and extends the known range. Bits outside the bitmap are ignored.
+    #[inline(always)]
+    pub(crate) fn finish(mut self) {
+        self.store();
+
+        let bits = self.map.words.len().saturating_mul(BITS_PER_WORD);
+
+        if self.start < cmp::min(self.end, bits) {
+            self.map.extend(self.start, cmp::min(self.end, bits));
         }
     }
 }
@@ -140,6 +204,27 @@ mod tests {
         map.set_range(160, 10);
         assert_eq!((map.start(), map.end()), (60, 64));
         assert_eq!(words, [0xf << 60]);
+    }
+
+    #[test]
+    fn ascending_sets_the_same() {
+        for step in 1..130 {
+            let (mut words, mut others) = ([0u64; 5], [0u64; 5]);
+            let mut map = RecordBitmap::new(&mut words, 1000);
+            let mut other = RecordBitmap::new(&mut others, 1000);
+            let mut bits = map.ascending(1003);
+
+            for i in (0..400).step_by(step) {
+                bits.set(i);
+                other.set(1003 + i);
+            }
+            bits.finish();
+            assert_eq!(
+                (map.start(), map.end()),
+                (other.start(), 320.min(other.end()))
+            );
+            assert_eq!(words, others);
+        }
     }
 
     #[test]

@@ -305,14 +305,15 @@ impl WalkMut for WriteProtect {
 /// The loop over one PTE table; a function of its own so that a test finds it in the module.
 #[inline(never)]
 fn write_protect_table<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> usize {
-    let mut changed = 0;
+    let mut changed = 0usize;
 
     table.for_each_selected(
         scope,
         |pte| pte.rw(),
         |_, entry| {
             entry.wrprotect();
-            changed += 1;
+            // There are 512 entries: the check of an overflow would cost and find nothing.
+            changed = changed.wrapping_add(1);
         },
     );
     changed
@@ -468,19 +469,20 @@ fn clean_record_table<'s>(
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
 ) -> usize {
-    let pgoff = table.pgoff();
-    let mut changed = 0;
+    let mut bits = bitmap.ascending(table.pgoff());
+    let mut changed = 0usize;
 
     table.for_each_selected(
         scope,
         |pte| pte.dirty(),
         |i, entry| {
             if entry.mkclean().dirty() {
-                bitmap.set(pgoff + i);
-                changed += 1;
+                bits.set(i);
+                changed = changed.wrapping_add(1);
             }
         },
     );
+    bits.finish();
     changed
 }
 
@@ -492,8 +494,8 @@ fn clean_record_table_queue<'s>(
     bitmap: &mut RecordBitmap<'_>,
     queue: &mut DirtyQueue,
 ) -> usize {
-    let pgoff = table.pgoff();
-    let mut changed = 0;
+    let mut bits = bitmap.ascending(table.pgoff());
+    let mut changed = 0usize;
 
     table.for_each_selected(
         scope,
@@ -502,8 +504,8 @@ fn clean_record_table_queue<'s>(
             let old = entry.mkclean();
 
             if old.dirty() {
-                bitmap.set(pgoff + i);
-                changed += 1;
+                bits.set(i);
+                changed = changed.wrapping_add(1);
                 if !old.special() {
                     // SAFETY: The entry is present and not special, and its lock is held.
                     unsafe { queue.push(old.pfn()) };
@@ -511,5 +513,6 @@ fn clean_record_table_queue<'s>(
             }
         },
     );
+    bits.finish();
     changed
 }

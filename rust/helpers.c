@@ -46,8 +46,12 @@
  * cleared meanwhile. As in ptep_set_wrprotect(), page_table_check has no
  * interest in it: neither what is mapped nor for whom changes.
  */
-#define mmops_update(entryp, change) ({					\
-	typeof(*(entryp)) old_entry = READ_ONCE(*(entryp)), new_entry;	\
+#define mmops_update(entryp, change)					\
+	mmops_update_from(entryp, READ_ONCE(*(entryp)), change)
+
+/* The same, beginning with a value that the entry may have. */
+#define mmops_update_from(entryp, value, change) ({			\
+	typeof(*(entryp)) old_entry = (value), new_entry;		\
 									\
 	BUILD_BUG_ON(sizeof(old_entry) != sizeof(long));		\
 	do {								\
@@ -132,15 +136,15 @@ __mmops_helper pte_t mmops_pte_mkclean(pte_t pte)
 }
 MMOPS_EXPORT(mmops_pte_mkclean);
 
-__mmops_helper pte_t mmops_ptep_wrprotect(pte_t *ptep)
+__mmops_helper pte_t mmops_ptep_wrprotect(pte_t *ptep, pte_t value)
 {
-	return mmops_update(ptep, pte_wrprotect);
+	return mmops_update_from(ptep, value, pte_wrprotect);
 }
 MMOPS_EXPORT(mmops_ptep_wrprotect);
 
-__mmops_helper pte_t mmops_ptep_mkclean(pte_t *ptep)
+__mmops_helper pte_t mmops_ptep_mkclean(pte_t *ptep, pte_t value)
 {
-	return mmops_update(ptep, pte_mkclean);
+	return mmops_update_from(ptep, value, pte_mkclean);
 }
 MMOPS_EXPORT(mmops_ptep_mkclean);
 

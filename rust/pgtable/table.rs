@@ -16,10 +16,7 @@ use core::{
     marker::PhantomData,
     ptr::NonNull, //
 };
-use kernel::page::{
-    PAGE_SHIFT,
-    PAGE_SIZE, //
-};
+use kernel::page::PAGE_SHIFT;
 
 /// Entries that are looked at together before any is looked at alone.
 const GROUP: usize = 8;
@@ -109,11 +106,15 @@ impl<'t, 's> PteTable<'t, 's> {
         mut f: impl FnMut(usize, LockedPte<'_, 's>),
     ) {
         let mut start = 0;
+        // First entry that was handed out, and the one behind the last.
+        let (mut first, mut behind) = (self.nr, 0);
+        // All of the last group were chosen, so the next is likely to have some.
+        let mut dense = false;
 
         while start < self.nr {
             let end = cmp::min(start + GROUP, self.nr);
 
-            if end - start == GROUP {
+            if !dense && end - start == GROUP {
                 let mut any = false;
 
                 for i in start..start + GROUP {
@@ -124,29 +125,45 @@ impl<'t, 's> PteTable<'t, 's> {
                     continue;
                 }
             }
+            dense = true;
             while start < end {
-                let value = self.value(start);
+                let value = self.hint(start);
 
                 // A non-present entry keeps other things in the bits that are asked for.
                 if select(value) && value.present() {
+                    first = cmp::min(first, start);
+                    behind = start + 1;
                     f(
                         start,
                         LockedPte {
                             ptep: self.ptep_at(start),
+                            value,
                             addr: self.addr + (start << PAGE_SHIFT),
-                            scope: &mut *scope,
+                            _brand: PhantomData,
                         },
                     );
+                } else {
+                    dense = false;
                 }
                 start += 1;
             }
+        }
+
+        // Once for the table, and not once for an entry: the scope outlives the lock of the table,
+        // and its flush covers from the first to the last.
+        if first < behind {
+            scope.record(
+                self.addr + (first << PAGE_SHIFT),
+                (behind - first) << PAGE_SHIFT,
+            );
         }
     }
 
     /// As [`Self::value`], in a form that costs one load.
     ///
     /// An architecture may keep accessed and dirty bits of an entry in its neighbours (arm64's
-    /// contiguous entries), so this is for questions only whose answer is asked again.
+    /// contiguous entries). So this is for questions whose answer is asked again, and for a value
+    /// that an atomic exchange compares.
     #[inline(always)]
     fn hint(&self, i: usize) -> Pte {
         // SAFETY: `ptep_at` points to a valid entry; the CPU may change it meanwhile.
@@ -167,16 +184,18 @@ impl<'t, 's> PteTable<'t, 's> {
     }
 }
 
-/// One present PTE, under its page-table lock, and the scope that its TLB flush belongs to.
+/// One present PTE, under its page-table lock. The table notes it in the scope when it hands it out.
 ///
 /// # Invariants
 ///
 /// `ptep` points to a present entry whose table's lock is held for `'a`, and maps `addr` in the
-/// VMA that `scope` was begun for.
+/// VMA of the scope `'s`.
 pub struct LockedPte<'a, 's> {
     ptep: NonNull<bindings::pte_t>,
+    /// What the entry was a moment ago.
+    value: Pte,
     addr: usize,
-    scope: &'a mut FlushScope<'s>,
+    _brand: PhantomData<(&'a bindings::pte_t, ScopeBrand<'s>)>,
 }
 
 impl LockedPte<'_, '_> {
@@ -192,10 +211,7 @@ impl LockedPte<'_, '_> {
     #[inline(always)]
     pub fn wrprotect(self) -> Pte {
         // SAFETY: By the type invariants the entry is valid and its lock is held.
-        let old = unsafe { bindings::mmops_ptep_wrprotect(self.ptep.as_ptr()) };
-
-        self.scope.record(self.addr, PAGE_SIZE);
-        Pte::from_raw(old)
+        Pte::from_raw(unsafe { bindings::mmops_ptep_wrprotect(self.ptep.as_ptr(), self.value.0) })
     }
 
     /// Removes the dirty bit; the write permission stays. Returns the old value.
@@ -209,9 +225,6 @@ impl LockedPte<'_, '_> {
     #[must_use = "the dirty bit is lost unless it is recorded"]
     pub fn mkclean(self) -> Pte {
         // SAFETY: By the type invariants the entry is valid and its lock is held.
-        let old = unsafe { bindings::mmops_ptep_mkclean(self.ptep.as_ptr()) };
-
-        self.scope.record(self.addr, PAGE_SIZE);
-        Pte::from_raw(old)
+        Pte::from_raw(unsafe { bindings::mmops_ptep_mkclean(self.ptep.as_ptr(), self.value.0) })
     }
 }

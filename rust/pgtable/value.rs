@@ -12,7 +12,7 @@ macro_rules! entry_value {
         $(#[$meta])*
         #[derive(Clone, Copy)]
         #[repr(transparent)]
-        pub struct $name(bindings::$raw);
+        pub struct $name(pub(super) bindings::$raw);
 
         impl $name {
             #[inline(always)]
@@ -189,15 +189,17 @@ mod tests {
     #[test]
     fn entry_update_returns_the_old_value() {
         let mut entry = pte(PRESENT | RW | DIRTY | 0x7000).0;
+        // A value that the entry does not have (any more) costs one more turn.
+        let stale = pte(PRESENT | RW | 0x7000).0;
 
         // SAFETY: `entry` is a valid, exclusive place.
-        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_mkclean(&mut entry) });
+        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_mkclean(&mut entry, stale) });
 
         assert_eq!(bits(old), PRESENT | RW | DIRTY | 0x7000);
         assert_eq!(bits(Pte::from_raw(entry)), PRESENT | RW | 0x7000);
 
         // SAFETY: As above.
-        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_wrprotect(&mut entry) });
+        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_wrprotect(&mut entry, entry) });
 
         assert_eq!(bits(old), PRESENT | RW | 0x7000);
         assert_eq!(bits(Pte::from_raw(entry)), PRESENT | 0x7000);
