@@ -214,7 +214,7 @@ mod tests {
             let mut other = RecordBitmap::new(&mut others, 1000);
             let mut bits = map.ascending(1003);
 
-            for i in (0..400).step_by(step) {
+            for i in (0..317).step_by(step) {
                 bits.set(i);
                 other.set(1003 + i);
             }
