@@ -65,10 +65,9 @@ fn main() -> Result<ExitCode> {
     // Pinned to one CPU, the program would see no other.
     let machine = machine::describe()?;
     machine::pin()?;
-    let (records, failed) = measure(&cases, args.runs);
-    if !records.is_empty() {
-        write(&args.out, &records, &machine)?;
-    }
+    let (records, failed) = measure(&cases, args.runs, |records| {
+        write(&args.out, records, &machine)
+    })?;
     println!("{}", report::table(&records));
     let met = records.iter().filter(|record| record.met).count();
     let missed = records.len() - met;
@@ -91,7 +90,14 @@ fn select(patterns: &[Pattern]) -> Result<Vec<&'static Case>> {
 }
 
 /// Measures each case; returns the results and how many cases failed.
-fn measure(cases: &[&Case], runs: u32) -> (Vec<Record>, usize) {
+///
+/// `save` gets all results so far after each case, so that an end by the guest's time limit loses
+/// one case only.
+fn measure(
+    cases: &[&Case],
+    runs: u32,
+    save: impl Fn(&[Record]) -> Result<()>,
+) -> Result<(Vec<Record>, usize)> {
     let total = cases.iter().map(|case| case.cost(runs)).sum();
     let mut progress = Progress::new(cases.len() as u64 * u64::from(runs + 1), total);
     let mut records = Vec::new();
@@ -103,9 +109,10 @@ fn measure(cases: &[&Case], runs: u32) -> (Vec<Record>, usize) {
         let result = match samples {
             Ok(samples) => {
                 let record = Record::new(case, &samples);
-                let (ratio, verdict) = (record.ratio, record.verdict());
+                let line = record.line();
                 records.push(record);
-                format!("{ratio:.2} ({verdict})")
+                save(&records)?;
+                line
             }
             Err(error) => format!("FAILED: {error:#}"),
         };
@@ -113,7 +120,7 @@ fn measure(cases: &[&Case], runs: u32) -> (Vec<Record>, usize) {
     }
     progress.finish();
     let failed = cases.len() - records.len();
-    (records, failed)
+    Ok((records, failed))
 }
 
 fn write(out: &Path, records: &[Record], machine: &str) -> Result<()> {
@@ -121,11 +128,9 @@ fn write(out: &Path, records: &[Record], machine: &str) -> Result<()> {
     let path = out.join("bench.json");
     let json = serde_json::to_string_pretty(records)? + "\n";
     fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{}", path.display());
     let path = out.join("bench.svg");
     let runs = records.iter().map(|record| record.runs).max().unwrap_or(0);
     let measured = format!("{machine}, {runs} interleaved pairs");
     plot::draw(&path, records, &measured)?;
-    println!("{}", path.display());
     Ok(())
 }

@@ -32,6 +32,8 @@ pub struct Record {
     pub ioctl_ns: f64,
     /// Base pages in the range.
     pub pages: u32,
+    /// Ratio of the least times: what is left where other load on the machine lengthened most runs.
+    pub ratio_of_least: f64,
     /// Quartiles of the reference's times.
     pub reference_quartiles_ns: [f64; 2],
     /// Quartiles of mmops's times.
@@ -62,10 +64,18 @@ impl Record {
             met: ratio.of_medians >= case.wanted,
             ioctl_ns: ioctl.median,
             pages: case.pages,
+            ratio_of_least: reference.least / mmops.least,
             reference_quartiles_ns: [reference.lower, reference.upper],
             mmops_quartiles_ns: [mmops.lower, mmops.upper],
             ratio_quartiles: [ratio.pairs.lower, ratio.pairs.upper],
         }
+    }
+
+    /// All that matters in one line.
+    pub fn line(&self) -> String {
+        let [reference, mmops] = [self.reference_ns, self.mmops_ns].map(duration);
+        let verdict = self.verdict();
+        format!("{:.2} ({reference} : {mmops}, {verdict})", self.ratio)
     }
 
     /// `met` or `missed`.
@@ -105,6 +115,7 @@ pub fn table(records: &[Record]) -> Table {
         "ns/page",
         "ratio",
         "quartiles",
+        "of least",
         "wanted",
         "result",
     ]);
@@ -123,11 +134,12 @@ pub fn table(records: &[Record]) -> Table {
             ),
             format!("{:.2}", record.ratio),
             format!("{lower:.2}-{upper:.2}"),
+            format!("{:.2}", record.ratio_of_least),
             format!("{:.1}", record.wanted),
             record.verdict().into(),
         ]);
     }
-    for column in table.column_iter_mut().skip(1).take(7) {
+    for column in table.column_iter_mut().skip(1).take(8) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
@@ -153,7 +165,9 @@ mod tests {
         assert_eq!((record.reference_ns, record.mmops_ns), (51e6, 20.4e6));
         assert_eq!((record.ratio, record.runs), (2.5, 3));
         assert_eq!(record.ioctl_ns, 21e6);
+        assert_eq!(record.ratio_of_least, 2.5);
         assert_eq!(record.verdict(), "met");
+        assert_eq!(record.line(), "2.50 (51.0 ms : 20.4 ms, met)");
     }
 
     #[test]

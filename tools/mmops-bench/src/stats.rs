@@ -2,11 +2,12 @@
 
 //! What is said of the samples of one side, and of a pair of sides.
 
-use statrs::statistics::{Data, OrderStatistics};
+use statrs::statistics::{Data, Min, OrderStatistics};
 
-/// Median and quartiles.
+/// Least, median and quartiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
+    pub least: f64,
     pub median: f64,
     pub lower: f64,
     pub upper: f64,
@@ -18,6 +19,7 @@ impl Summary {
         assert!(!samples.is_empty(), "no samples");
         let mut data = Data::new(samples.to_vec());
         Self {
+            least: data.min(),
             median: data.median(),
             lower: data.lower_quartile(),
             upper: data.upper_quartile(),
@@ -55,6 +57,11 @@ mod tests {
         assert_eq!(Summary::of(&[3.0, 1.0, 2.0]).median, 2.0);
         assert_eq!(Summary::of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert_eq!(Summary::of(&[5.0]).median, 5.0);
+    }
+
+    #[test]
+    fn least_of_all() {
+        assert_eq!(Summary::of(&[3.0, 1.0, 2.0]).least, 1.0);
     }
 
     #[test]
