@@ -28,9 +28,6 @@
 //!     dec_tlb_flush_pending()
 //! ```
 
-// Generics of this crate are instantiated in other modules, so what they call is public even
-// where it is of no use to a driver; such items are `#[doc(hidden)]`.
-
 mod bindings;
 pub mod bitmap;
 pub mod dirty;

@@ -188,7 +188,6 @@ pub fn try_with_invalidation<R>(
 
 // The two below are not generic, so that only mmops.ko calls what is exported to it alone.
 
-#[doc(hidden)]
 #[inline(never)]
 fn start_for<'a>(
     mm: &'a MmWithUser,
@@ -200,7 +199,6 @@ fn start_for<'a>(
     unsafe { Invalidation::start(mm.as_raw(), range, event, owner) }
 }
 
-#[doc(hidden)]
 #[inline(never)]
 fn start_nonblock<'a>(
     mm: &'a MmWithUser,
