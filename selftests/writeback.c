@@ -347,9 +347,13 @@ TEST_F_TIMEOUT(disk, no_transfer, TEST_SECONDS)
  */
 enum { CPU_MAIN, CPU_CLEAN, CPU_PROTECT, CPU_WRITER, NR_TEST_CPUS };
 
-/* How long the fault build holds the window open, and when both walks are taken to be in it. */
+/*
+ * How long the fault build holds the window open, and when both walks are taken
+ * to be in it: on a loaded host that varies, so the rounds try several.
+ */
 #define WINDOW_US	100000
-#define SETTLE_US	25000
+#define SETTLE_US	20000
+#define SETTLE_STEP_US	7000
 /* A harvest marks folios dirty when so many wait, and at its end. This is more. */
 #define MANY		(10 * PMD_PAGES)
 #define HOT		32UL
@@ -432,7 +436,7 @@ static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bo
 		while (atomic_load(&self->started) < 2)
 			sched_yield();
 		if (delay)
-			usleep(SETTLE_US);
+			usleep(SETTLE_US + round % 8 * SETTLE_STEP_US);
 		sync_file_range(self->fd, 0, bytes, SYNC_FILE_RANGE_WAIT_BEFORE |
 				SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 		wait_for_passes(self, 2);
