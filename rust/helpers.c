@@ -19,7 +19,11 @@
 #include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
 #include <linux/pagewalk.h>
+#include <linux/pid.h>
+#include <linux/ptrace.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include <asm/cacheflush.h>
 #include <asm/pgalloc.h>
 
@@ -469,6 +473,21 @@ __mmops_helper unsigned long mmops_mm_task_size(const struct mm_struct *mm)
 {
 	return mm->task_size;
 }
+
+/* The mm with a reference to its users, or an error pointer. */
+__mmops_helper struct mm_struct *mmops_mm_of_pidfd(int pidfd)
+{
+	unsigned int flags;
+	struct task_struct *task = pidfd_get_task(pidfd, &flags);
+	struct mm_struct *mm;
+
+	if (IS_ERR(task))
+		return ERR_CAST(task);
+	mm = mm_access(task, PTRACE_MODE_ATTACH_FSCREDS);
+	put_task_struct(task);
+	return mm;
+}
+MMOPS_EXPORT(mmops_mm_of_pidfd);
 
 /* Folios */
 

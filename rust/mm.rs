@@ -6,13 +6,19 @@ use crate::{
     bindings,
     range::AddrRange, //
 };
+use core::{
+    cmp,
+    ptr::NonNull, //
+};
 use kernel::{
+    error::from_err_ptr,
     mm::{
         virt::VmaRef,
         MmWithUser,
         MmapReadGuard, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::aref::ARef, //
 };
 
 /// A guard of the mmap lock, held for reading, that knows whose lock it is.
@@ -63,6 +69,30 @@ impl<'a> MmapRead<'a> {
         self.guard.vma_lookup(addr)
     }
 
+    /// Calls `f` for each VMA in `range`, in ascending order, with the part of the range that lies in
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` at the first address of `range` that is not mapped, as `mprotect(2)` and `madvise(2)`
+    /// have it; else what `f` returned. What `f` did before stays.
+    pub fn for_each_vma(
+        &self,
+        range: &AddrRange,
+        mut f: impl FnMut(&VmaRef, AddrRange) -> Result,
+    ) -> Result {
+        let mut addr = range.start();
+
+        while addr < range.end() {
+            let vma = self.vma_lookup(addr).ok_or(ENOMEM)?;
+            let end = cmp::min(vma.end(), range.end());
+
+            f(vma, AddrRange::new(addr, end)?)?;
+            addr = end;
+        }
+        Ok(())
+    }
+
     /// Whether `vma` belongs to the address space whose lock is held.
     pub(crate) fn owns(&self, vma: &VmaRef) -> bool {
         core::ptr::eq(vma.mm().as_raw(), self.mm.as_raw())
@@ -74,8 +104,35 @@ impl<'a> MmapRead<'a> {
 }
 
 /// The address space of the current task, or `EINVAL` for a kernel thread.
-pub fn current() -> Result<kernel::sync::aref::ARef<MmWithUser>> {
+pub fn current() -> Result<ARef<MmWithUser>> {
     let task = kernel::current!();
 
     task.mm().map(Into::into).ok_or(EINVAL)
+}
+
+/// The address space of the process behind a pidfd of the current task, which has to be allowed to
+/// change it as a debugger does.
+///
+/// The result keeps the address space alive even if the process ends meanwhile. Sleeps.
+///
+/// # Errors
+///
+/// - `EBADF` if `pidfd` is not a pidfd;
+/// - `ESRCH` if the process is gone, or is a kernel thread;
+/// - `EACCES` if `ptrace(2)` would not be allowed to attach to it;
+/// - `EINTR` if a fatal signal came.
+///
+/// Source: `pidfd_get_task()`, `mm_access()`.
+pub fn of_pidfd(pidfd: i32) -> Result<ARef<MmWithUser>> {
+    // Other negative numbers stand for the caller itself in pidfd_get_task().
+    if pidfd < 0 {
+        return Err(EBADF);
+    }
+    // SAFETY: The function checks the descriptor.
+    let mm = from_err_ptr(unsafe { bindings::mmops_mm_of_pidfd(pidfd) })?;
+    let mm = NonNull::new(mm).ok_or(ESRCH)?;
+
+    // SAFETY: The function returned a reference to the mm's users, which goes to the result.
+    // `MmWithUser` is a transparent wrapper.
+    Ok(unsafe { ARef::from_raw(mm.cast()) })
 }
