@@ -10,7 +10,7 @@ use kernel::{
 use zerocopy::Immutable;
 use zerocopy_derive::Immutable;
 
-pub(crate) const VERSION: u32 = 0x0001_0000;
+pub(crate) const VERSION: u32 = 0x0001_0001;
 
 pub(crate) const FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;

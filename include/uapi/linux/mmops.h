@@ -22,7 +22,7 @@
 #include <linux/types.h>
 
 /* Version of this interface: major in the upper 16 bits, minor in the lower. */
-#define MMOPS_UAPI_VERSION		0x00010000
+#define MMOPS_UAPI_VERSION		0x00010001
 
 /* mmops_info::features */
 #define MMOPS_FEATURE_WRITE_PROTECT	(1ULL << 0)

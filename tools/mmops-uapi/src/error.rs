@@ -118,7 +118,7 @@ mod tests {
         assert!(call(Errno::EOPNOTSUPP).contains("hugetlbfs"));
         let version = Error::Version {
             driver: 0x0002_0003,
-            program: 0x0001_0000,
+            program: 0x0001_0001,
         }
         .to_string();
         assert!(version.contains("2.3") && version.contains("1.x"));

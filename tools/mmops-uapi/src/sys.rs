@@ -7,7 +7,7 @@
 use std::mem::{offset_of, size_of};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
-pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0000;
+pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0001;
 
 /// `mmops_info::features`: [`MMOPS_IOC_WRITE_PROTECT`] is there.
 pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
