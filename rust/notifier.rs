@@ -1,8 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MMU notifiers: telling secondary MMUs what happens to a range.
+//! MMU notifiers: telling secondary MMUs what happens to a range, and being told.
+//!
+//! - To tell: [`with_invalidation`], as every operation of the crate does.
+//! - To be told of a range: [`IntervalNotifier`], with which a driver mirrors page tables.
+//! - To be told of a whole address space and of its end: [`MmNotifier`].
 //!
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
+
+mod interval;
+mod mm;
+mod what;
+
+pub use self::{
+    interval::{
+        CriticalSection,
+        IntervalGuard,
+        IntervalNotifier,
+        IntervalOps,
+        Token, //
+    },
+    mm::{
+        MmNotifier,
+        MmOps, //
+    },
+    what::Invalidated, //
+};
 
 use crate::{
     bindings,
@@ -55,13 +78,38 @@ impl Event {
             Event::Exclusive => b::mmu_notifier_event_MMU_NOTIFY_EXCLUSIVE,
         }
     }
+
+    /// An event that the crate does not know says that entries are cleared, which asks the most of
+    /// a subscriber.
+    fn from_raw(raw: bindings::mmu_notifier_event) -> Self {
+        const ALL: [Event; 8] = [
+            Event::Unmap,
+            Event::Clear,
+            Event::ProtectionVma,
+            Event::ProtectionPage,
+            Event::SoftDirty,
+            Event::Release,
+            Event::Migrate,
+            Event::Exclusive,
+        ];
+
+        ALL.into_iter()
+            .find(|event| event.as_raw() == raw)
+            .unwrap_or(Event::Clear)
+    }
 }
 
 /// Whom an event comes from, so that a subscriber can leave out its own.
 ///
 /// Only its identity counts; nothing is read through it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(*mut c_void);
+
+// SAFETY: Nothing is read through the pointer.
+unsafe impl Send for Owner {}
+
+// SAFETY: As above.
+unsafe impl Sync for Owner {}
 
 impl Owner {
     /// No owner: every subscriber takes the event as somebody else's.
@@ -70,6 +118,11 @@ impl Owner {
     /// The identity of a driver's pinned object.
     pub fn of<T>(object: Pin<&T>) -> Self {
         Self(ptr::from_ref(object.get_ref()).cast_mut().cast())
+    }
+
+    /// Whether this is somebody, and not [`Owner::NONE`].
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
     }
 }
 

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a subscriber is told of an invalidation.
+
+use super::{
+    Event,
+    Owner, //
+};
+use crate::{
+    bindings,
+    range::AddrRange, //
+};
+use core::cmp;
+use kernel::page::{
+    PAGE_MASK,
+    PAGE_SIZE, //
+};
+
+/// An invalidation, as a subscriber is told of it.
+///
+/// Source: `struct mmu_notifier_range`.
+#[derive(Clone, Copy, Debug)]
+pub struct Invalidated {
+    event: Event,
+    range: AddrRange,
+    owner: Owner,
+    may_block: bool,
+}
+
+impl Invalidated {
+    /// Why the range is invalidated.
+    pub fn event(&self) -> Event {
+        self.event
+    }
+
+    /// What is invalidated, as far as the subscriber asked for it.
+    pub fn range(&self) -> &AddrRange {
+        &self.range
+    }
+
+    /// Who caused the event, if its event is one that has an owner.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Whether the callback may sleep.
+    pub fn may_block(&self) -> bool {
+        self.may_block
+    }
+
+    /// The part of a range of the memory management that lies in `within`.
+    pub(super) fn new(raw: &bindings::mmu_notifier_range, within: &AddrRange) -> Self {
+        // The end of an mm says `ULONG_MAX`; all else is aligned.
+        let start = cmp::max(raw.start & PAGE_MASK, within.start());
+        let end = cmp::min(
+            raw.end.saturating_add(PAGE_SIZE - 1) & PAGE_MASK,
+            within.end(),
+        );
+
+        Self {
+            event: Event::from_raw(raw.event),
+            // The memory management calls only those that overlap.
+            range: AddrRange::new(start, end).unwrap_or(*within),
+            owner: Owner(raw.owner),
+            may_block: raw.flags & kernel::bindings::MMU_NOTIFIER_RANGE_BLOCKABLE != 0,
+        }
+    }
+
+    /// Whether `owner` caused the event, and need not hear of what it does itself.
+    ///
+    /// Only of `Exclusive`: the page stays where it is, and the one that took it from the CPU is
+    /// the one that may go on using it. After a migration the page is another one.
+    pub(super) fn is_own(&self, owner: Owner) -> bool {
+        self.event == Event::Exclusive && owner.is_some() && self.owner == owner
+    }
+}
