@@ -20,6 +20,7 @@
 //! C header: [`include/linux/pagewalk.h`](srctree/include/linux/pagewalk.h)
 
 mod engine;
+mod lock;
 mod split;
 
 pub use split::{

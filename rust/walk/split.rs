@@ -12,7 +12,7 @@
 //! allocated before a walk, and a walk that runs out of them is ended, and begun again with more.
 
 use super::{
-    engine::lock,
+    lock,
     Vma, //
 };
 use crate::{

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page-table locks.
+//!
+//! What takes a lock is not generic, since it calls what is exported to mmops.ko alone.
+
+use super::Vma;
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+
+/// A held page-table lock, and the entry that it was taken for.
+///
+/// # Invariants
+///
+/// The lock is held by the current task, and `entry` is protected by it.
+pub(super) struct Locked<'t, T> {
+    entry: NonNull<T>,
+    ptl: *mut bindings::spinlock_t,
+    _p: PhantomData<&'t T>,
+}
+
+impl<T> Locked<'_, T> {
+    #[inline(always)]
+    pub(super) fn entry(&self) -> NonNull<T> {
+        self.entry
+    }
+}
+
+impl<T> Drop for Locked<'_, T> {
+    #[inline(never)]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the lock is held.
+        unsafe { bindings::mmops_ptl_unlock(self.ptl) };
+    }
+}
+
+/// A mapped and locked PTE table, from one entry on.
+///
+/// # Invariants
+///
+/// As [`Locked`], and the table is mapped.
+pub(super) struct LockedTable<'t> {
+    ptep: NonNull<bindings::pte_t>,
+    ptl: *mut bindings::spinlock_t,
+    _p: PhantomData<&'t bindings::pte_t>,
+}
+
+impl LockedTable<'_> {
+    #[inline(always)]
+    pub(super) fn entry(&self) -> NonNull<bindings::pte_t> {
+        self.ptep
+    }
+}
+
+impl Drop for LockedTable<'_> {
+    #[inline(never)]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the table is mapped and locked.
+        unsafe { bindings::mmops_pte_unmap_unlock(self.ptep.as_ptr(), self.ptl) };
+    }
+}
+
+pub(super) enum Pmd<'t> {
+    Leaf(Locked<'t, bindings::pmd_t>),
+    Table(LockedTable<'t>),
+    /// The entry changed meanwhile; look again.
+    Changed,
+}
+
+/// Locks what a PMD entry is: a leaf or a PTE table.
+///
+/// # Safety
+///
+/// `pmdp` is the entry for `addr` in `vma`, and the PMD table stays for `'t`.
+#[inline(never)]
+pub(super) unsafe fn pmd<'t>(
+    pmdp: *mut bindings::pmd_t,
+    addr: usize,
+    vma: Vma<'t>,
+) -> Pmd<'t> {
+    if is_pmd_leaf(pmdp) {
+        // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
+        let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
+
+        return match NonNull::new(pmdp) {
+            // INVARIANT: A lock that is returned is held.
+            Some(entry) if !ptl.is_null() => Pmd::Leaf(Locked {
+                entry,
+                ptl,
+                _p: PhantomData,
+            }),
+            _ => Pmd::Changed,
+        };
+    }
+
+    let mut ptl = ptr::null_mut();
+    // SAFETY: `pmdp` is an entry of `vma`'s mm; the function checks that it is a table.
+    let ptep = unsafe { bindings::pte_offset_map_lock(vma.mm_ptr(), pmdp, addr, &mut ptl) };
+
+    match NonNull::new(ptep) {
+        // INVARIANT: A table that is returned is mapped and locked.
+        Some(ptep) => Pmd::Table(LockedTable {
+            ptep,
+            ptl,
+            _p: PhantomData,
+        }),
+        None => Pmd::Changed,
+    }
+}
+
+/// Whether a PMD entry is a leaf now.
+#[inline]
+pub(super) fn is_pmd_leaf(pmdp: *mut bindings::pmd_t) -> bool {
+    // SAFETY: The walk passes a valid entry.
+    unsafe { bindings::mmops_pmd_is_huge(bindings::mmops_pmdp_get_lockless(pmdp)) }
+}
+
+/// Whether a PUD entry is a leaf now.
+#[inline]
+pub(super) fn is_pud_leaf(pudp: *mut bindings::pud_t) -> bool {
+    // SAFETY: The walk passes a valid entry.
+    unsafe { bindings::mmops_pud_trans_huge(bindings::mmops_pudp_get(pudp)) }
+}
+
+/// Locks a PUD leaf; `None` if it is none any more.
+///
+/// # Safety
+///
+/// `pudp` is an entry of `vma`, and the PUD table stays for `'t`.
+#[inline(never)]
+pub(super) unsafe fn pud<'t>(
+    pudp: *mut bindings::pud_t,
+    vma: Vma<'t>,
+) -> Option<Locked<'t, bindings::pud_t>> {
+    // SAFETY: `pudp` is an entry of `vma`; the function takes the lock and looks again.
+    let ptl = unsafe { bindings::__pud_trans_huge_lock(pudp, vma.as_ptr()) };
+
+    // INVARIANT: A lock that is returned is held.
+    (!ptl.is_null()).then_some(Locked {
+        entry: NonNull::new(pudp)?,
+        ptl,
+        _p: PhantomData,
+    })
+}
+
+/// Splits a PUD leaf, if it still is one.
+///
+/// # Safety
+///
+/// `pudp` is the entry for `addr` in `vma`, and no page-table lock is held.
+#[inline(never)]
+pub(super) unsafe fn split_pud(pudp: *mut bindings::pud_t, addr: usize, vma: Vma<'_>) {
+    // SAFETY: By this function's safety requirements; the function looks again under the lock.
+    unsafe { bindings::__split_huge_pud(vma.as_ptr(), pudp, addr) };
+}
