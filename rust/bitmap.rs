@@ -55,9 +55,7 @@ impl<'a> RecordBitmap<'a> {
 
     /// Whether there is a bit for each page of `range`.
     pub fn covers(&self, range: &PageRange) -> bool {
-        let bits = self.words.len().saturating_mul(BITS_PER_WORD);
-
-        range.first() >= self.pgoff && range.end() - self.pgoff <= bits
+        range.is_within(self.pgoff, self.words.len().saturating_mul(BITS_PER_WORD))
     }
 
     /// Sets the bit of the page at offset `pgoff`; one that the bitmap does not cover is ignored.

@@ -39,6 +39,7 @@ use crate::{
         PmdLeaf,
         PteTable,
         PudLeaf,
+        TakenLeaf,
         PMD_SIZE, //
     },
     range::PageRange,
@@ -398,14 +399,7 @@ impl WalkMut for CleanRecord<'_, '_> {
             }
         }
         if value.dirty() {
-            self.record_leaf(leaf.pages()?, leaf.is_partial(), || {
-                let old = leaf.mkclean(scope)?;
-
-                old.dirty().then(|| TakenLeaf {
-                    pfn: old.pfn(),
-                    special: old.special(),
-                })
-            });
+            self.record_leaf(leaf.pages()?, leaf.is_partial(), || leaf.take_dirty(scope));
         }
         Ok(LeafAction::Done)
     }
@@ -416,23 +410,10 @@ impl WalkMut for CleanRecord<'_, '_> {
         scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction> {
         if leaf.value().dirty() {
-            self.record_leaf(leaf.pages()?, leaf.is_partial(), || {
-                let old = leaf.mkclean(scope)?;
-
-                old.dirty().then(|| TakenLeaf {
-                    pfn: old.pfn(),
-                    special: old.special(),
-                })
-            });
+            self.record_leaf(leaf.pages()?, leaf.is_partial(), || leaf.take_dirty(scope));
         }
         Ok(LeafAction::Done)
     }
-}
-
-/// What a huge leaf held whose dirty bit was taken.
-struct TakenLeaf {
-    pfn: usize,
-    special: bool,
 }
 
 impl CleanRecord<'_, '_> {

@@ -18,6 +18,7 @@ mod huge;
 mod table;
 mod value;
 
+pub(crate) use self::huge::TakenLeaf;
 pub use self::{
     huge::{
         PmdLeaf,

@@ -54,6 +54,11 @@ impl PageRange {
         self.first + self.nr
     }
 
+    /// Whether all of the range lies in the `nr` pages from page offset `first` on.
+    pub const fn is_within(&self, first: usize, nr: usize) -> bool {
+        self.first >= first && self.end() - first <= nr
+    }
+
     /// The part of the range that starts `skip` pages in and has at most `max` pages; `None` if
     /// nothing is left or `max` is 0.
     pub fn part(&self, skip: usize, max: usize) -> Option<Self> {

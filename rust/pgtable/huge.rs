@@ -26,6 +26,14 @@ use kernel::{
     prelude::*, //
 };
 
+/// What a leaf held whose dirty bit was taken.
+pub(crate) struct TakenLeaf {
+    /// First page frame number.
+    pub(crate) pfn: usize,
+    /// No folio that mm manages is mapped.
+    pub(crate) special: bool,
+}
+
 macro_rules! huge_leaf {
     (
         $(#[$meta:meta])* $name:ident, $value:ident, $raw:ident, $size:ident,
@@ -127,6 +135,14 @@ macro_rules! huge_leaf {
 
                 scope.record(self.leaf_addr(), $size);
                 Some($value::from_raw(old))
+            }
+
+            /// As [`Self::mkclean`]; `None` if the leaf was not dirty.
+            #[must_use = "the dirty bit is lost unless it is recorded"]
+            pub(crate) fn take_dirty(&mut self, scope: &mut FlushScope<'s>) -> Option<TakenLeaf> {
+                let old = self.mkclean(scope)?;
+
+                old.dirty().then(|| TakenLeaf { pfn: old.pfn(), special: old.special() })
             }
         }
     };

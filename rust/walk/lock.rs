@@ -79,11 +79,7 @@ pub(super) enum Pmd<'t> {
 ///
 /// `pmdp` is the entry for `addr` in `vma`, and the PMD table stays for `'t`.
 #[inline(never)]
-pub(super) unsafe fn pmd<'t>(
-    pmdp: *mut bindings::pmd_t,
-    addr: usize,
-    vma: Vma<'t>,
-) -> Pmd<'t> {
+pub(super) unsafe fn pmd<'t>(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'t>) -> Pmd<'t> {
     if is_pmd_leaf(pmdp) {
         // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
         let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };

@@ -36,7 +36,7 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
     let range = PageRange::new(arg.first as usize, arg.nr as usize)?;
     let bitmap = UserBitmap::new(arg)?;
 
-    if !bitmap.covers(&range) {
+    if !range.is_within(bitmap.pgoff, bitmap.bits) {
         return Err(EINVAL);
     }
 
@@ -99,10 +99,6 @@ impl UserBitmap {
             pgoff: arg.bitmap_pgoff as usize,
             bits,
         })
-    }
-
-    fn covers(&self, range: &PageRange) -> bool {
-        range.first() >= self.pgoff && range.end() - self.pgoff <= self.bits
     }
 
     /// The whole words that hold the bits of `part`, which the bitmap covers.

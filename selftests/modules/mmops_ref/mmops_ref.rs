@@ -193,7 +193,7 @@ impl Dirty {
         let bits = self.bitmap_bits as usize;
         let pgoff = self.bitmap_pgoff as usize;
 
-        if bits % BITS_PER_WORD != 0 || range.first() < pgoff || range.end() - pgoff > bits {
+        if bits % BITS_PER_WORD != 0 || !range.is_within(pgoff, bits) {
             return Err(EINVAL);
         }
 
