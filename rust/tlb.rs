@@ -11,7 +11,8 @@
 //! Two walks may run at the same time: both hold a read lock. The one that comes second finds
 //! entries that the first has changed already, changes nothing, and would return with nothing to
 //! flush, while CPUs still store through translations of before. So a scope that sees another one
-//! open (`mm_tlb_flush_nested()`) flushes all of its range, not only what it changed itself.
+//! open (`mm_tlb_flush_nested()`) flushes all of its range and of the leaves that it covers in part,
+//! not only what it changed itself.
 //!
 //! Source: Peter Zijlstra's review of `[PATCH v5 4/8] mm: Add write-protect and clean utilities for
 //! address space ranges` (10 October 2019), and `mm/mapping_dirty_helpers.c`.
@@ -103,12 +104,15 @@ impl<'s> FlushScope<'s> {
         #[cfg(mmops_faults)]
         crate::faults::delay_before_flush();
 
-        let changed = self.changed.take();
-        let range = if self.is_nested() {
-            Some((self.range.start(), self.range.end()))
-        } else {
-            changed
-        };
+        if self.is_nested() {
+            self.changed
+                .add(self.range.start(), self.range.end() - self.range.start());
+            // The other scope may have changed a leaf that reaches over an end of this one's range.
+            for (leaf, _) in self.leaves.iter().flatten() {
+                self.changed.add(leaf.start(), leaf.end() - leaf.start());
+            }
+        }
+        let range = self.changed.take();
 
         #[cfg(mmops_faults)]
         if crate::faults::skip_flush() {
