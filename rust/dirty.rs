@@ -257,7 +257,7 @@ impl WalkMut for WriteProtect {
     }
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
-        signal::interruption()
+        signal::pending()
     }
 
     #[inline(always)]
@@ -364,7 +364,7 @@ impl WalkMut for CleanRecord<'_, '_> {
     }
 
     fn checkpoint(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
-        signal::interruption()?;
+        signal::pending()?;
         self.make_room(nr, scope)
     }
 

@@ -569,6 +569,7 @@ __mmops_helper bool mmops_fatal_signal_pending(void)
 {
 	return fatal_signal_pending(current);
 }
+MMOPS_EXPORT(mmops_fatal_signal_pending);
 
 __mmops_helper void mmops_cond_resched(void)
 {

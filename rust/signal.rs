@@ -18,6 +18,20 @@ use kernel::prelude::*;
 pub fn interruption() -> Result {
     // SAFETY: Sleeping is allowed here.
     unsafe { bindings::mmops_cond_resched() };
+    pending()
+}
+
+/// Tells whether the current task is about to die. Does not sleep.
+///
+/// For a walk's checkpoint: the walk has let others run before it.
+///
+/// # Errors
+///
+/// `EINTR` if a fatal signal is pending.
+///
+/// Source: `fatal_signal_pending()`.
+#[inline]
+pub fn pending() -> Result {
     // SAFETY: The function only looks at the current task.
     if unsafe { bindings::mmops_fatal_signal_pending() } {
         Err(EINTR)
