@@ -182,24 +182,34 @@ pub fn clean_record(
     };
     let mut walker = CleanRecord {
         changed: 0,
+        kept: 0,
         visited: false,
         bitmap,
         tables: huge.tables(),
         transfer,
         queue,
     };
-    let done = for_each_chunk(range, |chunk| loop {
-        walker.visited = false;
-        let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
+    let done = for_each_chunk(range, |chunk| {
+        let mut kept = 0;
 
-        // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
-        walker.queue.transfer();
-        walker.tables.refill();
-        match ret {
-            // The queue was full of folios whose lock was taken, or more tables were needed. What
-            // is cleaned or split already is not found again, so each turn gets further.
-            Err(e) if e == EAGAIN => continue,
-            ret => break ret.map(|()| walker.visited),
+        loop {
+            walker.visited = false;
+            walker.kept = 0;
+            let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
+
+            // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
+            walker.queue.transfer();
+            walker.tables.refill();
+            kept = cmp::max(kept, walker.kept);
+            match ret {
+                // The queue was full of folios whose lock was taken, or more tables were needed.
+                // What is cleaned or split already is not found again, so each turn gets further.
+                Err(e) if e == EAGAIN => continue,
+                ret => {
+                    walker.changed += kept;
+                    break ret.map(|()| walker.visited);
+                }
+            }
         }
     })?;
 
@@ -322,6 +332,9 @@ fn write_protect_table<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<
 
 struct CleanRecord<'b, 'w> {
     changed: usize,
+    /// Base pages of dirty leaves that stay dirty, since the range covers them in part. A walk that
+    /// is begun again finds them again.
+    kept: usize,
     /// A VMA was found in the piece.
     visited: bool,
     bitmap: &'b mut RecordBitmap<'w>,
@@ -428,7 +441,9 @@ impl CleanRecord<'_, '_> {
         is_partial: bool,
         take: impl FnOnce() -> Option<TakenLeaf>,
     ) {
-        if !is_partial {
+        if is_partial {
+            self.kept += pages.nr();
+        } else {
             let Some(taken) = take() else {
                 return;
             };
@@ -437,9 +452,9 @@ impl CleanRecord<'_, '_> {
                 // SAFETY: The leaf is present and not special, and its lock is held.
                 unsafe { self.queue.push(taken.pfn) };
             }
+            self.changed += pages.nr();
         }
         self.bitmap.set_range(pages.first(), pages.nr());
-        self.changed += pages.nr();
     }
 }
 

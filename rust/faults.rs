@@ -26,6 +26,7 @@ static SKIP_NESTED_CHECK: Atomic<u32> = Atomic::new(0);
 static SKIP_FLUSH: Atomic<u32> = Atomic::new(0);
 static DELAY_US: Atomic<u32> = Atomic::new(0);
 static TRANSFER_BEFORE_FLUSH: Atomic<u32> = Atomic::new(0);
+static TRYLOCK_FAILS: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
 const MAX_DELAY_US: u32 = 100_000;
@@ -49,6 +50,7 @@ impl Controls {
                     dir.read_write_file(c_str!("skip_flush"), &SKIP_FLUSH);
                     dir.read_write_file(c_str!("delay_us"), &DELAY_US);
                     dir.read_write_file(c_str!("transfer_before_flush"), &TRANSFER_BEFORE_FLUSH);
+                    dir.read_write_file(c_str!("trylock_fails"), &TRYLOCK_FAILS);
                 }),
                 dir: dir.clone(),
             }? Error),
@@ -70,6 +72,11 @@ pub(crate) fn skip_flush() -> bool {
 /// Folios are marked dirty before the flush.
 pub(crate) fn transfer_before_flush() -> bool {
     TRANSFER_BEFORE_FLUSH.load(Relaxed) != 0
+}
+
+/// Each folio that waits for its dirty mark is locked by somebody else, until the walk has ended.
+pub(crate) fn trylock_fails() -> bool {
+    TRYLOCK_FAILS.load(Relaxed) != 0
 }
 
 /// Widens the window between the last changed entry and the flush.

@@ -36,6 +36,11 @@ impl FolioRef {
     }
 
     fn try_lock(&self) -> Option<FolioLock<'_>> {
+        #[cfg(mmops_faults)]
+        if crate::faults::trylock_fails() {
+            return None;
+        }
+
         // SAFETY: As above.
         unsafe { bindings::mmops_folio_trylock(self.0.as_ptr()) }.then(|| FolioLock(self))
     }

@@ -3,7 +3,7 @@
  * Leaves of PMD size, which the kernel's C functions skip: huge pages of shmem;
  * and hugetlbfs, which is refused.
  */
-#include "mmops_selftest.h"
+#include "faults.h"
 #include "kselftest_harness.h"
 
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
@@ -70,6 +70,8 @@ FIXTURE_SETUP(huge)
 
 FIXTURE_TEARDOWN(huge)
 {
+	if (faults_built_in())
+		clear_faults();
 	write_file(SHMEM_ENABLED, self->before);
 }
 
@@ -170,6 +172,36 @@ TEST_F_TIMEOUT(huge, part_of_leaf, TEST_SECONDS)
 		}
 		free(guarded);
 	}
+	assert_contents(_metadata, self);
+}
+
+/*
+ * A leaf that stays dirty is found by each walk, and one call may walk more than
+ * once: here more folios than it remembers have to be marked dirty while their
+ * locks are taken.
+ */
+TEST_F_TIMEOUT(huge, restarted_walk_counts_once, TEST_SECONDS)
+{
+	const size_t small = 12 * PMD_PAGES, total = PAGES + small;
+	struct harvest h = new_harvest(total);
+	char *map;
+	size_t i;
+
+	if (!faults_built_in())
+		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	ASSERT_EQ(0, ftruncate(self->fd, total * page_size()));
+	map = map_shared(self->fd, PAGES, small);
+	ASSERT_NE(map, NULL);
+	ASSERT_EQ(0, madvise(map, small * page_size(), MADV_NOHUGEPAGE));
+	/* Read first: the folios are clean, and only the entries get dirty. */
+	load_range(map, 0, small);
+	store_range(map, 0, small, 7);
+
+	ASSERT_EQ(0, set_fault("trylock_fails", 1));
+	i = clean_record(self->dev, self->fd, PMD_PAGES + 100, total - PMD_PAGES - 100, &h);
+	ASSERT_EQ(0, set_fault("trylock_fails", 0));
+	ASSERT_EQ(PMD_PAGES - 100 + small, i);
+	ASSERT_EQ(PMD_PAGES - 100 + small, count_bits(h.bitmap, h.bits));
 	assert_contents(_metadata, self);
 }
 

@@ -43,7 +43,7 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	((${#selected[@]})) || selected=(uapi writeback race)
+	((${#selected[@]})) || selected=(uapi huge writeback race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -52,9 +52,11 @@ fi
 arguments_of() {
 	case $1${faults:+ faults} in
 	writeback) echo -T control_transfer_before_flush ;;
+	huge) echo -T restarted_walk_counts_once ;;
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
 	"uapi faults") echo -t info -t faults_where_they_belong ;;
+	"huge faults") echo -t restarted_walk_counts_once ;;
 	"writeback faults") echo -t control_transfer_before_flush ;;
 	esac
 }
