@@ -23,7 +23,8 @@ usage() {
 	END
 }
 
-programs=(uapi clean_record write_protect mappings fork layouts huge pud writeback signal race)
+programs=(uapi clean_record write_protect mappings fork layouts huge leafmap pud writeback signal
+	race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * mmops_leafmap - map reserved memory in leaves of a chosen size: the interface
+ * of /dev/mmops_leafmap. For tests only.
+ *
+ * The device is mapped shared, from any page offset. All open files see the
+ * same memory; how a mapping is served belongs to the open file that it is of,
+ * and is PTE leaves before MMOPS_LEAFMAP_IOC_SERVE. From the moment that PUD
+ * leaves are served, munmap(2), mprotect(2) etc. of a part of 1 GiB are refused
+ * with EINVAL.
+ */
+#ifndef _MMOPS_LEAFMAP_H
+#define _MMOPS_LEAFMAP_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* mmops_leafmap_serve::order: the largest leaf that a fault is served with */
+#define MMOPS_LEAFMAP_PTE	0	/* 4 KiB */
+#define MMOPS_LEAFMAP_PMD	9	/* 2 MiB */
+#define MMOPS_LEAFMAP_PUD	18	/* 1 GiB */
+
+/*
+ * mmops_leafmap_serve::flags: a leaf that is gone is served in the next smaller
+ * size when it is faulted again. Without it, in the same size.
+ */
+#define MMOPS_LEAFMAP_SHRINK	(1U << 0)
+
+/**
+ * struct mmops_leafmap_serve - argument of MMOPS_LEAFMAP_IOC_SERVE
+ * @order: in: MMOPS_LEAFMAP_PTE, MMOPS_LEAFMAP_PMD or MMOPS_LEAFMAP_PUD
+ * @flags: in: MMOPS_LEAFMAP_SHRINK or 0
+ *
+ * Forgets which leaves were served and resets the counts. What is mapped stays.
+ */
+struct mmops_leafmap_serve {
+	__u32 order;
+	__u32 flags;
+};
+
+/**
+ * struct mmops_leafmap_info - argument of MMOPS_LEAFMAP_IOC_INFO
+ * @size: out: bytes that can be mapped, a multiple of 1 GiB
+ * @pte: out: faults that were served with a PTE leaf
+ * @pmd: out: the same, PMD leaf
+ * @pud: out: the same, PUD leaf
+ * @writes: out: how many of @pmd and @pud were write faults on a leaf that was there
+ */
+struct mmops_leafmap_info {
+	__u64 size;
+	__u64 pte;
+	__u64 pmd;
+	__u64 pud;
+	__u64 writes;
+};
+
+/**
+ * struct mmops_leafmap_unmap - argument of MMOPS_LEAFMAP_IOC_UNMAP
+ * @offset: in: bytes from the start of the device
+ * @len: in: bytes; 0 is all from @offset on
+ *
+ * unmap_mapping_range(), as for a file that is truncated, in all mappings of the
+ * device. Later accesses fault.
+ */
+struct mmops_leafmap_unmap {
+	__u64 offset;
+	__u64 len;
+};
+
+#define MMOPS_LEAFMAP_IOC_SERVE	_IOW(0xBF, 0x00, struct mmops_leafmap_serve)
+#define MMOPS_LEAFMAP_IOC_INFO	_IOR(0xBF, 0x01, struct mmops_leafmap_info)
+#define MMOPS_LEAFMAP_IOC_UNMAP	_IOW(0xBF, 0x02, struct mmops_leafmap_unmap)
+
+#endif /* _MMOPS_LEAFMAP_H */
