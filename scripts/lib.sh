@@ -17,6 +17,12 @@ unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 # The language of messages that are parsed.
 export LC_ALL=C.UTF-8
 
+# The physical memory of a guest that has persistent memory and a reserved range, as kernel
+# parameters; RAM are 2 GiB below 4 GiB, and what is above 9.5 GiB. Documentation/testing.rst says
+# what the parts are for. Emulated memory takes memory of the host once it is written to.
+# shellcheck disable=SC2034	# for the scripts that boot
+guest_layout=(--append 'memmap=3G!4G' --append 'memmap=2G$7G' --append 'memmap=512M!9G')
+
 note() {
 	echo "$*" >&2
 }

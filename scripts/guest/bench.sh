@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
 # The part of `make bench` that runs in the guest, as root, with mmops.ko, mmops_test.ko and
@@ -16,6 +16,9 @@ for device in /dev/mmops /dev/mmops_ref; do
 		exit 1
 	fi
 done
+
+. "$(dirname "$0")/lib.sh"
+setup_dax >"$MMOPS_OUT/dax.log" 2>&1 || echo "bench: no device-DAX, see dax.log"
 
 # Huge pages would make the reference skip what mmops does.
 shmem=/sys/kernel/mm/transparent_hugepage/shmem_enabled

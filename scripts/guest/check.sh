@@ -115,6 +115,7 @@ kunit 20-kunit insmod "$(module_file "$MMOPS_MODULES" mmops)"
 begin 30-modules
 check load_mmops_test insmod "$(module_file "$MMOPS_MODULES" mmops_test)"
 check load_mmops_ref insmod "$(module_file "$MMOPS_MODULES" mmops_ref)"
+check load_mmops_leafmap load_leafmap "$MMOPS_MODULES"
 minimal=$(module_file "$MMOPS_MODULES" mmops_minimal)
 check load_mmops_minimal insmod "$minimal"
 check minimal_depends_on_mmops depends_on_mmops "$minimal"
@@ -142,6 +143,7 @@ kunit 60-kunit-faults insmod "$(module_file "$MMOPS_MODULES_FAULTS" mmops)"
 
 begin 61-modules-faults
 check load_mmops_test insmod "$(module_file "$MMOPS_MODULES_FAULTS" mmops_test)"
+check load_mmops_leafmap load_leafmap "$MMOPS_MODULES_FAULTS"
 check fault_build_has_faults test -d /sys/kernel/debug/mmops/faults
 end
 

@@ -22,12 +22,27 @@ load_modules() {
 		fi
 		insmod "$file" || return 1
 	done
+	! has_reserved_memory || load_leafmap "$1" || return 1
 	wait_for_device /dev/mmops
+}
+
+# has_reserved_memory: whether the guest was booted with memmap=<n>G$<n>G.
+has_reserved_memory() {
+	grep -qE 'memmap=[0-9]+G[$][0-9]+G' /proc/cmdline
+}
+
+# load_leafmap DIR: /dev/mmops_leafmap, with that memory.
+load_leafmap() {
+	local file memory
+	file=$(module_file "$1" mmops_leafmap)
+	memory=$(grep -oE 'memmap=[0-9]+G[$][0-9]+G' /proc/cmdline)
+	[[ $memory =~ ^memmap=([0-9]+)G[$]([0-9]+)G$ ]] || return 1
+	insmod "$file" size=$((BASH_REMATCH[1] << 30)) start=$((BASH_REMATCH[2] << 30))
 }
 
 unload_modules() {
 	local name
-	for name in mmops_ref mmops_test mmops; do
+	for name in mmops_leafmap mmops_ref mmops_test mmops; do
 		[ ! -d "/sys/module/$name" ] || rmmod "$name" || return 1
 	done
 }
@@ -42,11 +57,13 @@ wait_for_device() {
 	return 1
 }
 
-# setup_dax: /dev/dax0.0 with leaves of 1 GiB, where the guest has legacy persistent memory.
+# setup_dax: /dev/dax0.0 with leaves of 1 GiB and /dev/dax1.0 with leaves of 2 MiB, where the guest
+# has legacy persistent memory.
 setup_dax() {
-	[ -e /sys/bus/nd/devices/region0 ] || { echo "no persistent memory"; return 1; }
+	[ -e /sys/bus/nd/devices/region1 ] || { echo "no persistent memory"; return 1; }
 	[ -c /dev/dax0.0 ] || ndctl create-namespace -f -e namespace0.0 -m devdax -a 1G
-	[ -c /dev/dax0.0 ]
+	[ -c /dev/dax1.0 ] || ndctl create-namespace -f -e namespace1.0 -m devdax -a 2M
+	[ -c /dev/dax0.0 ] && [ -c /dev/dax1.0 ]
 }
 
 # mount_disk DIR: the scratch disk, where scripts/boot was given one.

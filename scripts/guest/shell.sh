@@ -7,6 +7,7 @@
 
 load_modules "$MMOPS_MODULES" || echo "the modules could not be loaded, see dmesg" >&2
 PATH=$MMOPS_BIN:$PATH
+setup_dax >/dev/null 2>&1 || echo "no device-DAX" >&2
 cat <<EOF
 
 mmops guest: $(uname -r), $(nproc) CPUs. The root file system is the host's, read-only;
