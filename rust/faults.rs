@@ -23,6 +23,7 @@ use kernel::{
 };
 
 static SKIP_NESTED_CHECK: Atomic<u32> = Atomic::new(0);
+static SKIP_PENDING: Atomic<u32> = Atomic::new(0);
 static SKIP_FLUSH: Atomic<u32> = Atomic::new(0);
 static DELAY_US: Atomic<u32> = Atomic::new(0);
 static TRANSFER_BEFORE_FLUSH: Atomic<u32> = Atomic::new(0);
@@ -47,6 +48,7 @@ impl Controls {
             try_pin_init!(Self {
                 files <- dir.scope((), c_str!("faults"), |(), dir| {
                     dir.read_write_file(c_str!("skip_nested_check"), &SKIP_NESTED_CHECK);
+                    dir.read_write_file(c_str!("skip_pending"), &SKIP_PENDING);
                     dir.read_write_file(c_str!("skip_flush"), &SKIP_FLUSH);
                     dir.read_write_file(c_str!("delay_us"), &DELAY_US);
                     dir.read_write_file(c_str!("transfer_before_flush"), &TRANSFER_BEFORE_FLUSH);
@@ -62,6 +64,11 @@ impl Controls {
 /// A scope takes itself for the only one.
 pub(crate) fn skip_nested_check() -> bool {
     SKIP_NESTED_CHECK.load(Relaxed) != 0
+}
+
+/// A scope does not raise `mm->tlb_flush_pending`, so that no other knows of it.
+pub(crate) fn skip_pending() -> bool {
+    SKIP_PENDING.load(Relaxed) != 0
 }
 
 /// No flush at all.

@@ -196,6 +196,12 @@ __mmops_helper bool mmops_pmd_young(pmd_t pmd)
 }
 MMOPS_EXPORT(mmops_pmd_young);
 
+__mmops_helper bool mmops_pmd_soft_dirty(pmd_t pmd)
+{
+	return pmd_soft_dirty(pmd);
+}
+MMOPS_EXPORT(mmops_pmd_soft_dirty);
+
 __mmops_helper bool mmops_pmd_special(pmd_t pmd)
 {
 	return pmd_special(pmd);
@@ -305,6 +311,12 @@ __mmops_helper bool mmops_pud_young(pud_t pud)
 	return pud_young(pud);
 }
 MMOPS_EXPORT(mmops_pud_young);
+
+__mmops_helper bool mmops_pud_soft_dirty(pud_t pud)
+{
+	return pud_soft_dirty(pud);
+}
+MMOPS_EXPORT(mmops_pud_soft_dirty);
 
 __mmops_helper bool mmops_pud_special(pud_t pud)
 {
@@ -576,3 +588,5 @@ __mmops_helper void mmops_cond_resched(void)
 	cond_resched();
 }
 MMOPS_EXPORT(mmops_cond_resched);
+
+#include "helpers/soft_dirty.c"

@@ -40,6 +40,7 @@ pub mod notifier;
 pub mod pgtable;
 pub mod range;
 pub mod signal;
+pub mod soft_dirty;
 pub mod tlb;
 pub mod walk;
 

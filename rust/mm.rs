@@ -8,47 +8,59 @@ use crate::{
 };
 use core::{
     cmp,
+    mem::{
+        self,
+        ManuallyDrop, //
+    },
+    ops::Deref,
     ptr::NonNull, //
 };
 use kernel::{
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     mm::{
         virt::VmaRef,
-        MmWithUser,
-        MmapReadGuard, //
+        MmWithUser, //
     },
     prelude::*,
-    sync::aref::ARef, //
+    sync::aref::ARef,
+    types::NotThreadSafe, //
 };
 
 /// A guard of the mmap lock, held for reading, that knows whose lock it is.
 ///
-/// The kernel crate's [`MmapReadGuard`] does not tell its mm, which a walk has to be given.
+/// The kernel crate's guard does not tell its mm, which a walk has to be given.
 ///
 /// # Invariants
 ///
-/// `guard` holds the mmap lock of `mm`.
+/// The current thread holds the mmap lock of `mm`, at least for reading.
 pub struct MmapRead<'a> {
     mm: &'a MmWithUser,
-    guard: MmapReadGuard<'a>,
+    // Locked and unlocked by the same thread.
+    _nts: NotThreadSafe,
 }
 
 impl<'a> MmapRead<'a> {
     /// Takes the mmap lock of `mm` for reading. Sleeps.
     pub fn lock(mm: &'a MmWithUser) -> Self {
-        // INVARIANT: The guard is of `mm`.
+        // The value that is returned unlocks.
+        mem::forget(mm.mmap_read_lock());
+        // INVARIANT: The lock was just taken.
         Self {
             mm,
-            guard: mm.mmap_read_lock(),
+            _nts: NotThreadSafe,
         }
     }
 
     /// Takes the lock if that needs no sleep.
     pub fn try_lock(mm: &'a MmWithUser) -> Option<Self> {
-        // INVARIANT: The guard is of `mm`.
+        mem::forget(mm.mmap_read_trylock()?);
+        // INVARIANT: The lock was just taken.
         Some(Self {
             mm,
-            guard: mm.mmap_read_trylock()?,
+            _nts: NotThreadSafe,
         })
     }
 
@@ -66,7 +78,42 @@ impl<'a> MmapRead<'a> {
 
     /// The VMA at an address, if there is one.
     pub fn vma_lookup(&self, addr: usize) -> Option<&VmaRef> {
-        self.guard.vma_lookup(addr)
+        self.find_vma(addr).filter(|vma| vma.start() <= addr)
+    }
+
+    /// The VMA at an address, or the next one behind it.
+    pub fn find_vma(&self, addr: usize) -> Option<&VmaRef> {
+        // SAFETY: By the type invariants the mmap lock is held.
+        let vma = unsafe { kernel::bindings::find_vma(self.as_ptr(), addr) };
+
+        // SAFETY: The VMA is valid for as long as the lock is held, which outlives the borrow.
+        (!vma.is_null()).then(|| unsafe { VmaRef::from_raw(vma) })
+    }
+
+    /// Calls `f` for each VMA in `range`, in ascending order, with the part of the range that lies in
+    /// it. Holes are passed over.
+    ///
+    /// # Errors
+    ///
+    /// What `f` returned. What `f` did before stays.
+    pub fn for_each_mapped(
+        &self,
+        range: &AddrRange,
+        mut f: impl FnMut(&VmaRef, AddrRange) -> Result,
+    ) -> Result {
+        let mut addr = range.start();
+
+        while let Some(vma) = self.find_vma(addr) {
+            let start = cmp::max(vma.start(), addr);
+            let end = cmp::min(vma.end(), range.end());
+
+            if start >= range.end() {
+                break;
+            }
+            f(vma, AddrRange::new(start, end)?)?;
+            addr = end;
+        }
+        Ok(())
     }
 
     /// Calls `f` for each VMA in `range`, in ascending order, with the part of the range that lies in
@@ -100,6 +147,82 @@ impl<'a> MmapRead<'a> {
 
     pub(crate) fn as_ptr(&self) -> *mut bindings::mm_struct {
         self.mm.as_raw()
+    }
+}
+
+impl Drop for MmapRead<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the lock is held by this thread; for writing it is not,
+        // since a `MmapWrite` does not drop the guard in it.
+        unsafe { bindings::mmops_mmap_read_unlock(self.as_ptr()) };
+    }
+}
+
+/// A guard of the mmap lock, held for writing. Where reading suffices, it is as good as
+/// [`MmapRead`].
+///
+/// # Invariants
+///
+/// The current thread holds the mmap lock of the mm for writing.
+pub struct MmapWrite<'a>(ManuallyDrop<MmapRead<'a>>);
+
+impl<'a> MmapWrite<'a> {
+    /// Takes the mmap lock of `mm` for writing. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if a fatal signal came.
+    #[inline(never)]
+    pub fn lock(mm: &'a MmWithUser) -> Result<Self> {
+        // SAFETY: The reference keeps the mm valid.
+        to_result(unsafe { bindings::mmops_mmap_write_lock_killable(mm.as_raw()) })?;
+        // INVARIANT: The lock was just taken.
+        Ok(Self(ManuallyDrop::new(MmapRead {
+            mm,
+            _nts: NotThreadSafe,
+        })))
+    }
+
+    /// Takes `VM_SOFTDIRTY` from a VMA: from now on stores to it fault until an entry is soft-dirty.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the VMA is of another mm.
+    #[inline(never)]
+    pub(crate) fn clear_vma_soft_dirty(&self, vma: &VmaRef) -> Result {
+        if !self.owns(vma) {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariants the mmap lock of the VMA's mm is held for writing.
+        unsafe { bindings::mmops_vma_clear_soft_dirty(vma.as_ptr()) };
+        Ok(())
+    }
+
+    /// Goes on with the lock held for reading; no other writer comes between.
+    #[inline(never)]
+    pub fn downgrade(self) -> MmapRead<'a> {
+        let mut this = ManuallyDrop::new(self);
+
+        // SAFETY: By the type invariants the lock is held for writing.
+        unsafe { bindings::mmops_mmap_write_downgrade(this.as_ptr()) };
+        // SAFETY: `this` is not used again, and not dropped.
+        unsafe { ManuallyDrop::take(&mut this.0) }
+    }
+}
+
+impl<'a> Deref for MmapWrite<'a> {
+    type Target = MmapRead<'a>;
+
+    fn deref(&self) -> &MmapRead<'a> {
+        &self.0
+    }
+}
+
+impl Drop for MmapWrite<'_> {
+    #[inline(never)]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the lock is held for writing.
+        unsafe { bindings::mmops_mmap_write_unlock(self.as_ptr()) };
     }
 }
 

@@ -15,6 +15,7 @@
 //! [`FlushScope`]: crate::tlb::FlushScope
 
 mod huge;
+mod soft_dirty;
 mod table;
 mod value;
 
@@ -24,6 +25,7 @@ pub use self::{
         PmdLeaf,
         PudLeaf, //
     },
+    soft_dirty::Cleared,
     table::{
         LockedPte,
         PteTable, //

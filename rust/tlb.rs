@@ -56,6 +56,8 @@ pub struct FlushScope<'s> {
     invalidation: Option<Invalidation<'s>>,
     // Partly covered leaves at the ends of `range`, and what secondary MMUs are told of them.
     leaves: [Option<(AddrRange, Invalidation<'s>)>; 2],
+    #[cfg(mmops_faults)]
+    skip_pending: bool,
     // So that the scopes of two walks cannot be swapped.
     _brand: ScopeBrand<'s>,
 }
@@ -67,14 +69,35 @@ impl<'s> FlushScope<'s> {
     ///
     /// `vma` stays valid for as long as the scope lives, and `range` lies in it.
     pub(crate) unsafe fn begin(vma: Vma<'_>, range: AddrRange, event: Event, owner: Owner) -> Self {
-        let mm = vma.mm_ptr();
-        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays.
-        let invalidation = unsafe { Invalidation::start(mm, &range, event, owner) };
-
         // SAFETY: `vma` is valid, and `range` lies in it.
         unsafe { bindings::mmops_flush_cache_range(vma.as_ptr(), range.start(), range.end()) };
-        // SAFETY: `mm` is valid.
-        unsafe { bindings::mmops_inc_tlb_flush_pending(mm) };
+        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays.
+        unsafe { Self::begin_mm(vma.mm_ptr(), range, event, owner) }
+    }
+
+    /// As [`Self::begin`], over all VMAs in `range`. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `mm` stays valid for as long as the scope lives.
+    pub(crate) unsafe fn begin_mm(
+        mm: *mut bindings::mm_struct,
+        range: AddrRange,
+        event: Event,
+        owner: Owner,
+    ) -> Self {
+        // SAFETY: By this function's safety requirements.
+        let invalidation = unsafe { Invalidation::start(mm, &range, event, owner) };
+
+        #[cfg(mmops_faults)]
+        let skip_pending = crate::faults::skip_pending();
+        #[cfg(not(mmops_faults))]
+        let skip_pending = false;
+
+        if !skip_pending {
+            // SAFETY: `mm` is valid.
+            unsafe { bindings::mmops_inc_tlb_flush_pending(mm) };
+        }
 
         // INVARIANT: Pending has just been raised.
         Self {
@@ -83,6 +106,8 @@ impl<'s> FlushScope<'s> {
             changed: Span::EMPTY,
             invalidation: Some(invalidation),
             leaves: [None, None],
+            #[cfg(mmops_faults)]
+            skip_pending,
             _brand: PhantomData,
         }
     }
@@ -170,6 +195,10 @@ impl Drop for FlushScope<'_> {
         self.flush();
         self.leaves = [None, None];
         drop(self.invalidation.take());
+        #[cfg(mmops_faults)]
+        if self.skip_pending {
+            return;
+        }
         // SAFETY: By the type invariants `mm` is valid and pending was raised by this scope.
         unsafe { bindings::mmops_dec_tlb_flush_pending(self.mm) };
     }

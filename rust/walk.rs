@@ -316,6 +316,18 @@ pub fn walk_page_range_mut<W: WalkMut>(
     engine::walk_range(guard, range, Engine::new(&mut Changing(walker)))
 }
 
+/// As [`walk_page_range_mut`], with one [`FlushScope`] for all VMAs: secondary MMUs are told once,
+/// of all of the range, and there is one TLB flush at the most, at the end.
+///
+/// Source: `clear_refs_write()`.
+pub fn walk_page_range_one_scope_mut<W: WalkMut>(
+    guard: &MmapRead<'_>,
+    range: &AddrRange,
+    walker: &mut W,
+) -> Result {
+    engine::walk_range_one_scope(guard, range, Engine::new(&mut Changing(walker)))
+}
+
 /// Walks a range of addresses inside one VMA.
 ///
 /// Sleeps. The guard holds the mmap lock.

@@ -28,6 +28,7 @@ static inline int set_fault(const char *name, unsigned int value)
 static inline void clear_faults(void)
 {
 	set_fault("skip_nested_check", 0);
+	set_fault("skip_pending", 0);
 	set_fault("skip_flush", 0);
 	set_fault("transfer_before_flush", 0);
 	set_fault("trylock_fails", 0);

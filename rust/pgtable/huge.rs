@@ -46,7 +46,7 @@ macro_rules! huge_leaf {
         /// `entry` is a leaf, or a non-present entry in the place of one, of `vma`, and maps
         /// `leaf_addr`; its lock is held for `'t`. `addr..end` is the part that the walk covers.
         pub struct $name<'t, 's> {
-            entry: NonNull<bindings::$raw>,
+            pub(super) entry: NonNull<bindings::$raw>,
             addr: usize,
             end: usize,
             vma: Vma<'t>,

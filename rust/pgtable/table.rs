@@ -165,7 +165,7 @@ impl<'t, 's> PteTable<'t, 's> {
     /// contiguous entries). So this is for questions whose answer is asked again, and for a value
     /// that an atomic exchange compares.
     #[inline(always)]
-    fn hint(&self, i: usize) -> Pte {
+    pub(super) fn hint(&self, i: usize) -> Pte {
         // SAFETY: `ptep_at` points to a valid entry; the CPU may change it meanwhile.
         Pte::from_raw(unsafe { self.ptep_at(i).as_ptr().read_volatile() })
     }
@@ -176,9 +176,9 @@ impl<'t, 's> PteTable<'t, 's> {
         Pte::from_raw(unsafe { bindings::mmops_ptep_get(self.ptep_at(i).as_ptr()) })
     }
 
-    /// `i` is less than `nr`, as all callers in this file see to.
+    /// `i` is less than `nr`, as all callers in `pgtable` see to.
     #[inline(always)]
-    fn ptep_at(&self, i: usize) -> NonNull<bindings::pte_t> {
+    pub(super) fn ptep_at(&self, i: usize) -> NonNull<bindings::pte_t> {
         // SAFETY: By the type invariants there are `nr` entries, and `i` is less.
         unsafe { self.ptep.add(i) }
     }

@@ -69,6 +69,8 @@ entry_value! {
     dirty => mmops_pmd_dirty,
     /// The memory was accessed since the leaf was last old.
     young => mmops_pmd_young,
+    /// A store was made since soft-dirty was last cleared.
+    soft_dirty => mmops_pmd_soft_dirty,
     /// The leaf maps no folio that mm manages.
     special => mmops_pmd_special,
 }
@@ -86,6 +88,8 @@ entry_value! {
     dirty => mmops_pud_dirty,
     /// The memory was accessed since the leaf was last old.
     young => mmops_pud_young,
+    /// A store was made since soft-dirty was last cleared.
+    soft_dirty => mmops_pud_soft_dirty,
     /// The leaf maps no folio that mm manages.
     special => mmops_pud_special,
 }

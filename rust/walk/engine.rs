@@ -178,6 +178,8 @@ pub(super) struct Engine<'v, V> {
     wanted: bool,
     /// Open while a VMA is visited by a walk that changes entries.
     scope: Option<FlushScope<'v>>,
+    /// There is one scope for all VMAs, open from before the walk to behind it.
+    one_scope: bool,
 }
 
 impl<'v, V: Visitor> Engine<'v, V> {
@@ -186,6 +188,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
             visitor,
             wanted: false,
             scope: None,
+            one_scope: false,
         }
     }
 
@@ -247,7 +250,10 @@ impl<'v, V: Visitor> Engine<'v, V> {
         unsafe { bindings::mmops_cond_resched() };
         engine.wanted = vma.flags() & bindings::VM_HUGETLB == 0 && engine.visitor.test_vma(vma);
         if engine.wanted {
-            if let Some(event) = V::EVENT {
+            if engine.one_scope {
+                // SAFETY: The VMA is valid, and the walk stays inside its bounds.
+                unsafe { bindings::mmops_flush_cache_range(vma.as_ptr(), start, end) };
+            } else if let Some(event) = V::EVENT {
                 let owner = engine.visitor.owner();
 
                 return from_result(|| {
@@ -272,7 +278,9 @@ impl<'v, V: Visitor> Engine<'v, V> {
         // SAFETY: `walk` comes from a walk with `Self::OPS`.
         let (engine, _) = unsafe { Self::from_walk(walk) };
 
-        end_scope(engine.scope.take());
+        if !engine.one_scope {
+            end_scope(engine.scope.take());
+        }
     }
 
     /// Visits a PUD leaf, or lets the walk descend.
@@ -421,6 +429,22 @@ unsafe fn begin_scope<'s>(
     unsafe { FlushScope::begin(vma, range, event, owner) }
 }
 
+/// See [`FlushScope::begin_mm`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(never)]
+unsafe fn begin_scope_mm<'s>(
+    mm: *mut bindings::mm_struct,
+    range: AddrRange,
+    event: Event,
+    owner: Owner,
+) -> FlushScope<'s> {
+    // SAFETY: By this function's safety requirements.
+    unsafe { FlushScope::begin_mm(mm, range, event, owner) }
+}
+
 /// See [`FlushScope::cover_leaf`].
 ///
 /// # Safety
@@ -467,6 +491,33 @@ pub(super) fn walk_range<V: Visitor>(
             ptr::from_mut(&mut engine).cast(),
         )
     }
+}
+
+/// As [`walk_range`], with one scope for all VMAs.
+pub(super) fn walk_range_one_scope<V: Visitor>(
+    guard: &MmapRead<'_>,
+    range: &AddrRange,
+    mut engine: Engine<'_, V>,
+) -> Result {
+    if let Some(event) = V::EVENT {
+        let owner = engine.visitor.owner();
+
+        engine.one_scope = true;
+        // SAFETY: The guard keeps the mm, and the scope ends below.
+        engine.scope = Some(unsafe { begin_scope_mm(guard.as_ptr(), *range, event, owner) });
+    }
+    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
+    let ret = unsafe {
+        start::range(
+            guard,
+            range,
+            &Engine::<V>::OPS,
+            ptr::from_mut(&mut engine).cast(),
+        )
+    };
+
+    end_scope(engine.scope.take());
+    ret
 }
 
 pub(super) fn walk_range_vma<V: Visitor>(
