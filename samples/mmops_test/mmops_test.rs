@@ -7,6 +7,7 @@
 //! of the crate alone, as any other driver would be.
 
 mod harvest;
+mod soft_dirty;
 mod uapi;
 
 use core::pin::Pin;
@@ -73,6 +74,7 @@ impl MiscDevice for Device {
             uapi::Info::IOCTL => uapi::with_arg(user, info),
             uapi::WriteProtect::IOCTL => uapi::with_arg(user, write_protect),
             uapi::CleanRecord::IOCTL => uapi::with_arg(user, harvest::clean_record),
+            uapi::SoftDirtyClear::IOCTL => uapi::with_arg(user, soft_dirty::clear),
             _ => Err(ENOTTY),
         }
     }
@@ -84,6 +86,7 @@ fn info(arg: &mut uapi::Info) -> Result {
     arg.features = uapi::FEATURE_WRITE_PROTECT
         | uapi::FEATURE_CLEAN_RECORD
         | uapi::FEATURE_HUGE_LEAVES
+        | uapi::FEATURE_SOFT_DIRTY
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

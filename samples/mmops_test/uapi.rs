@@ -15,10 +15,14 @@ pub(crate) const VERSION: u32 = 0x0001_0001;
 pub(crate) const FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
 pub(crate) const FEATURE_HUGE_LEAVES: u64 = 1 << 2;
+pub(crate) const FEATURE_SOFT_DIRTY: u64 = 1 << 4;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
 pub(crate) const SPLIT: u32 = 1 << 0;
 pub(crate) const NO_TRANSFER: u32 = 1 << 1;
+
+pub(crate) const SOFT_DIRTY_ALL: u32 = 1 << 0;
+pub(crate) const SOFT_DIRTY_FORGET: u32 = 1 << 1;
 
 const MAGIC: u32 = 0xBD;
 
@@ -93,6 +97,32 @@ impl Arg for CleanRecord {
 
     fn is_valid(&self) -> bool {
         self.reserved == [0; 2] && self.flags & !(SPLIT | NO_TRANSFER) == 0
+    }
+}
+
+/// `struct mmops_soft_dirty_clear`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct SoftDirtyClear {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) cleared: u64,
+    pub(crate) kept: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for SoftDirtyClear {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x04);
+
+    fn is_valid(&self) -> bool {
+        let is_all = self.flags & SOFT_DIRTY_ALL != 0;
+
+        self.reserved == [0; 2]
+            && self.flags & !(SOFT_DIRTY_ALL | SOFT_DIRTY_FORGET) == 0
+            && !(is_all && (self.flags != SOFT_DIRTY_ALL || self.addr != 0 || self.len != 0))
     }
 }
 

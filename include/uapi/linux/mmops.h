@@ -29,6 +29,8 @@
 #define MMOPS_FEATURE_CLEAN_RECORD	(1ULL << 1)
 /* Leaves of PMD and PUD size are handled, not skipped. */
 #define MMOPS_FEATURE_HUGE_LEAVES	(1ULL << 2)
+/* MMOPS_IOC_SOFT_DIRTY_CLEAR */
+#define MMOPS_FEATURE_SOFT_DIRTY	(1ULL << 4)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -118,9 +120,47 @@ struct mmops_clean_record {
 	__u64 reserved[2];
 };
 
+/*
+ * Flags of MMOPS_IOC_SOFT_DIRTY_CLEAR.
+ *
+ * MMOPS_SOFT_DIRTY_ALL: the whole address space; @addr and @len must be zero.
+ */
+#define MMOPS_SOFT_DIRTY_ALL		(1U << 0)
+/*
+ * MMOPS_SOFT_DIRTY_FORGET: pages outside the range that are not mapped, and
+ * read as soft-dirty only because their mapping is new, read as clean from now
+ * on. Without it, anonymous ones are mapped to keep their mark, and a mapping
+ * of a file that has such pages is not cleared.
+ */
+#define MMOPS_SOFT_DIRTY_FORGET		(1U << 1)
+
+/**
+ * struct mmops_soft_dirty_clear - argument of MMOPS_IOC_SOFT_DIRTY_CLEAR
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: MMOPS_SOFT_DIRTY_*
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @cleared: out: base pages whose entry was soft-dirty and is not any more
+ * @kept: out: base pages that cannot be tracked, and read as they did
+ * @done: out: bytes from @addr on that are completely processed; less than @len
+ *	only with EINTR
+ * @reserved: must be zero
+ */
+struct mmops_soft_dirty_clear {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 cleared;
+	__u64 kept;
+	__u64 done;
+	__u64 reserved[2];
+};
+
 #define MMOPS_IOC_MAGIC			0xBD
 #define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
 #define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
 #define MMOPS_IOC_CLEAN_RECORD		_IOWR(MMOPS_IOC_MAGIC, 0x02, struct mmops_clean_record)
+#define MMOPS_IOC_SOFT_DIRTY_CLEAR	_IOWR(MMOPS_IOC_MAGIC, 0x04, struct mmops_soft_dirty_clear)
 
 #endif /* _UAPI_LINUX_MMOPS_H */
