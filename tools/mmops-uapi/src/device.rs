@@ -3,7 +3,8 @@
 //! The device and its calls.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use bitflags::bitflags;
@@ -35,6 +36,8 @@ bitflags! {
         const CLEAN_RECORD = MMOPS_FEATURE_CLEAN_RECORD;
         /// Huge leaves are handled, not skipped.
         const HUGE_LEAVES = MMOPS_FEATURE_HUGE_LEAVES;
+        /// [`Device::clear_soft_dirty`].
+        const SOFT_DIRTY = MMOPS_FEATURE_SOFT_DIRTY;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.
@@ -66,6 +69,15 @@ pub struct CleanRecord {
     /// Pages whose entry lost its dirty bit, summed over all mappings: a page that is mapped
     /// and dirty in two processes counts twice here, and is one bit of the bitmap.
     pub cleaned: u64,
+}
+
+/// Result of [`Device::clear_soft_dirty`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClearSoftDirty {
+    /// Pages whose entry was soft-dirty.
+    pub cleared: u64,
+    /// Pages that cannot be tracked, and read as they did.
+    pub kept: u64,
 }
 
 /// `/dev/mmops`, open.
@@ -178,6 +190,44 @@ impl Device {
         result.map_err(call("harvest", arg.done))?;
         Ok(CleanRecord {
             cleaned: arg.cleaned,
+        })
+    }
+
+    /// Clears the soft-dirty bits of a process: of the caller without a pidfd, and of all of its
+    /// memory without a range of addresses.
+    ///
+    /// A page that is stored to after this has returned reads as soft-dirty in `/proc/PID/pagemap`.
+    pub fn clear_soft_dirty(
+        &self,
+        pidfd: Option<BorrowedFd<'_>>,
+        range: Option<Range<u64>>,
+    ) -> Result<ClearSoftDirty, Error> {
+        let mut arg = mmops_soft_dirty_clear {
+            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+            ..Default::default()
+        };
+        match range {
+            Some(range) => {
+                arg.addr = range.start;
+                arg.len = range.end.saturating_sub(range.start);
+            }
+            None => arg.flags = MMOPS_SOFT_DIRTY_ALL,
+        }
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        let result = unsafe { ioc_soft_dirty_clear(self.file.as_raw_fd(), &mut arg) };
+        result.map_err(|errno| match errno {
+            Errno::EINTR => Error::Interrupted {
+                call: "clear soft-dirty",
+                done: arg.done,
+            },
+            errno => Error::Process {
+                call: "clear soft-dirty",
+                errno,
+            },
+        })?;
+        Ok(ClearSoftDirty {
+            cleared: arg.cleared,
+            kept: arg.kept,
         })
     }
 }

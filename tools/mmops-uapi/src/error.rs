@@ -37,6 +37,14 @@ pub enum Error {
         /// Error of `ioctl(2)`.
         errno: Errno,
     },
+    /// A call on a process failed; nothing was changed.
+    #[error("{call}: {}{}", .errno.desc(), process_help(*.errno))]
+    Process {
+        /// Name of the call.
+        call: &'static str,
+        /// Error of `ioctl(2)`.
+        errno: Errno,
+    },
     /// A fatal signal ended a call half-way; what was done up to there is complete.
     #[error("{call}: ended by a signal after {done} pages")]
     Interrupted {
@@ -51,7 +59,9 @@ impl Error {
     /// Error number of the system call; none for a version that does not fit.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Error::Open { errno, .. } | Error::Call { errno, .. } => Some(*errno),
+            Error::Open { errno, .. }
+            | Error::Call { errno, .. }
+            | Error::Process { errno, .. } => Some(*errno),
             Error::Interrupted { .. } => Some(Errno::EINTR),
             Error::Version { .. } => None,
         }
@@ -88,6 +98,19 @@ fn call_help(errno: Errno) -> &'static str {
         Errno::EINVAL => "; the range is empty or too large, or a flag is not known to the driver",
         Errno::EFAULT => "; the bitmap is not in memory that can be written to",
         Errno::ENOMEM => "; not enough memory: try again, or in smaller ranges",
+        _ => "",
+    }
+}
+
+fn process_help(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOTTY => call_help(errno),
+        Errno::EBADF => "; the process file descriptor is not one",
+        Errno::ESRCH => "; the process has ended",
+        Errno::EACCES => "; only who may trace the process may do this: run it as root",
+        Errno::EINVAL => "; the range of addresses is empty, or not of whole pages",
+        Errno::ENOMEM => "; a part of the range is not mapped, or there is not enough memory",
+        Errno::EOPNOTSUPP => "; the kernel was built without soft-dirty bits",
         _ => "",
     }
 }

@@ -15,6 +15,8 @@ pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub const MMOPS_FEATURE_CLEAN_RECORD: u64 = 1 << 1;
 /// `mmops_info::features`: leaves of PMD and PUD size are handled, not skipped.
 pub const MMOPS_FEATURE_HUGE_LEAVES: u64 = 1 << 2;
+/// `mmops_info::features`: [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].
+pub const MMOPS_FEATURE_SOFT_DIRTY: u64 = 1 << 4;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -22,6 +24,11 @@ pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 pub const MMOPS_SPLIT: u32 = 1 << 0;
 /// Do not mark the folio dirty for a dirty bit that was taken.
 pub const MMOPS_NO_TRANSFER: u32 = 1 << 1;
+
+/// The whole address space.
+pub const MMOPS_SOFT_DIRTY_ALL: u32 = 1 << 0;
+/// Pages outside the range that are not mapped lose the mark of a new mapping.
+pub const MMOPS_SOFT_DIRTY_FORGET: u32 = 1 << 1;
 
 /// Argument of [`MMOPS_IOC_INFO`].
 #[repr(C)]
@@ -67,6 +74,21 @@ pub struct mmops_clean_record {
     pub reserved: [u64; 2],
 }
 
+/// Argument of [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_soft_dirty_clear {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub cleared: u64,
+    pub kept: u64,
+    pub done: u64,
+    pub reserved: [u64; 2],
+}
+
 const _: () = {
     assert!(size_of::<mmops_info>() == 48);
     assert!(offset_of!(mmops_info, features) == 8);
@@ -76,6 +98,9 @@ const _: () = {
     assert!(size_of::<mmops_clean_record>() == 96);
     assert!(offset_of!(mmops_clean_record, first) == 8);
     assert!(offset_of!(mmops_clean_record, reserved) == 80);
+    assert!(size_of::<mmops_soft_dirty_clear>() == 64);
+    assert!(offset_of!(mmops_soft_dirty_clear, addr) == 8);
+    assert!(offset_of!(mmops_soft_dirty_clear, reserved) == 48);
 };
 
 /// Type byte of every ioctl number of the device.
@@ -83,6 +108,7 @@ pub const MMOPS_IOC_MAGIC: u8 = 0xBD;
 const INFO_NR: u8 = 0x00;
 const WRITE_PROTECT_NR: u8 = 0x01;
 const CLEAN_RECORD_NR: u8 = 0x02;
+const SOFT_DIRTY_CLEAR_NR: u8 = 0x04;
 
 /// Number as the ioctl is issued with it; the C library's type for it differs between libraries.
 const fn number(nr: u8, size: usize) -> u32 {
@@ -95,6 +121,9 @@ pub const MMOPS_IOC_INFO: u32 = number(INFO_NR, size_of::<mmops_info>());
 pub const MMOPS_IOC_WRITE_PROTECT: u32 = number(WRITE_PROTECT_NR, size_of::<mmops_write_protect>());
 /// Takes and records the dirty bits of a range of a file in all shared mappings of it.
 pub const MMOPS_IOC_CLEAN_RECORD: u32 = number(CLEAN_RECORD_NR, size_of::<mmops_clean_record>());
+/// Clears the soft-dirty bits of a process, all or of a range.
+pub const MMOPS_IOC_SOFT_DIRTY_CLEAR: u32 =
+    number(SOFT_DIRTY_CLEAR_NR, size_of::<mmops_soft_dirty_clear>());
 
 nix::ioctl_readwrite!(
     /// Issues [`MMOPS_IOC_INFO`].
@@ -129,4 +158,15 @@ nix::ioctl_readwrite!(
     MMOPS_IOC_MAGIC,
     CLEAN_RECORD_NR,
     mmops_clean_record
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_soft_dirty_clear,
+    MMOPS_IOC_MAGIC,
+    SOFT_DIRTY_CLEAR_NR,
+    mmops_soft_dirty_clear
 );

@@ -43,13 +43,17 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_FEATURE_WRITE_PROTECT,
         MMOPS_FEATURE_CLEAN_RECORD,
         MMOPS_FEATURE_HUGE_LEAVES,
+        MMOPS_FEATURE_SOFT_DIRTY,
         MMOPS_FEATURE_FAULTS,
         MMOPS_SPLIT,
         MMOPS_NO_TRANSFER,
+        MMOPS_SOFT_DIRTY_ALL,
+        MMOPS_SOFT_DIRTY_FORGET,
         MMOPS_IOC_MAGIC,
         MMOPS_IOC_INFO,
         MMOPS_IOC_WRITE_PROTECT,
         MMOPS_IOC_CLEAN_RECORD,
+        MMOPS_IOC_SOFT_DIRTY_CLEAR,
     );
     structure!(mmops_info {
         version,
@@ -80,12 +84,23 @@ fn expected() -> BTreeMap<String, u64> {
         done,
         reserved,
     });
+    structure!(mmops_soft_dirty_clear {
+        pidfd,
+        flags,
+        addr,
+        len,
+        cleared,
+        kept,
+        done,
+        reserved,
+    });
     map
 }
 
 #[test]
 fn rust_is_the_header() {
-    let include = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../include/uapi");
+    let include =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../include/uapi");
     let expected = expected();
     let mut source = String::from(
         "#include <stddef.h>\n#include <stdio.h>\n#include <linux/mmops.h>\nint main(void)\n{\n",
@@ -127,7 +142,8 @@ fn rust_is_the_header() {
 /// Every name that the header defines is in [`expected`], so that a new one is not forgotten.
 #[test]
 fn header_has_nothing_more() {
-    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../include/uapi/linux/mmops.h");
+    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+        .join("../../include/uapi/linux/mmops.h");
     let header = std::fs::read_to_string(path).unwrap();
     let expected = expected();
     for line in header.lines() {
