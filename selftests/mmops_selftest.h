@@ -311,6 +311,38 @@ static inline int64_t clean_only(int dev, int fd, uint64_t first, uint64_t nr)
 	return ret;
 }
 
+/* The call for @pages at @addr of the process behind @pidfd, with all that it tells in @out. */
+static inline int64_t soft_dirty_clear_of(int dev, int pidfd, const void *addr, size_t pages,
+					  uint32_t flags, struct mmops_soft_dirty_clear *out)
+{
+	struct mmops_soft_dirty_clear arg = {
+		.pidfd = pidfd,
+		.flags = flags,
+		.addr = (uintptr_t)addr,
+		.len = pages * page_size(),
+		.cleared = ~0ULL,
+		.kept = ~0ULL,
+	};
+
+	if (ioctl(dev, MMOPS_IOC_SOFT_DIRTY_CLEAR, &arg))
+		return -errno;
+	if (!(flags & MMOPS_SOFT_DIRTY_ALL) && arg.done != arg.len)
+		return -EPROTO;
+	if (out)
+		*out = arg;
+	return arg.cleared;
+}
+
+static inline int64_t soft_dirty_clear(int dev, const void *addr, size_t pages)
+{
+	return soft_dirty_clear_of(dev, -1, addr, pages, 0, NULL);
+}
+
+static inline int64_t soft_dirty_clear_all(int dev)
+{
+	return soft_dirty_clear_of(dev, -1, NULL, 0, MMOPS_SOFT_DIRTY_ALL, NULL);
+}
+
 /*
  * Views that do not go through mmops
  */

@@ -24,7 +24,7 @@ usage() {
 }
 
 programs=(uapi clean_record write_protect mappings fork layouts huge leafmap pud writeback signal
-	race)
+	soft_dirty race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
