@@ -19,7 +19,7 @@
 //!
 //! C header: [`include/linux/pagewalk.h`](srctree/include/linux/pagewalk.h)
 
-mod engine;
+pub(crate) mod engine;
 mod lock;
 mod split;
 
@@ -138,14 +138,20 @@ impl Vma<'_> {
         (addr.wrapping_sub(self.start()) >> PAGE_SHIFT).wrapping_add(self.start_pgoff())
     }
 
+    /// Whether the VMA has no file.
+    #[inline(never)]
+    pub(crate) fn is_anonymous(&self) -> bool {
+        // SAFETY: By the type invariants the VMA is valid.
+        unsafe { bindings::mmops_vma_is_anonymous(self.as_ptr()) }
+    }
+
     /// Whether the VMA maps folios of the page cache: a file, and neither DAX nor a PFN map.
     #[inline(never)]
     pub(crate) fn has_page_cache(&self) -> bool {
         let pfn_map = (bindings::VM_PFNMAP | bindings::VM_MIXEDMAP) as vm_flags_t;
 
-        // SAFETY: By the type invariants the VMA is valid.
-        !unsafe { bindings::mmops_vma_is_anonymous(self.as_ptr()) }
-            // SAFETY: As above.
+        !self.is_anonymous()
+            // SAFETY: By the type invariants the VMA is valid.
             && !unsafe { bindings::mmops_vma_is_dax(self.as_ptr()) }
             && self.flags() & pfn_map == 0
     }

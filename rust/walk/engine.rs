@@ -53,8 +53,36 @@ use kernel::{
     prelude::*, //
 };
 
-/// What reading and changing walks have in common.
-pub(super) trait Visitor {
+/// What becomes of a PTE table after the callback.
+pub(crate) enum TableAction {
+    /// The table is done with.
+    Done,
+    /// Unlock the table, and visit it again.
+    Again,
+}
+
+/// What becomes of a PMD leaf after the callback.
+pub(crate) enum PmdAction {
+    /// The leaf is done with.
+    Done,
+    /// Put the table in its place, and visit that.
+    Replace(SpareTable),
+    /// Split it as the kernel does, and visit what is there then: a PTE table for anonymous memory,
+    /// nothing for a file. Source: `__split_huge_pmd()`.
+    Split,
+}
+
+impl From<LeafAction<SpareTable>> for PmdAction {
+    fn from(action: LeafAction<SpareTable>) -> Self {
+        match action {
+            LeafAction::Done => PmdAction::Done,
+            LeafAction::Split(table) => PmdAction::Replace(table),
+        }
+    }
+}
+
+/// What walks of all kinds have in common.
+pub(crate) trait Visitor {
     /// The event of the scope that each VMA needs, if entries are changed.
     const EVENT: Option<Event>;
 
@@ -65,12 +93,12 @@ pub(super) trait Visitor {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
-    ) -> Result;
+    ) -> Result<TableAction>;
     fn pmd_leaf<'s>(
         &mut self,
         leaf: &mut PmdLeaf<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction<SpareTable>>;
+    ) -> Result<PmdAction>;
     fn pud_leaf<'s>(
         &mut self,
         leaf: &mut PudLeaf<'_, 's>,
@@ -100,17 +128,18 @@ impl<W: Walk> Visitor for Reading<'_, W> {
         &mut self,
         table: &mut PteTable<'_, 's>,
         _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result {
-        self.0.pte_table(table)
+    ) -> Result<TableAction> {
+        self.0.pte_table(table)?;
+        Ok(TableAction::Done)
     }
 
     fn pmd_leaf<'s>(
         &mut self,
         leaf: &mut PmdLeaf<'_, 's>,
         _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<PmdAction> {
         self.0.pmd_leaf(leaf)?;
-        Ok(LeafAction::Done)
+        Ok(PmdAction::Done)
     }
 
     fn pud_leaf<'s>(
@@ -150,16 +179,17 @@ impl<W: WalkMut> Visitor for Changing<'_, W> {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
-    ) -> Result {
-        self.0.pte_table(table, scope_of(scope)?)
+    ) -> Result<TableAction> {
+        self.0.pte_table(table, scope_of(scope)?)?;
+        Ok(TableAction::Done)
     }
 
     fn pmd_leaf<'s>(
         &mut self,
         leaf: &mut PmdLeaf<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction<SpareTable>> {
-        self.0.pmd_leaf(leaf, scope_of(scope)?)
+    ) -> Result<PmdAction> {
+        Ok(self.0.pmd_leaf(leaf, scope_of(scope)?)?.into())
     }
 
     fn pud_leaf<'s>(
@@ -172,7 +202,7 @@ impl<W: WalkMut> Visitor for Changing<'_, W> {
 }
 
 /// The state of a walk, which `mm_walk::private` points to.
-pub(super) struct Engine<'v, V> {
+pub(crate) struct Engine<'v, V> {
     visitor: &'v mut V,
     /// The VMA being visited is one that the visitor wants.
     wanted: bool,
@@ -183,7 +213,7 @@ pub(super) struct Engine<'v, V> {
 }
 
 impl<'v, V: Visitor> Engine<'v, V> {
-    pub(super) fn new(visitor: &'v mut V) -> Self {
+    pub(crate) fn new(visitor: &'v mut V) -> Self {
         Self {
             visitor,
             wanted: false,
@@ -361,11 +391,16 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     let done = engine.visitor.pmd_leaf(&mut leaf, engine.scope.as_mut())?;
 
                     drop(locked);
-                    if let LeafAction::Split(table) = done {
+                    match done {
+                        PmdAction::Done => return Ok(0),
                         // SAFETY: `pmdp` is an entry of `vma`'s page tables; no lock is held.
-                        unsafe { split::split_pmd(pmdp, addr, vma, table) };
-                        action = bindings::page_walk_action_ACTION_AGAIN;
+                        PmdAction::Replace(table) => unsafe {
+                            split::split_pmd(pmdp, addr, vma, table)
+                        },
+                        // SAFETY: As above.
+                        PmdAction::Split => unsafe { lock::split_pmd(pmdp, addr, vma) },
                     }
+                    action = bindings::page_walk_action_ACTION_AGAIN;
                 }
                 lock::Pmd::Table(locked) => {
                     let nr = (next - addr) >> PAGE_SHIFT;
@@ -373,9 +408,14 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     // `nr` entries from `addr` to `next` are of one table.
                     let mut table = unsafe { PteTable::new(locked.entry(), addr, nr, vma) };
 
-                    engine
+                    let done = engine
                         .visitor
                         .pte_table(&mut table, engine.scope.as_mut())?;
+
+                    drop(locked);
+                    if let TableAction::Again = done {
+                        action = bindings::page_walk_action_ACTION_AGAIN;
+                    }
                 }
             }
             Ok(0)
@@ -520,7 +560,7 @@ pub(super) fn walk_range_one_scope<V: Visitor>(
     ret
 }
 
-pub(super) fn walk_range_vma<V: Visitor>(
+pub(crate) fn walk_range_vma<V: Visitor>(
     guard: &MmapRead<'_>,
     vma: &VmaRef,
     range: &AddrRange,

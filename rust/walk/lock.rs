@@ -145,6 +145,17 @@ pub(super) unsafe fn pud<'t>(
     })
 }
 
+/// Splits a PMD leaf as the kernel does, if it still is one.
+///
+/// # Safety
+///
+/// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
+#[inline(never)]
+pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) {
+    // SAFETY: By this function's safety requirements; the function looks again under the lock.
+    unsafe { bindings::__split_huge_pmd(vma.as_ptr(), pmdp, addr, false) };
+}
+
 /// Splits a PUD leaf, if it still is one.
 ///
 /// # Safety
