@@ -18,6 +18,7 @@
 /* `const` helpers, for constants that bindgen does not evaluate. */
 const unsigned long MMOPS_CONST_HELPER_FMODE_READ = (__force unsigned long)FMODE_READ;
 const unsigned long MMOPS_CONST_HELPER_FMODE_WRITE = (__force unsigned long)FMODE_WRITE;
+const unsigned long MMOPS_CONST_HELPER_VM_LOCKED = VM_LOCKED;
 
 /* Where C has the fields that the crate, or the kernel's own for it, reads. */
 const unsigned long MMOPS_CONST_HELPER_OFFSET_TASK_MM = offsetof(struct task_struct, mm);

@@ -28,6 +28,8 @@ static SKIP_FLUSH: Atomic<u32> = Atomic::new(0);
 static DELAY_US: Atomic<u32> = Atomic::new(0);
 static TRANSFER_BEFORE_FLUSH: Atomic<u32> = Atomic::new(0);
 static TRYLOCK_FAILS: Atomic<u32> = Atomic::new(0);
+static MARK_BEFORE_FLUSH: Atomic<u32> = Atomic::new(0);
+static GATHER_NO_MEMORY: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
 const MAX_DELAY_US: u32 = 100_000;
@@ -53,6 +55,8 @@ impl Controls {
                     dir.read_write_file(c_str!("delay_us"), &DELAY_US);
                     dir.read_write_file(c_str!("transfer_before_flush"), &TRANSFER_BEFORE_FLUSH);
                     dir.read_write_file(c_str!("trylock_fails"), &TRYLOCK_FAILS);
+                    dir.read_write_file(c_str!("mark_before_flush"), &MARK_BEFORE_FLUSH);
+                    dir.read_write_file(c_str!("gather_no_memory"), &GATHER_NO_MEMORY);
                 }),
                 dir: dir.clone(),
             }? Error),
@@ -84,6 +88,16 @@ pub(crate) fn transfer_before_flush() -> bool {
 /// Each folio that waits for its dirty mark is locked by somebody else, until the walk has ended.
 pub(crate) fn trylock_fails() -> bool {
     TRYLOCK_FAILS.load(Relaxed) != 0
+}
+
+/// A gather marks folios dirty, and removes their rmap, before the flush.
+pub(crate) fn mark_before_flush() -> bool {
+    MARK_BEFORE_FLUSH.load(Relaxed) != 0
+}
+
+/// There is no memory for the queue of a gather.
+pub(crate) fn gather_no_memory() -> bool {
+    GATHER_NO_MEMORY.load(Relaxed) != 0
 }
 
 /// Widens the window between the last changed entry and the flush.

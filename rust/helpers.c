@@ -589,4 +589,6 @@ __mmops_helper void mmops_cond_resched(void)
 }
 MMOPS_EXPORT(mmops_cond_resched);
 
+#include "helpers/gather.c"
 #include "helpers/soft_dirty.c"
+#include "helpers/zap.c"

@@ -4,15 +4,17 @@
 //!
 //! The crate wraps what C drivers use of `mm/`: walks over the page tables of an address space
 //! ([`walk`]), the TLB flush that a removed permission owes ([`tlb`]), the events that secondary
-//! MMUs have to see ([`notifier`]), and values of page-table entries ([`pgtable`]). On top of it
-//! stand the operations themselves, such as [`dirty`].
+//! MMUs have to see ([`notifier`]), pages that wait for a flush ([`gather`]), and values of
+//! page-table entries ([`pgtable`]). On top of it stand the operations themselves, such as
+//! [`dirty`] and [`zap`].
 //!
 //! A driver uses the operations, or writes one of its own as a [`walk::WalkMut`]; neither needs
 //! `unsafe`. Three rules are carried by types:
 //!
 //! - a page-table entry is reachable only through a reference that lives as long as its page-table
 //!   lock is held;
-//! - an entry loses a permission only against a [`tlb::FlushScope`], which flushes by itself;
+//! - an entry loses a permission only against a [`tlb::FlushScope`], which flushes by itself, and
+//!   is cleared only with a [`gather::Gather`] in hand, which flushes before it lets pages go;
 //! - a walk starts only from a guard of the lock that it needs.
 //!
 //! # Order of locks and steps
@@ -34,6 +36,7 @@ pub mod dirty;
 #[cfg(mmops_faults)]
 pub mod faults;
 mod folio;
+pub mod gather;
 pub mod mapping;
 pub mod mm;
 pub mod notifier;
@@ -43,6 +46,7 @@ pub mod signal;
 pub mod soft_dirty;
 pub mod tlb;
 pub mod walk;
+pub mod zap;
 
 use kernel::prelude::*;
 

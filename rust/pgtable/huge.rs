@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     bindings,
+    gather::LockedGather,
     range::PageRange,
     tlb::{
         FlushScope,
@@ -161,11 +162,56 @@ huge_leaf! {
 }
 
 impl PmdLeaf<'_, '_> {
+    /// Takes the leaf, or the non-present entry in its place, out of the page tables.
+    ///
+    /// What it mapped stays referenced, charged and in rmap, and a deposited table stays where it
+    /// is: the caller hands all that over to `gather`.
+    ///
+    /// Source: `zap_huge_pmd()`.
+    #[must_use = "the memory that the leaf mapped is leaked"]
+    pub(crate) fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pmd {
+        let addr = self.leaf_addr();
+
+        gather.add_pmd(addr);
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        Pmd::from_raw(unsafe {
+            bindings::mmops_pmdp_get_and_clear(self.vma.as_ptr(), addr, self.entry.as_ptr())
+        })
+    }
+
+    /// Frees the PTE table that was deposited for the leaf.
+    ///
+    /// # Safety
+    ///
+    /// The leaf was just taken, and a table was deposited when it was made.
+    pub(crate) unsafe fn free_deposited_table(&mut self) {
+        // SAFETY: By this function's safety requirements; the lock is held by the type invariants.
+        unsafe {
+            bindings::mmops_free_deposited_table(self.vma.mm_ptr(), self.entry.as_ptr());
+        }
+    }
+
     /// Whether the leaf can be replaced by a PTE table that maps the same pages: it maps a folio of
     /// the page cache. Not so for DAX, a PFN map, and an entry that is not present.
     pub fn can_split(&self) -> bool {
         let value = self.value();
 
         value.present() && !value.special() && self.vma.has_page_cache()
+    }
+}
+
+impl PudLeaf<'_, '_> {
+    /// Takes the leaf out of the page tables, as [`PmdLeaf::take`] does.
+    ///
+    /// Source: `zap_huge_pud()`.
+    #[must_use = "the memory that the leaf mapped is leaked"]
+    pub(crate) fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pud {
+        let addr = self.leaf_addr();
+
+        gather.add_pud(addr);
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        Pud::from_raw(unsafe {
+            bindings::mmops_pudp_get_and_clear(self.vma.as_ptr(), addr, self.entry.as_ptr())
+        })
     }
 }

@@ -5,6 +5,7 @@
 use super::Pte;
 use crate::{
     bindings,
+    gather::LockedGather,
     tlb::{
         FlushScope,
         ScopeBrand, //
@@ -159,6 +160,71 @@ impl<'t, 's> PteTable<'t, 's> {
         }
     }
 
+    /// Takes `nr` present entries from index `i` on, which map consecutive pages of one folio, out
+    /// of the table. Returns the first, young or dirty if any of them was.
+    ///
+    /// What they mapped stays referenced and, but for special entries, charged and in rmap: the
+    /// caller hands all that over to `gather`.
+    ///
+    /// Source: `get_and_clear_full_ptes()`.
+    #[inline(always)]
+    #[must_use = "the pages that the entries mapped are leaked"]
+    pub(crate) fn take(
+        &mut self,
+        i: usize,
+        nr: usize,
+        gather: &mut LockedGather<'_, '_, '_>,
+    ) -> Pte {
+        let addr = self.addr_of(i);
+
+        debug_assert!(nr > 0 && i + nr <= self.nr);
+        gather.add_ptes(addr, nr << PAGE_SHIFT);
+        // SAFETY: By the type invariants the entries are valid and their lock is held.
+        Pte::from_raw(unsafe {
+            bindings::mmops_ptes_get_and_clear(
+                self.vma.mm_ptr(),
+                addr,
+                self.ptep_at(i).as_ptr(),
+                nr as u32,
+            )
+        })
+    }
+
+    /// Takes `nr` entries that are not present, from index `i` on, out of the table. The TLB knows
+    /// nothing of them.
+    ///
+    /// What they stand for is the caller's from now on.
+    #[inline]
+    pub(crate) fn take_nonpresent(
+        &mut self,
+        i: usize,
+        nr: usize,
+        _gather: &mut LockedGather<'_, '_, '_>,
+    ) {
+        debug_assert!(nr > 0 && i + nr <= self.nr);
+        // SAFETY: By the type invariants the entries are valid and their lock is held.
+        unsafe {
+            bindings::mmops_ptes_clear_nonpresent(
+                self.vma.mm_ptr(),
+                self.addr_of(i),
+                self.ptep_at(i).as_ptr(),
+                nr as u32,
+            )
+        };
+    }
+
+    /// Address that entry `i` maps.
+    #[inline(always)]
+    pub(crate) fn addr_of(&self, i: usize) -> usize {
+        self.addr + (i << PAGE_SHIFT)
+    }
+
+    /// The place of entry `i`, which is less than [`Self::nr`].
+    #[inline(always)]
+    pub(crate) fn entry_ptr(&self, i: usize) -> *mut bindings::pte_t {
+        self.ptep_at(i).as_ptr()
+    }
+
     /// As [`Self::value`], in a form that costs one load.
     ///
     /// An architecture may keep accessed and dirty bits of an entry in its neighbours (arm64's
@@ -170,8 +236,9 @@ impl<'t, 's> PteTable<'t, 's> {
         Pte::from_raw(unsafe { self.ptep_at(i).as_ptr().read_volatile() })
     }
 
+    /// The value of entry `i`, which is less than [`Self::nr`], as it is now.
     #[inline(always)]
-    fn value(&self, i: usize) -> Pte {
+    pub(crate) fn value(&self, i: usize) -> Pte {
         // SAFETY: `ptep_at` points to a valid entry.
         Pte::from_raw(unsafe { bindings::mmops_ptep_get(self.ptep_at(i).as_ptr()) })
     }

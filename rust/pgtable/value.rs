@@ -95,6 +95,11 @@ entry_value! {
 }
 
 impl Pte {
+    #[inline(always)]
+    pub(crate) fn as_raw(self) -> bindings::pte_t {
+        self.0
+    }
+
     /// Page frame number that a present entry maps.
     #[inline(always)]
     pub fn pfn(self) -> usize {
@@ -104,6 +109,11 @@ impl Pte {
 }
 
 impl Pmd {
+    #[inline(always)]
+    pub(crate) fn as_raw(self) -> bindings::pmd_t {
+        self.0
+    }
+
     /// First page frame number that a present leaf maps.
     #[inline(always)]
     pub fn pfn(self) -> usize {

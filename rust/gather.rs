@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages whose entries were taken, until the TLB flush lets them go.
+//!
+//! An entry that is cleared leaves three debts: the page must not be freed, not be taken for
+//! unmapped and, if the entry was dirty, not be taken for clean, while a CPU may still store to it
+//! through a translation of before. A [`Gather`] holds them. It is what C's `struct mmu_gather` is,
+//! around one of them, with a queue of its own.
+//!
+//! # Rules
+//!
+//! - An entry can be cleared only with a gather in hand.
+//! - The queue holds encoded page pointers ([`EncodedPage`]) whose low bit says that the page owes a
+//!   dirty mark. For such a page the order is: TLB flush, the folio is marked dirty, its rmap is
+//!   removed, the page-table lock is released, the reference is dropped.
+//! - The flush, the mark and the removal of rmap happen under the lock of the page table that the
+//!   entries were in. Truncation and the cleaning of a folio look for its mappings, and wait for
+//!   that lock; without it a folio could leave the page cache while its rmap still counts it as
+//!   mapped, and a mark on it would be one on a page of nobody.
+//! - A page that owes no mark (a clean entry, anonymous memory) has its rmap removed at once. Its
+//!   reference is kept until a flush, which serves thousands of pages.
+//! - If there is no memory for a queue, one of [`INLINE`] slots does.
+//!
+//! Source: `[PATCH 2/2] mm: make sure to flush TLB before marking page dirty` (October 2022), and
+//! `mm/mmu_gather.c`. Today's kernel marks the folio before the flush, and only delays the removal
+//! of rmap; the mail's order is kept here.
+//!
+//! C header: [`include/asm-generic/tlb.h`](srctree/include/asm-generic/tlb.h)
+//!
+//! [`INLINE`]: queue::INLINE
+
+mod encoded;
+mod locked;
+mod queue;
+
+pub use self::encoded::{
+    EncodedPage,
+    PagePtr, //
+};
+pub(crate) use self::locked::{
+    counter,
+    LockedGather, //
+};
+
+use crate::{
+    bindings,
+    mm::MmapRead,
+    notifier::{
+        Event,
+        Invalidation,
+        Owner, //
+    },
+    range::AddrRange,
+    walk::Vma, //
+};
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit, //
+};
+use kernel::types::NotThreadSafe;
+use queue::Queue;
+
+/// An open gather over a range of one address space.
+///
+/// [`with_gather`] lends it to a closure. It cannot be owned, so it can be neither kept, sent to
+/// another thread, copied nor forgotten; however the closure ends, the gather is finished.
+///
+/// From its begin to its end `mm->tlb_flush_pending` is raised, and secondary MMUs know that the
+/// range is being cleared.
+///
+/// # Invariants
+///
+/// - `raw` was initialized by `tlb_gather_mmu()` for `mm`, has not been moved since, and its own
+///   queue is empty.
+/// - `mm` is valid, and its mmap lock held for reading, for `'a`.
+/// - The queue holds pages whose entry this gather cleared, each with the reference that the entry
+///   had. Between two calls none of them owes a dirty mark.
+pub struct Gather<'a, 'g> {
+    raw: &'g mut bindings::mmu_gather,
+    mm: *mut bindings::mm_struct,
+    range: AddrRange,
+    queue: Queue,
+    /// Entries were taken that no flush has covered yet.
+    unflushed: bool,
+    _mm: PhantomData<&'a MmapRead<'a>>,
+    // So that the gathers of two closures cannot be swapped.
+    _brand: PhantomData<fn(&'g ()) -> &'g ()>,
+    _nts: NotThreadSafe,
+}
+
+/// Runs `f` with a gather over `range` of the address space that `guard` holds.
+///
+/// When `f` has returned, whatever it returned, the TLB is flushed of all that was taken, the pages
+/// are let go, secondary MMUs are told of the end, and pending is lowered. May sleep.
+///
+/// Source: `tlb_gather_mmu()`, `tlb_finish_mmu()`.
+pub fn with_gather<'a, R>(
+    guard: &'a MmapRead<'_>,
+    range: &AddrRange,
+    owner: Owner,
+    f: impl for<'g> FnOnce(&mut Gather<'a, 'g>) -> R,
+) -> R {
+    let mut raw = MaybeUninit::uninit();
+    let (mut gather, invalidation) = Gather::begin(&mut raw, guard, range, owner);
+    let ret = f(&mut gather);
+
+    finish(gather, invalidation);
+    ret
+}
+
+/// Ends a gather in the order of [`crate`]'s rules.
+#[inline(never)]
+fn finish(mut gather: Gather<'_, '_>, invalidation: Invalidation<'_>) {
+    gather.flush();
+    drop(invalidation);
+    drop(gather);
+}
+
+impl<'a, 'g> Gather<'a, 'g> {
+    #[inline(never)]
+    fn begin(
+        raw: &'g mut MaybeUninit<bindings::mmu_gather>,
+        guard: &'a MmapRead<'_>,
+        range: &AddrRange,
+        owner: Owner,
+    ) -> (Self, Invalidation<'a>) {
+        let mm = guard.as_ptr();
+        // SAFETY: The guard keeps the mm, longer than the result lives.
+        let invalidation = unsafe { Invalidation::start(mm, range, Event::Clear, owner) };
+
+        // SAFETY: `mm` is valid, and `raw` is valid for writes.
+        let raw = unsafe {
+            bindings::mmops_update_hiwater_rss(mm);
+            bindings::tlb_gather_mmu(raw.as_mut_ptr(), mm);
+            raw.assume_init_mut()
+        };
+
+        // INVARIANT: `raw` was just initialized, and is borrowed until the gather ends.
+        let gather = Self {
+            raw,
+            mm,
+            range: *range,
+            queue: Queue::new(range.nr_pages()),
+            unflushed: false,
+            _mm: PhantomData,
+            _brand: PhantomData,
+            _nts: NotThreadSafe,
+        };
+
+        (gather, invalidation)
+    }
+
+    /// Whether the gather is over the address space that `guard` holds.
+    pub(crate) fn is_of(&self, guard: &MmapRead<'_>) -> bool {
+        core::ptr::eq(self.mm, guard.as_ptr())
+    }
+
+    /// The addresses that entries may be taken from.
+    pub fn range(&self) -> AddrRange {
+        self.range
+    }
+
+    /// Flushes the TLB of what was taken so far, and lets the pages go. May sleep.
+    ///
+    /// Source: `tlb_flush_mmu()`.
+    pub fn flush(&mut self) {
+        self.flush_tlb();
+        // SAFETY: All pages in the queue were in a range that is flushed now, and none owes a
+        // dirty mark, by the type invariants.
+        unsafe { self.queue.release() };
+    }
+
+    /// Makes room for what a whole page table maps, if there can be so much. To be called before
+    /// one is locked. May sleep.
+    pub(crate) fn make_room(&mut self) {
+        // What is flushed already need not wait.
+        if !self.queue.is_empty() && (!self.unflushed || !self.queue.has_room_for_table()) {
+            self.flush();
+        }
+    }
+
+    /// Notes that entries of `vma` are going to be taken.
+    pub(crate) fn start_vma(&mut self, vma: Vma<'_>) {
+        // SAFETY: Both are valid.
+        unsafe { bindings::mmops_tlb_start_vma(self.raw, vma.as_ptr()) };
+    }
+
+    /// The gather as one can use it under the page-table lock of entries of `vma`.
+    pub(crate) fn locked<'t>(&'t mut self, vma: Vma<'t>) -> LockedGather<'t, 'a, 'g> {
+        LockedGather::new(self, vma)
+    }
+
+    fn flush_tlb(&mut self) {
+        #[cfg(mmops_faults)]
+        if self.unflushed {
+            crate::faults::delay_before_flush();
+        }
+
+        // SAFETY: `raw` is initialized by the type invariants.
+        unsafe { bindings::mmops_tlb_flush(self.raw) };
+        self.unflushed = false;
+    }
+}
+
+impl Drop for Gather<'_, '_> {
+    #[inline(never)]
+    fn drop(&mut self) {
+        self.flush();
+        // SAFETY: By the type invariants `raw` is initialized, and this is its end.
+        unsafe { bindings::tlb_finish_mmu(self.raw) };
+    }
+}

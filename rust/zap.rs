@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking pages away from an address space.
+//!
+//! [`zap`] leaves a range as `madvise(MADV_DONTNEED)` does: the next access faults, and gets the
+//! page of the file, or a zeroed one.
+//!
+//! # Rules
+//!
+//! - No store is lost to a file: a folio is marked dirty only after the TLB flush of the entry that
+//!   was dirty (see [`crate::gather`]).
+//! - A page is freed only after the flush.
+//! - Page tables are not freed: a later fault finds them.
+//! - Everything that can be refused is refused before the first entry is taken.
+//!
+//! Source: `[PATCH 2/2] mm: make sure to flush TLB before marking page dirty` (October 2022), and
+//! `zap_vma_range()`.
+//!
+//! # Entries
+//!
+//! | entry                                  | what is done                                        |
+//! |----------------------------------------|-----------------------------------------------------|
+//! | present, of a file                     | taken; a dirty one is given to the folio            |
+//! | present, anonymous                     | taken; its dirty bit has no meaning any more        |
+//! | special (shared zero page)             | taken                                               |
+//! | PMD or PUD leaf, whole                 | taken as one entry                                  |
+//! | PMD or PUD leaf, in part               | split first, as the kernel splits it                |
+//! | swap                                   | taken; its place in swap is given back              |
+//! | migration                              | taken; who migrates the page finds no entry         |
+//! | device-private, device-exclusive       | taken; the page is let go                           |
+//! | hwpoison, poison marker                | taken                                               |
+//! | uffd-wp marker                         | anonymous: taken; file: kept                        |
+//! | uffd-wp bit of a file's page           | the page is taken, a marker is left                 |
+//! | guard marker                           | kept                                                |
+//!
+//! A leaf of a file that the range covers in part is unmapped as a whole, as `__split_huge_pmd()`
+//! and `__split_huge_pud()` have it; the rest comes back by page faults. A VMA of hugetlbfs has page
+//! tables with rules of their own: it is handed to the kernel's `zap_vma_range()`.
+//!
+//! Not done: the event of `userfaultfd(2)` that a range was removed
+//! (`UFFD_FEATURE_EVENT_REMOVE`), which needs the mmap lock dropped, as in `zap_vma_range()`; and
+//! the hint that breakpoints of uprobes may be gone, without which the kernel only looks for them
+//! in vain.
+
+mod leaf;
+mod table;
+
+use crate::{
+    bindings,
+    gather::{
+        with_gather,
+        Gather, //
+    },
+    mm::MmapRead,
+    notifier::{
+        Event,
+        Owner, //
+    },
+    pgtable::{
+        PmdLeaf,
+        PteTable,
+        PudLeaf, //
+    },
+    range::AddrRange,
+    signal,
+    tlb::FlushScope,
+    walk::{
+        engine::{
+            self,
+            Engine,
+            PmdAction,
+            TableAction,
+            Visitor, //
+        },
+        LeafAction,
+        Vma, //
+    }, //
+};
+use kernel::{
+    mm::virt::{
+        flags,
+        vm_flags_t,
+        VmaRef, //
+    },
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+/// What a call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Base pages whose entry was taken, of whatever kind. Those of hugetlbfs are not counted.
+    pub zapped: usize,
+    /// Bytes from the start of the range on that are completely processed. Less than were asked for
+    /// only if a fatal signal came; then what was done is complete: flushed, notified, let go.
+    pub done: usize,
+}
+
+/// Takes all pages in `range` away from the address space.
+///
+/// Sleeps. The guard holds the mmap lock. A fatal signal ends the call early, which
+/// [`Outcome::done`] tells. Secondary MMUs see [`Event::Clear`] from `owner`, once for each VMA.
+///
+/// # Errors
+///
+/// As `madvise(MADV_DONTNEED)`, but that nothing was changed then:
+///
+/// - `ENOMEM` if a part of the range is not mapped;
+/// - `EINVAL` if a part of it is locked in memory, is a PFN map, or is of hugetlbfs and does not
+///   begin at one of its pages.
+///
+/// Source: `madvise_dontneed_free()`, `zap_vma_range()`.
+pub fn zap(guard: &MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outcome> {
+    guard.for_each_vma(range, |vma, part| check(vma, &part))?;
+
+    let mut outcome = Outcome::default();
+    let ret = guard.for_each_vma(range, |vma, part| {
+        let done = part.start() - range.start();
+
+        outcome.done = done;
+        if is_hugetlb(vma) {
+            signal::interruption()?;
+            zap_hugetlb(vma, &part);
+        } else {
+            let ret = with_gather(guard, &part, owner, |gather| {
+                let mut of_vma = Outcome::default();
+                let ret = zap_vma(guard, gather, vma, &part, &mut of_vma);
+
+                outcome.zapped += of_vma.zapped;
+                outcome.done = done + of_vma.done;
+                ret
+            });
+
+            ret?;
+        }
+        outcome.done = part.end() - range.start();
+        Ok(())
+    });
+
+    match ret {
+        Err(e) if e != EINTR => Err(e),
+        _ => Ok(outcome),
+    }
+}
+
+/// Takes all pages in a range of one VMA, and lets them go when `gather` ends at the latest.
+///
+/// Sleeps. A fatal signal ends the call early; `outcome` tells how far it got.
+///
+/// # Errors
+///
+/// - `EINVAL` if the range does not lie in the VMA and in that of `gather`, or the VMA is of another
+///   address space or of a kind that [`zap`] refuses or hands on; nothing was changed then;
+/// - `EINTR` if a fatal signal came.
+///
+/// Source: `zap_vma_range()`.
+pub fn zap_vma(
+    guard: &MmapRead<'_>,
+    gather: &mut Gather<'_, '_>,
+    vma: &VmaRef,
+    range: &AddrRange,
+    outcome: &mut Outcome,
+) -> Result {
+    let within = gather.range();
+
+    check(vma, range)?;
+    if is_hugetlb(vma)
+        || !gather.is_of(guard)
+        || range.start() < within.start()
+        || range.end() > within.end()
+    {
+        return Err(EINVAL);
+    }
+
+    let mut zapper = Zapper {
+        gather,
+        start: range.start(),
+        outcome,
+    };
+
+    engine::walk_range_vma(guard, vma, range, Engine::new(&mut zapper))?;
+    outcome.done = range.end() - range.start();
+    Ok(())
+}
+
+fn is_hugetlb(vma: &VmaRef) -> bool {
+    vma.flags() & flags::HUGETLB != 0
+}
+
+/// Source: `madvise_dontneed_free_valid_vma()`.
+#[inline(never)]
+fn check(vma: &VmaRef, part: &AddrRange) -> Result {
+    let forbidden = bindings::VM_LOCKED as vm_flags_t | flags::PFNMAP;
+
+    let refused = if is_hugetlb(vma) {
+        // SAFETY: The reference keeps the VMA, which is of hugetlbfs.
+        let size = unsafe { bindings::mmops_hugetlb_page_size(vma.as_ptr()) };
+
+        part.start() & size.wrapping_sub(1) != 0
+    } else {
+        vma.flags() & forbidden != 0
+    };
+
+    if refused {
+        Err(EINVAL)
+    } else {
+        Ok(())
+    }
+}
+
+/// Zaps the whole huge pages in `part`, as madvise() does.
+#[inline(never)]
+fn zap_hugetlb(vma: &VmaRef, part: &AddrRange) {
+    // SAFETY: The reference keeps the VMA, which is of hugetlbfs.
+    let size = unsafe { bindings::mmops_hugetlb_page_size(vma.as_ptr()) };
+    let end = part.end() & !size.wrapping_sub(1);
+
+    if part.start() < end {
+        vma.zap_vma_range(part.start(), end - part.start());
+    }
+}
+
+/// The walk that zaps.
+struct Zapper<'z, 'a, 'g> {
+    gather: &'z mut Gather<'a, 'g>,
+    /// First address of the range.
+    start: usize,
+    outcome: &'z mut Outcome,
+}
+
+impl Zapper<'_, '_, '_> {
+    /// Everything before `addr` is done with.
+    fn done_before(&mut self, addr: usize) {
+        self.outcome.done = addr - self.start;
+    }
+}
+
+impl Visitor for Zapper<'_, '_, '_> {
+    /// The gather tells secondary MMUs, and flushes.
+    const EVENT: Option<Event> = None;
+
+    fn owner(&self) -> Owner {
+        Owner::NONE
+    }
+
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        self.gather.start_vma(vma);
+        true
+    }
+
+    fn checkpoint(&mut self, _nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
+        signal::interruption()?;
+        self.gather.make_room();
+        Ok(())
+    }
+
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        _scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<TableAction> {
+        let mut gather = self.gather.locked(table.vma());
+        let taken = table::zap_table(table, &mut gather);
+
+        drop(gather);
+        self.outcome.zapped += taken.entries;
+        if !taken.complete {
+            return Ok(TableAction::Again);
+        }
+        self.done_before(table.addr() + (table.nr() << PAGE_SHIFT));
+        Ok(TableAction::Done)
+    }
+
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        _scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<PmdAction> {
+        if leaf.is_partial() {
+            return Ok(PmdAction::Split);
+        }
+
+        let pages = leaf.pages()?.nr();
+
+        leaf::zap_pmd(leaf, &mut self.gather.locked(leaf.vma()));
+        self.outcome.zapped += pages;
+        self.done_before(leaf.leaf_addr() + (pages << PAGE_SHIFT));
+        Ok(PmdAction::Done)
+    }
+
+    fn pud_leaf<'s>(
+        &mut self,
+        leaf: &mut PudLeaf<'_, 's>,
+        _scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<LeafAction> {
+        if leaf.is_partial() {
+            return Ok(LeafAction::Split(()));
+        }
+
+        let pages = leaf.pages()?.nr();
+
+        leaf::zap_pud(leaf, &mut self.gather.locked(leaf.vma()));
+        self.outcome.zapped += pages;
+        self.done_before(leaf.leaf_addr() + (pages << PAGE_SHIFT));
+        Ok(LeafAction::Done)
+    }
+}
