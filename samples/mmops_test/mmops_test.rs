@@ -9,6 +9,7 @@
 mod harvest;
 mod soft_dirty;
 mod uapi;
+mod zap;
 
 use core::pin::Pin;
 use kernel::{
@@ -74,6 +75,7 @@ impl MiscDevice for Device {
             uapi::Info::IOCTL => uapi::with_arg(user, info),
             uapi::WriteProtect::IOCTL => uapi::with_arg(user, write_protect),
             uapi::CleanRecord::IOCTL => uapi::with_arg(user, harvest::clean_record),
+            uapi::Zap::IOCTL => uapi::with_arg(user, zap::zap),
             uapi::SoftDirtyClear::IOCTL => uapi::with_arg(user, soft_dirty::clear),
             _ => Err(ENOTTY),
         }
@@ -86,6 +88,7 @@ fn info(arg: &mut uapi::Info) -> Result {
     arg.features = uapi::FEATURE_WRITE_PROTECT
         | uapi::FEATURE_CLEAN_RECORD
         | uapi::FEATURE_HUGE_LEAVES
+        | uapi::FEATURE_ZAP
         | uapi::FEATURE_SOFT_DIRTY
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS

@@ -15,6 +15,7 @@ pub(crate) const VERSION: u32 = 0x0001_0001;
 pub(crate) const FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
 pub(crate) const FEATURE_HUGE_LEAVES: u64 = 1 << 2;
+pub(crate) const FEATURE_ZAP: u64 = 1 << 3;
 pub(crate) const FEATURE_SOFT_DIRTY: u64 = 1 << 4;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -97,6 +98,27 @@ impl Arg for CleanRecord {
 
     fn is_valid(&self) -> bool {
         self.reserved == [0; 2] && self.flags & !(SPLIT | NO_TRANSFER) == 0
+    }
+}
+
+/// `struct mmops_zap`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Zap {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) zapped: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for Zap {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x03);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
     }
 }
 

@@ -29,6 +29,8 @@
 #define MMOPS_FEATURE_CLEAN_RECORD	(1ULL << 1)
 /* Leaves of PMD and PUD size are handled, not skipped. */
 #define MMOPS_FEATURE_HUGE_LEAVES	(1ULL << 2)
+/* MMOPS_IOC_ZAP */
+#define MMOPS_FEATURE_ZAP		(1ULL << 3)
 /* MMOPS_IOC_SOFT_DIRTY_CLEAR */
 #define MMOPS_FEATURE_SOFT_DIRTY	(1ULL << 4)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
@@ -120,6 +122,28 @@ struct mmops_clean_record {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_zap - argument of MMOPS_IOC_ZAP
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: must be zero
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @zapped: out: base pages whose entry was taken, of whatever kind; those of
+ *	hugetlbfs are not counted
+ * @done: out: bytes from @addr on that are completely processed; less than @len
+ *	only with EINTR
+ * @reserved: must be zero
+ */
+struct mmops_zap {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 zapped;
+	__u64 done;
+	__u64 reserved[2];
+};
+
 /*
  * Flags of MMOPS_IOC_SOFT_DIRTY_CLEAR.
  *
@@ -161,6 +185,7 @@ struct mmops_soft_dirty_clear {
 #define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
 #define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
 #define MMOPS_IOC_CLEAN_RECORD		_IOWR(MMOPS_IOC_MAGIC, 0x02, struct mmops_clean_record)
+#define MMOPS_IOC_ZAP			_IOWR(MMOPS_IOC_MAGIC, 0x03, struct mmops_zap)
 #define MMOPS_IOC_SOFT_DIRTY_CLEAR	_IOWR(MMOPS_IOC_MAGIC, 0x04, struct mmops_soft_dirty_clear)
 
 #endif /* _UAPI_LINUX_MMOPS_H */

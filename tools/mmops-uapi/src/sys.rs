@@ -15,6 +15,8 @@ pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub const MMOPS_FEATURE_CLEAN_RECORD: u64 = 1 << 1;
 /// `mmops_info::features`: leaves of PMD and PUD size are handled, not skipped.
 pub const MMOPS_FEATURE_HUGE_LEAVES: u64 = 1 << 2;
+/// `mmops_info::features`: [`MMOPS_IOC_ZAP`] is there.
+pub const MMOPS_FEATURE_ZAP: u64 = 1 << 3;
 /// `mmops_info::features`: [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].
 pub const MMOPS_FEATURE_SOFT_DIRTY: u64 = 1 << 4;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
@@ -74,6 +76,20 @@ pub struct mmops_clean_record {
     pub reserved: [u64; 2],
 }
 
+/// Argument of [`MMOPS_IOC_ZAP`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_zap {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub zapped: u64,
+    pub done: u64,
+    pub reserved: [u64; 2],
+}
+
 /// Argument of [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +114,9 @@ const _: () = {
     assert!(size_of::<mmops_clean_record>() == 96);
     assert!(offset_of!(mmops_clean_record, first) == 8);
     assert!(offset_of!(mmops_clean_record, reserved) == 80);
+    assert!(size_of::<mmops_zap>() == 56);
+    assert!(offset_of!(mmops_zap, addr) == 8);
+    assert!(offset_of!(mmops_zap, reserved) == 40);
     assert!(size_of::<mmops_soft_dirty_clear>() == 64);
     assert!(offset_of!(mmops_soft_dirty_clear, addr) == 8);
     assert!(offset_of!(mmops_soft_dirty_clear, reserved) == 48);
@@ -108,6 +127,7 @@ pub const MMOPS_IOC_MAGIC: u8 = 0xBD;
 const INFO_NR: u8 = 0x00;
 const WRITE_PROTECT_NR: u8 = 0x01;
 const CLEAN_RECORD_NR: u8 = 0x02;
+const ZAP_NR: u8 = 0x03;
 const SOFT_DIRTY_CLEAR_NR: u8 = 0x04;
 
 /// Number as the ioctl is issued with it; the C library's type for it differs between libraries.
@@ -121,6 +141,8 @@ pub const MMOPS_IOC_INFO: u32 = number(INFO_NR, size_of::<mmops_info>());
 pub const MMOPS_IOC_WRITE_PROTECT: u32 = number(WRITE_PROTECT_NR, size_of::<mmops_write_protect>());
 /// Takes and records the dirty bits of a range of a file in all shared mappings of it.
 pub const MMOPS_IOC_CLEAN_RECORD: u32 = number(CLEAN_RECORD_NR, size_of::<mmops_clean_record>());
+/// Takes the pages of a range away from an address space.
+pub const MMOPS_IOC_ZAP: u32 = number(ZAP_NR, size_of::<mmops_zap>());
 /// Clears the soft-dirty bits of a process, all or of a range.
 pub const MMOPS_IOC_SOFT_DIRTY_CLEAR: u32 =
     number(SOFT_DIRTY_CLEAR_NR, size_of::<mmops_soft_dirty_clear>());
@@ -158,6 +180,17 @@ nix::ioctl_readwrite!(
     MMOPS_IOC_MAGIC,
     CLEAN_RECORD_NR,
     mmops_clean_record
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_ZAP`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_zap,
+    MMOPS_IOC_MAGIC,
+    ZAP_NR,
+    mmops_zap
 );
 nix::ioctl_readwrite!(
     /// Issues [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].

@@ -43,6 +43,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_FEATURE_WRITE_PROTECT,
         MMOPS_FEATURE_CLEAN_RECORD,
         MMOPS_FEATURE_HUGE_LEAVES,
+        MMOPS_FEATURE_ZAP,
         MMOPS_FEATURE_SOFT_DIRTY,
         MMOPS_FEATURE_FAULTS,
         MMOPS_SPLIT,
@@ -53,6 +54,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_IOC_INFO,
         MMOPS_IOC_WRITE_PROTECT,
         MMOPS_IOC_CLEAN_RECORD,
+        MMOPS_IOC_ZAP,
         MMOPS_IOC_SOFT_DIRTY_CLEAR,
     );
     structure!(mmops_info {
@@ -83,6 +85,15 @@ fn expected() -> BTreeMap<String, u64> {
         cleaned,
         done,
         reserved,
+    });
+    structure!(mmops_zap {
+        pidfd,
+        flags,
+        addr,
+        len,
+        zapped,
+        done,
+        reserved
     });
     structure!(mmops_soft_dirty_clear {
         pidfd,
