@@ -32,6 +32,8 @@ static inline void clear_faults(void)
 	set_fault("skip_flush", 0);
 	set_fault("transfer_before_flush", 0);
 	set_fault("trylock_fails", 0);
+	set_fault("mark_before_flush", 0);
+	set_fault("gather_no_memory", 0);
 	set_fault("delay_us", 0);
 }
 

@@ -23,7 +23,7 @@ usage() {
 	END
 }
 
-programs=(uapi clean_record write_protect mappings fork layouts huge leafmap pud writeback signal
+programs=(uapi zap clean_record write_protect mappings fork layouts huge leafmap pud writeback signal
 	soft_dirty race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
@@ -44,7 +44,7 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	((${#selected[@]})) || selected=(uapi huge writeback race)
+	((${#selected[@]})) || selected=(uapi huge zap writeback race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -56,6 +56,8 @@ arguments_of() {
 	huge) echo -T restarted_walk_counts_once ;;
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
+	zap) echo -T no_memory_for_queue ;;
+	"zap faults") echo -t no_memory_for_queue ;;
 	"uapi faults") echo -t info -t faults_where_they_belong ;;
 	"huge faults") echo -t restarted_walk_counts_once ;;
 	"writeback faults") echo -t control_transfer_before_flush ;;

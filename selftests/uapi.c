@@ -108,7 +108,8 @@ TEST_F_TIMEOUT(uapi, info, TEST_SECONDS)
 {
 	struct mmops_info info = {};
 	uint64_t wanted = MMOPS_FEATURE_WRITE_PROTECT | MMOPS_FEATURE_CLEAN_RECORD |
-			  MMOPS_FEATURE_HUGE_LEAVES | MMOPS_FEATURE_SOFT_DIRTY;
+			  MMOPS_FEATURE_HUGE_LEAVES | MMOPS_FEATURE_ZAP |
+			  MMOPS_FEATURE_SOFT_DIRTY;
 
 	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
 	ASSERT_EQ(MMOPS_UAPI_VERSION, info.version);
@@ -133,6 +134,7 @@ TEST_F_TIMEOUT(uapi, structure_sizes, TEST_SECONDS)
 	ASSERT_EQ(48, sizeof(struct mmops_info));
 	ASSERT_EQ(56, sizeof(struct mmops_write_protect));
 	ASSERT_EQ(96, sizeof(struct mmops_clean_record));
+	ASSERT_EQ(56, sizeof(struct mmops_zap));
 }
 
 /* Another number, size or direction is another call. */
@@ -174,7 +176,7 @@ TEST_F_TIMEOUT(uapi, unknown_calls, TEST_SECONDS)
 TEST_F_TIMEOUT(uapi, bad_argument_address, TEST_SECONDS)
 {
 	static const unsigned long calls[] = {
-		MMOPS_IOC_INFO, MMOPS_IOC_WRITE_PROTECT, MMOPS_IOC_CLEAN_RECORD,
+		MMOPS_IOC_INFO, MMOPS_IOC_WRITE_PROTECT, MMOPS_IOC_CLEAN_RECORD, MMOPS_IOC_ZAP,
 	};
 	char *hole = (char *)self->bitmap + page_size();
 	size_t i;
