@@ -24,7 +24,7 @@ usage() {
 }
 
 programs=(uapi zap clean_record write_protect mappings fork layouts huge leafmap pud writeback signal
-	soft_dirty race)
+	soft_dirty notifier race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=

@@ -8,6 +8,7 @@
 
 mod harvest;
 mod soft_dirty;
+mod notifier_log;
 mod uapi;
 mod zap;
 
@@ -20,8 +21,14 @@ use kernel::{
         MiscDeviceOptions,
         MiscDeviceRegistration, //
     },
+    mm::MmWithUser,
+    new_mutex,
     page::PAGE_SIZE,
     prelude::*,
+    sync::{
+        aref::ARef,
+        Mutex, //
+    },
     uaccess::UserSlice, //
 };
 use mmops::{
@@ -30,7 +37,11 @@ use mmops::{
         Huge, //
     },
     mapping::Mapping,
-    range::PageRange, //
+    mm,
+    range::{
+        AddrRange,
+        PageRange, //
+    }, //
 };
 use uapi::Arg;
 
@@ -57,18 +68,28 @@ impl kernel::InPlaceModule for MmopsTest {
     }
 }
 
-/// An open `/dev/mmops`; it has no state.
-struct Device;
+/// An open `/dev/mmops`.
+#[pin_data]
+struct Device {
+    /// What the file is subscribed to; see [`notifier_log`].
+    #[pin]
+    subscription: Mutex<notifier_log::Slot>,
+}
 
 #[vtable]
 impl MiscDevice for Device {
     type Ptr = Pin<KBox<Self>>;
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        Ok(KBox::pin(Self, GFP_KERNEL)?)
+        KBox::pin_init(
+            pin_init!(Self {
+                subscription <- new_mutex!(None),
+            }),
+            GFP_KERNEL,
+        )
     }
 
-    fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+    fn ioctl(me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
 
         match cmd {
@@ -77,6 +98,11 @@ impl MiscDevice for Device {
             uapi::CleanRecord::IOCTL => uapi::with_arg(user, harvest::clean_record),
             uapi::Zap::IOCTL => uapi::with_arg(user, zap::zap),
             uapi::SoftDirtyClear::IOCTL => uapi::with_arg(user, soft_dirty::clear),
+            uapi::NotifierLog::IOCTL => uapi::with_arg(user, |arg| notifier_log::log(me, arg)),
+            uapi::NotifierSubscribe::IOCTL => {
+                uapi::with_arg(user, |arg| notifier_log::subscribe(me, arg))
+            }
+            uapi::NotifierProbe::IOCTL => uapi::with_arg(user, |arg| notifier_log::probe(me, arg)),
             _ => Err(ENOTTY),
         }
     }
@@ -90,6 +116,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_HUGE_LEAVES
         | uapi::FEATURE_ZAP
         | uapi::FEATURE_SOFT_DIRTY
+        | uapi::FEATURE_NOTIFIER
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {
@@ -114,6 +141,22 @@ fn huge(flags: u32) -> Huge {
     } else {
         Huge::Keep
     }
+}
+
+/// The address space of the process behind `pidfd`; -1 is the caller itself.
+fn address_space(pidfd: i32) -> Result<ARef<MmWithUser>> {
+    if pidfd == -1 {
+        mm::current()
+    } else {
+        mm::of_pidfd(pidfd)
+    }
+}
+
+/// `len` bytes from `addr` on.
+fn addr_range(addr: u64, len: u64) -> Result<AddrRange> {
+    let end = addr.checked_add(len).ok_or(EINVAL)?;
+
+    AddrRange::new(addr as usize, end as usize)
 }
 
 fn interrupted(is: bool) -> Result {

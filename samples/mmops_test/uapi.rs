@@ -17,6 +17,7 @@ pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
 pub(crate) const FEATURE_HUGE_LEAVES: u64 = 1 << 2;
 pub(crate) const FEATURE_ZAP: u64 = 1 << 3;
 pub(crate) const FEATURE_SOFT_DIRTY: u64 = 1 << 4;
+pub(crate) const FEATURE_NOTIFIER: u64 = 1 << 6;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
 pub(crate) const SPLIT: u32 = 1 << 0;
@@ -24,6 +25,15 @@ pub(crate) const NO_TRANSFER: u32 = 1 << 1;
 
 pub(crate) const SOFT_DIRTY_ALL: u32 = 1 << 0;
 pub(crate) const SOFT_DIRTY_FORGET: u32 = 1 << 1;
+
+pub(crate) const NOTIFIER_MM: u32 = 1 << 0;
+pub(crate) const NOTIFIER_FILTER: u32 = 1 << 1;
+pub(crate) const NOTIFIER_WAIT: u32 = 1 << 0;
+pub(crate) const NOTIFIER_BLOCKABLE: u32 = 1 << 0;
+pub(crate) const NOTIFIER_OWN: u32 = 1 << 1;
+pub(crate) const NOTIFIER_END: u32 = 1 << 2;
+pub(crate) const NOTIFIER_MAX_EVENTS: u32 = 1 << 16;
+pub(crate) const NOTIFIER_MAX_DELAY_MS: u32 = 1000;
 
 const MAGIC: u32 = 0xBD;
 
@@ -145,6 +155,80 @@ impl Arg for SoftDirtyClear {
         self.reserved == [0; 2]
             && self.flags & !(SOFT_DIRTY_ALL | SOFT_DIRTY_FORGET) == 0
             && !(is_all && (self.flags != SOFT_DIRTY_ALL || self.addr != 0 || self.len != 0))
+    }
+}
+
+/// `struct mmops_notifier_event`
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct NotifierEvent {
+    pub(crate) time: u64,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) event: u32,
+    pub(crate) flags: u32,
+}
+
+/// `struct mmops_notifier_log`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct NotifierLog {
+    pub(crate) events: u64,
+    pub(crate) nr: u32,
+    pub(crate) flags: u32,
+    pub(crate) lost: u64,
+    pub(crate) released: u32,
+    reserved0: u32,
+    reserved: [u64; 2],
+}
+
+impl Arg for NotifierLog {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x08);
+
+    fn is_valid(&self) -> bool {
+        self.reserved0 == 0 && self.reserved == [0; 2] && self.flags & !NOTIFIER_WAIT == 0
+    }
+}
+
+/// `struct mmops_notifier_subscribe`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct NotifierSubscribe {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) capacity: u32,
+    reserved0: u32,
+    reserved: [u64; 2],
+}
+
+impl Arg for NotifierSubscribe {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0b);
+
+    fn is_valid(&self) -> bool {
+        self.reserved0 == 0
+            && self.reserved == [0; 2]
+            && self.flags & !(NOTIFIER_MM | NOTIFIER_FILTER) == 0
+    }
+}
+
+/// `struct mmops_notifier_probe`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct NotifierProbe {
+    pub(crate) delay_ms: u32,
+    pub(crate) collided: u32,
+    pub(crate) hint: u32,
+    reserved0: u32,
+    reserved: [u64; 2],
+}
+
+impl Arg for NotifierProbe {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0c);
+
+    fn is_valid(&self) -> bool {
+        self.reserved0 == 0 && self.reserved == [0; 2]
     }
 }
 

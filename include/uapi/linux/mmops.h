@@ -33,6 +33,8 @@
 #define MMOPS_FEATURE_ZAP		(1ULL << 3)
 /* MMOPS_IOC_SOFT_DIRTY_CLEAR */
 #define MMOPS_FEATURE_SOFT_DIRTY	(1ULL << 4)
+/* MMOPS_IOC_NOTIFIER_* */
+#define MMOPS_FEATURE_NOTIFIER		(1ULL << 6)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -181,11 +183,130 @@ struct mmops_soft_dirty_clear {
 	__u64 reserved[2];
 };
 
+/* mmops_notifier_event::event: the numbers of enum mmu_notifier_event. */
+#define MMOPS_EVENT_UNMAP		0
+#define MMOPS_EVENT_CLEAR		1
+#define MMOPS_EVENT_PROTECTION_VMA	2
+#define MMOPS_EVENT_PROTECTION_PAGE	3
+#define MMOPS_EVENT_SOFT_DIRTY		4
+#define MMOPS_EVENT_RELEASE		5
+#define MMOPS_EVENT_MIGRATE		6
+#define MMOPS_EVENT_EXCLUSIVE		7
+
+/* mmops_notifier_event::flags */
+/* The subscriber was allowed to sleep. */
+#define MMOPS_NOTIFIER_BLOCKABLE	(1U << 0)
+/* The event was caused through the open file that is subscribed. */
+#define MMOPS_NOTIFIER_OWN		(1U << 1)
+/* The end of an invalidation; only where a whole address space is subscribed to. */
+#define MMOPS_NOTIFIER_END		(1U << 2)
+
+/**
+ * struct mmops_notifier_event - an invalidation, as a driver is told of it
+ * @time: nanoseconds since the subscription
+ * @start: first address, at least that of the subscription
+ * @end: first address behind, at most that behind the subscription
+ * @event: MMOPS_EVENT_*
+ * @flags: MMOPS_NOTIFIER_BLOCKABLE, MMOPS_NOTIFIER_OWN, MMOPS_NOTIFIER_END
+ */
+struct mmops_notifier_event {
+	__u64 time;
+	__u64 start;
+	__u64 end;
+	__u32 event;
+	__u32 flags;
+};
+
+/* mmops_notifier_log::flags: wait until there is something to report. */
+#define MMOPS_NOTIFIER_WAIT		(1U << 0)
+
+/**
+ * struct mmops_notifier_log - argument of MMOPS_IOC_NOTIFIER_LOG
+ * @events: in: address of an array of struct mmops_notifier_event, aligned to
+ *	8 bytes
+ * @nr: in: length of the array, 1 to MMOPS_NOTIFIER_MAX_EVENTS; out: events
+ *	stored in it, the oldest first. They are reported once.
+ * @flags: in: MMOPS_NOTIFIER_WAIT or 0
+ * @lost: out: events since the last call that found no room in the kernel
+ * @released: out: 1 if the address space has ended and all was reported
+ * @reserved0: must be zero
+ * @reserved: must be zero
+ */
+struct mmops_notifier_log {
+	__u64 events;
+	__u32 nr;
+	__u32 flags;
+	__u64 lost;
+	__u32 released;
+	__u32 reserved0;
+	__u64 reserved[2];
+};
+
+#define MMOPS_NOTIFIER_MAX_EVENTS	65536
+
+/*
+ * Flags of MMOPS_IOC_NOTIFIER_SUBSCRIBE.
+ *
+ * MMOPS_NOTIFIER_MM: subscribe to the whole address space, to the ends of
+ * invalidations as well, and to its own end; mmops_notifier_subscribe::addr and
+ * ::len must be zero.
+ */
+#define MMOPS_NOTIFIER_MM		(1U << 0)
+/*
+ * MMOPS_NOTIFIER_FILTER (of a range only): leave out MMOPS_EVENT_EXCLUSIVE that
+ * was caused through the same open file, as a driver leaves out its own.
+ */
+#define MMOPS_NOTIFIER_FILTER		(1U << 1)
+
+/**
+ * struct mmops_notifier_subscribe - argument of MMOPS_IOC_NOTIFIER_SUBSCRIBE
+ * @pidfd: in: the process, as a pidfd; -1 is the caller itself
+ * @flags: in: MMOPS_NOTIFIER_MM, MMOPS_NOTIFIER_FILTER or 0
+ * @addr: in: first address, a multiple of the page size
+ * @len: in: number of bytes, likewise
+ * @capacity: in: events that are kept until they are read, 1 to
+ *	MMOPS_NOTIFIER_MAX_EVENTS; further ones are counted
+ * @reserved0: must be zero
+ * @reserved: must be zero
+ */
+struct mmops_notifier_subscribe {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u32 capacity;
+	__u32 reserved0;
+	__u64 reserved[2];
+};
+
+#define MMOPS_NOTIFIER_MAX_DELAY_MS	1000
+
+/**
+ * struct mmops_notifier_probe - argument of MMOPS_IOC_NOTIFIER_PROBE
+ * @delay_ms: in: milliseconds to wait, at most MMOPS_NOTIFIER_MAX_DELAY_MS
+ * @collided: out: 1 if the range was invalidated meanwhile: a driver that had
+ *	looked pages up would have to begin anew
+ * @hint: out: what the driver would have seen without its lock
+ * @reserved0: must be zero
+ * @reserved: must be zero
+ */
+struct mmops_notifier_probe {
+	__u32 delay_ms;
+	__u32 collided;
+	__u32 hint;
+	__u32 reserved0;
+	__u64 reserved[2];
+};
+
 #define MMOPS_IOC_MAGIC			0xBD
 #define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
 #define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
 #define MMOPS_IOC_CLEAN_RECORD		_IOWR(MMOPS_IOC_MAGIC, 0x02, struct mmops_clean_record)
 #define MMOPS_IOC_ZAP			_IOWR(MMOPS_IOC_MAGIC, 0x03, struct mmops_zap)
 #define MMOPS_IOC_SOFT_DIRTY_CLEAR	_IOWR(MMOPS_IOC_MAGIC, 0x04, struct mmops_soft_dirty_clear)
+#define MMOPS_IOC_NOTIFIER_LOG		_IOWR(MMOPS_IOC_MAGIC, 0x08, struct mmops_notifier_log)
+#define MMOPS_IOC_NOTIFIER_SUBSCRIBE	\
+	_IOWR(MMOPS_IOC_MAGIC, 0x0b, struct mmops_notifier_subscribe)
+#define MMOPS_IOC_NOTIFIER_PROBE	_IOWR(MMOPS_IOC_MAGIC, 0x0c, struct mmops_notifier_probe)
 
 #endif /* _UAPI_LINUX_MMOPS_H */

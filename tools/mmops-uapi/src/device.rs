@@ -38,6 +38,8 @@ bitflags! {
         const HUGE_LEAVES = MMOPS_FEATURE_HUGE_LEAVES;
         /// [`Device::clear_soft_dirty`].
         const SOFT_DIRTY = MMOPS_FEATURE_SOFT_DIRTY;
+        /// [`Device::notifier_subscribe`] and [`Device::notifier_log`].
+        const NOTIFIER = MMOPS_FEATURE_NOTIFIER;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.

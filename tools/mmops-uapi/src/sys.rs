@@ -19,6 +19,8 @@ pub const MMOPS_FEATURE_HUGE_LEAVES: u64 = 1 << 2;
 pub const MMOPS_FEATURE_ZAP: u64 = 1 << 3;
 /// `mmops_info::features`: [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].
 pub const MMOPS_FEATURE_SOFT_DIRTY: u64 = 1 << 4;
+/// `mmops_info::features`: `MMOPS_IOC_NOTIFIER_*` are there.
+pub const MMOPS_FEATURE_NOTIFIER: u64 = 1 << 6;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -105,6 +107,92 @@ pub struct mmops_soft_dirty_clear {
     pub reserved: [u64; 2],
 }
 
+/// [`mmops_notifier_event::event`]: `munmap` or `mremap`.
+pub const MMOPS_EVENT_UNMAP: u32 = 0;
+/// [`mmops_notifier_event::event`]: entries are cleared.
+pub const MMOPS_EVENT_CLEAR: u32 = 1;
+/// [`mmops_notifier_event::event`]: the protection of a mapping changes.
+pub const MMOPS_EVENT_PROTECTION_VMA: u32 = 2;
+/// [`mmops_notifier_event::event`]: the permissions of single pages change.
+pub const MMOPS_EVENT_PROTECTION_PAGE: u32 = 3;
+/// [`mmops_notifier_event::event`]: soft-dirty bits are cleared.
+pub const MMOPS_EVENT_SOFT_DIRTY: u32 = 4;
+/// [`mmops_notifier_event::event`]: the address space ends.
+pub const MMOPS_EVENT_RELEASE: u32 = 5;
+/// [`mmops_notifier_event::event`]: pages migrate to or from a device.
+pub const MMOPS_EVENT_MIGRATE: u32 = 6;
+/// [`mmops_notifier_event::event`]: pages become a device's own.
+pub const MMOPS_EVENT_EXCLUSIVE: u32 = 7;
+
+/// [`mmops_notifier_event::flags`]: the subscriber was allowed to sleep.
+pub const MMOPS_NOTIFIER_BLOCKABLE: u32 = 1 << 0;
+/// [`mmops_notifier_event::flags`]: caused through the open file that is subscribed.
+pub const MMOPS_NOTIFIER_OWN: u32 = 1 << 1;
+/// [`mmops_notifier_event::flags`]: the end of an invalidation.
+pub const MMOPS_NOTIFIER_END: u32 = 1 << 2;
+/// [`mmops_notifier_log::flags`]: wait until there is something to report.
+pub const MMOPS_NOTIFIER_WAIT: u32 = 1 << 0;
+/// [`mmops_notifier_subscribe::flags`]: subscribe to the whole address space.
+pub const MMOPS_NOTIFIER_MM: u32 = 1 << 0;
+/// [`mmops_notifier_subscribe::flags`]: leave out what the same open file makes exclusive.
+pub const MMOPS_NOTIFIER_FILTER: u32 = 1 << 1;
+/// Most events that a subscription keeps, and that a call reports.
+pub const MMOPS_NOTIFIER_MAX_EVENTS: u32 = 65536;
+/// Longest [`mmops_notifier_probe::delay_ms`].
+pub const MMOPS_NOTIFIER_MAX_DELAY_MS: u32 = 1000;
+
+/// An invalidation, as a driver is told of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_notifier_event {
+    pub time: u64,
+    pub start: u64,
+    pub end: u64,
+    pub event: u32,
+    pub flags: u32,
+}
+
+/// Argument of [`MMOPS_IOC_NOTIFIER_LOG`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_notifier_log {
+    pub events: u64,
+    pub nr: u32,
+    pub flags: u32,
+    pub lost: u64,
+    pub released: u32,
+    pub reserved0: u32,
+    pub reserved: [u64; 2],
+}
+
+/// Argument of [`MMOPS_IOC_NOTIFIER_SUBSCRIBE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_notifier_subscribe {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub capacity: u32,
+    pub reserved0: u32,
+    pub reserved: [u64; 2],
+}
+
+/// Argument of [`MMOPS_IOC_NOTIFIER_PROBE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_notifier_probe {
+    pub delay_ms: u32,
+    pub collided: u32,
+    pub hint: u32,
+    pub reserved0: u32,
+    pub reserved: [u64; 2],
+}
+
 const _: () = {
     assert!(size_of::<mmops_info>() == 48);
     assert!(offset_of!(mmops_info, features) == 8);
@@ -129,6 +217,9 @@ const WRITE_PROTECT_NR: u8 = 0x01;
 const CLEAN_RECORD_NR: u8 = 0x02;
 const ZAP_NR: u8 = 0x03;
 const SOFT_DIRTY_CLEAR_NR: u8 = 0x04;
+const NOTIFIER_LOG_NR: u8 = 0x08;
+const NOTIFIER_SUBSCRIBE_NR: u8 = 0x0b;
+const NOTIFIER_PROBE_NR: u8 = 0x0c;
 
 /// Number as the ioctl is issued with it; the C library's type for it differs between libraries.
 const fn number(nr: u8, size: usize) -> u32 {
@@ -146,6 +237,14 @@ pub const MMOPS_IOC_ZAP: u32 = number(ZAP_NR, size_of::<mmops_zap>());
 /// Clears the soft-dirty bits of a process, all or of a range.
 pub const MMOPS_IOC_SOFT_DIRTY_CLEAR: u32 =
     number(SOFT_DIRTY_CLEAR_NR, size_of::<mmops_soft_dirty_clear>());
+/// Reports invalidations that the open file is subscribed to.
+pub const MMOPS_IOC_NOTIFIER_LOG: u32 = number(NOTIFIER_LOG_NR, size_of::<mmops_notifier_log>());
+/// Subscribes the open file to the invalidations of a range or of an address space.
+pub const MMOPS_IOC_NOTIFIER_SUBSCRIBE: u32 =
+    number(NOTIFIER_SUBSCRIBE_NR, size_of::<mmops_notifier_subscribe>());
+/// Says whether a lookup would collide with an invalidation.
+pub const MMOPS_IOC_NOTIFIER_PROBE: u32 =
+    number(NOTIFIER_PROBE_NR, size_of::<mmops_notifier_probe>());
 
 nix::ioctl_readwrite!(
     /// Issues [`MMOPS_IOC_INFO`].
@@ -202,4 +301,38 @@ nix::ioctl_readwrite!(
     MMOPS_IOC_MAGIC,
     SOFT_DIRTY_CLEAR_NR,
     mmops_soft_dirty_clear
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_NOTIFIER_LOG`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written, and its fields `events` and
+    /// `nr` describe an array that the kernel may write to.
+    ioc_notifier_log,
+    MMOPS_IOC_MAGIC,
+    NOTIFIER_LOG_NR,
+    mmops_notifier_log
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_NOTIFIER_SUBSCRIBE`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_notifier_subscribe,
+    MMOPS_IOC_MAGIC,
+    NOTIFIER_SUBSCRIBE_NR,
+    mmops_notifier_subscribe
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_NOTIFIER_PROBE`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_notifier_probe,
+    MMOPS_IOC_MAGIC,
+    NOTIFIER_PROBE_NR,
+    mmops_notifier_probe
 );

@@ -45,6 +45,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_FEATURE_HUGE_LEAVES,
         MMOPS_FEATURE_ZAP,
         MMOPS_FEATURE_SOFT_DIRTY,
+        MMOPS_FEATURE_NOTIFIER,
         MMOPS_FEATURE_FAULTS,
         MMOPS_SPLIT,
         MMOPS_NO_TRANSFER,
@@ -56,6 +57,25 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_IOC_CLEAN_RECORD,
         MMOPS_IOC_ZAP,
         MMOPS_IOC_SOFT_DIRTY_CLEAR,
+        MMOPS_EVENT_UNMAP,
+        MMOPS_EVENT_CLEAR,
+        MMOPS_EVENT_PROTECTION_VMA,
+        MMOPS_EVENT_PROTECTION_PAGE,
+        MMOPS_EVENT_SOFT_DIRTY,
+        MMOPS_EVENT_RELEASE,
+        MMOPS_EVENT_MIGRATE,
+        MMOPS_EVENT_EXCLUSIVE,
+        MMOPS_NOTIFIER_BLOCKABLE,
+        MMOPS_NOTIFIER_OWN,
+        MMOPS_NOTIFIER_END,
+        MMOPS_NOTIFIER_WAIT,
+        MMOPS_NOTIFIER_MM,
+        MMOPS_NOTIFIER_FILTER,
+        MMOPS_NOTIFIER_MAX_EVENTS,
+        MMOPS_NOTIFIER_MAX_DELAY_MS,
+        MMOPS_IOC_NOTIFIER_LOG,
+        MMOPS_IOC_NOTIFIER_SUBSCRIBE,
+        MMOPS_IOC_NOTIFIER_PROBE,
     );
     structure!(mmops_info {
         version,
@@ -103,6 +123,38 @@ fn expected() -> BTreeMap<String, u64> {
         cleared,
         kept,
         done,
+        reserved,
+    });
+    structure!(mmops_notifier_event {
+        time,
+        start,
+        end,
+        event,
+        flags,
+    });
+    structure!(mmops_notifier_log {
+        events,
+        nr,
+        flags,
+        lost,
+        released,
+        reserved0,
+        reserved,
+    });
+    structure!(mmops_notifier_subscribe {
+        pidfd,
+        flags,
+        addr,
+        len,
+        capacity,
+        reserved0,
+        reserved,
+    });
+    structure!(mmops_notifier_probe {
+        delay_ms,
+        collided,
+        hint,
+        reserved0,
         reserved,
     });
     map

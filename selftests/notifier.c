@@ -1,0 +1,611 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a driver is told about an address space: the sequence of events for each
+ * way in which mappings change, the collision of a lookup with an invalidation,
+ * and subscriptions that end before, after and while an address space does.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#include "notifier.h"
+#include "kselftest_harness.h"
+
+#define PAGES	16UL
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
+/* All of a huge page, in pages. */
+#define HUGE	"0-512"
+
+FIXTURE(notifier)
+{
+	int dev;
+	char *map;	/* PAGES of private memory, touched, as the only thing in a page table */
+	struct heard heard;
+};
+
+FIXTURE_SETUP(notifier)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	self->map = reserve(4 * PMD_PAGES, 0);
+	ASSERT_NE(self->map, NULL);
+	ASSERT_EQ(0, mprotect(self->map, PAGES * page_size(), PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_NOHUGEPAGE));
+	store_range(self->map, 0, PAGES, 1);
+}
+
+FIXTURE_TEARDOWN(notifier)
+{
+}
+
+#define SUBSCRIBE(pages)							\
+	ASSERT_EQ(0, subscribe(self->dev, self->map, pages, 0))
+
+/* What was heard since the last time is @wanted. */
+#define EXPECT_HEARD(wanted) do {						\
+	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, 0));		\
+	EXPECT_STREQ(wanted, self->heard.text);					\
+	EXPECT_EQ(0, self->heard.lost);						\
+} while (0)
+
+static char *page(FIXTURE_DATA(notifier) *self, size_t n)
+{
+	return self->map + n * page_size();
+}
+
+/* A huge page at the beginning of the map, or false where there is none to be had. */
+static bool make_huge(FIXTURE_DATA(notifier) *self)
+{
+	if (munmap(self->map, pmd_size()))
+		return false;
+	if (mmap(self->map, pmd_size(), PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != self->map)
+		return false;
+	madvise(self->map, pmd_size(), MADV_HUGEPAGE);
+	store(self->map, 0, 1);
+	return smaps_kb(self->map, "AnonHugePages") == (long)(pmd_size() / 1024);
+}
+
+TEST_F_TIMEOUT(notifier, munmap, TEST_SECONDS)
+{
+	SUBSCRIBE(PAGES);
+	ASSERT_EQ(0, munmap(page(self, 2), 3 * page_size()));
+	EXPECT_HEARD("unmap 2-5");
+	/* What reaches beyond the subscription is told as far as it lies inside. */
+	ASSERT_EQ(0, munmap(page(self, 14), 100 * page_size()));
+	EXPECT_HEARD("unmap 14-16");
+	/* What lies outside is not told. */
+	ASSERT_EQ(0, munmap(page(self, PAGES + 200), 3 * page_size()));
+	EXPECT_HEARD("");
+}
+
+TEST_F_TIMEOUT(notifier, mprotect, TEST_SECONDS)
+{
+	SUBSCRIBE(PAGES);
+	ASSERT_EQ(0, mprotect(page(self, 1), 4 * page_size(), PROT_READ));
+	EXPECT_HEARD("protection-vma 1-5");
+	ASSERT_EQ(0, mprotect(page(self, 1), 4 * page_size(), PROT_READ | PROT_WRITE));
+	EXPECT_HEARD("protection-vma 1-5");
+}
+
+TEST_F_TIMEOUT(notifier, mremap, TEST_SECONDS)
+{
+	char *to = page(self, 2 * PMD_PAGES);
+
+	SUBSCRIBE(PAGES);
+	ASSERT_EQ(to, mremap(page(self, 4), 4 * page_size(), 4 * page_size(),
+			     MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	EXPECT_EQ(5, load(to, 0));
+	EXPECT_HEARD("unmap 4-8, unmap 4-8");
+	/* Shrinking takes the tail. */
+	ASSERT_EQ(self->map, mremap(self->map, 4 * page_size(), 2 * page_size(), 0));
+	EXPECT_HEARD("unmap 2-4");
+}
+
+TEST_F_TIMEOUT(notifier, fork_and_cow, TEST_SECONDS)
+{
+	pid_t pid;
+	int status;
+
+	SUBSCRIBE(PAGES);
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid)
+		_exit(pause());
+	/* The parent's pages become read-only. */
+	EXPECT_HEARD("protection-page 0-16");
+	store(self->map, 3, 1000);
+	/* The parent gets a page of its own. */
+	EXPECT_HEARD("clear 3-4");
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	/* The page is not shared any more: it is made writable in place. */
+	store(self->map, 4, 1000);
+	EXPECT_HEARD("");
+}
+
+TEST_F_TIMEOUT(notifier, madvise, TEST_SECONDS)
+{
+	SUBSCRIBE(PAGES);
+	ASSERT_EQ(0, madvise(page(self, 0), 4 * page_size(), MADV_DONTNEED));
+	EXPECT_HEARD("clear 0-4");
+	ASSERT_EQ(0, madvise(page(self, 4), 2 * page_size(), MADV_FREE));
+	EXPECT_HEARD("clear 4-6");
+	ASSERT_EQ(0, madvise(page(self, 6), page_size(), MADV_COLD));
+	EXPECT_HEARD("");
+	/* A page that comes is no news: it replaces nothing. */
+	store(self->map, 0, 5);
+	EXPECT_HEARD("");
+}
+
+TEST_F_TIMEOUT(notifier, soft_dirty, TEST_SECONDS)
+{
+	SUBSCRIBE(PAGES);
+	ASSERT_EQ(0, write_file("/proc/self/clear_refs", "4"));
+	EXPECT_HEARD("soft-dirty 0-16");
+}
+
+TEST_F_TIMEOUT(notifier, thp_split, TEST_SECONDS)
+{
+	if (!make_huge(self))
+		SKIP(return, "no huge page to be had");
+	SUBSCRIBE(PMD_PAGES);
+	/* A part goes: the leaf is split, then the part is zapped. */
+	ASSERT_EQ(0, madvise(page(self, 8), 8 * page_size(), MADV_DONTNEED));
+	EXPECT_EQ(0, smaps_kb(self->map, "AnonHugePages"));
+	EXPECT_HEARD("clear 8-16, clear " HUGE);
+}
+
+TEST_F_TIMEOUT(notifier, thp_collapse, TEST_SECONDS)
+{
+	if (!make_huge(self))
+		SKIP(return, "no huge page to be had");
+	ASSERT_EQ(0, madvise(page(self, 8), 8 * page_size(), MADV_DONTNEED));
+	ASSERT_EQ(0, smaps_kb(self->map, "AnonHugePages"));
+	store_range(self->map, 0, PMD_PAGES, 1);
+	SUBSCRIBE(PMD_PAGES);
+	ASSERT_EQ(0, madvise(self->map, pmd_size(), MADV_COLLAPSE));
+	EXPECT_EQ((long)(pmd_size() / 1024), smaps_kb(self->map, "AnonHugePages"));
+	EXPECT_HEARD("clear " HUGE);
+}
+
+/* An event whose event is one and whose range is within the map. */
+static unsigned int count_events(const struct heard *heard, uint32_t event)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < heard->nr; i++)
+		n += heard->events[i].event == event;
+	return n;
+}
+
+TEST_F_TIMEOUT(notifier, migration, TEST_SECONDS)
+{
+	uint64_t pfn = pagemap_entry(self->map) & PAGEMAP_PFN;
+	char *ballast = MAP_FAILED;
+	size_t pages = 64 * PMD_PAGES, i;
+	unsigned int tries, cleared = 0;
+
+	ASSERT_NE(0, pfn);
+	SUBSCRIBE(PAGES);
+	/* Holes in front of and behind the map's pages give compaction something to do. */
+	for (tries = 0; tries < 20 && (pagemap_entry(self->map) & PAGEMAP_PFN) == pfn; tries++) {
+		ballast = mmap(NULL, pages * page_size(), PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(ballast, MAP_FAILED);
+		madvise(ballast, pages * page_size(), MADV_NOHUGEPAGE);
+		store_range(ballast, 0, pages, 1);
+		for (i = 0; i < pages; i += 2)
+			madvise(ballast + i * page_size(), page_size(), MADV_DONTNEED);
+		ASSERT_EQ(0, write_file("/proc/sys/vm/compact_memory", "1"));
+		munmap(ballast, pages * page_size());
+	}
+	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, 0));
+	cleared = count_events(&self->heard, MMOPS_EVENT_CLEAR);
+	TH_LOG("after %u tries pfn %lx is %lx; heard: %s", tries, (long)pfn,
+	       (long)(pagemap_entry(self->map) & PAGEMAP_PFN), self->heard.text);
+	EXPECT_GT(cleared, 0);
+}
+
+/*
+ * A child that does as it is told through a pipe: the byte is what to do with
+ * @map, which is that of the parent.
+ */
+struct worker {
+	pid_t pid;
+	int pidfd;
+	int to;
+	int from;
+};
+
+static void work(char *map, int from, int to)
+{
+	char op;
+
+	while (read(from, &op, 1) == 1) {
+		if (op == 'm')
+			munmap(map + page_size(), 2 * page_size());
+		else if (op == 'p')
+			mprotect(map, 2 * page_size(), PROT_READ);
+		else if (op == 'e')
+			_exit(0);
+		if (write(to, &op, 1) != 1)
+			break;
+	}
+	_exit(1);
+}
+
+static bool worker_start(struct worker *w, char *map)
+{
+	int to[2], from[2];
+
+	if (pipe2(to, O_CLOEXEC) || pipe2(from, O_CLOEXEC))
+		return false;
+	w->pid = fork();
+	if (!w->pid) {
+		close(to[1]);
+		work(map, to[0], from[1]);
+	}
+	close(to[0]);
+	close(from[1]);
+	w->to = to[1];
+	w->from = from[0];
+	w->pidfd = syscall(SYS_pidfd_open, w->pid, 0);
+	return w->pid > 0 && w->pidfd >= 0;
+}
+
+static bool worker_do(struct worker *w, char op)
+{
+	char done;
+
+	return write(w->to, &op, 1) == 1 && read(w->from, &done, 1) == 1;
+}
+
+static bool worker_end(struct worker *w)
+{
+	int status;
+
+	return write(w->to, "e", 1) == 1 && waitpid(w->pid, &status, 0) == w->pid;
+}
+
+/* A range of another process, which ends before the subscription does. */
+TEST_F_TIMEOUT(notifier, range_of_another_process, TEST_SECONDS)
+{
+	struct worker w;
+
+	ASSERT_TRUE(worker_start(&w, self->map));
+	ASSERT_EQ(0, subscribe_capacity(self->dev, w.pidfd, self->map, PAGES * page_size(), 0,
+					HEARD_EVENTS));
+	ASSERT_TRUE(worker_do(&w, 'm'));
+	EXPECT_HEARD("unmap 1-3");
+	/* Not what the parent does. */
+	ASSERT_EQ(0, munmap(self->map, page_size()));
+	EXPECT_HEARD("");
+	ASSERT_TRUE(worker_end(&w));
+	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+	/* All that is still mapped goes after that; it may have been told as well by now. */
+	EXPECT_EQ(0, strncmp(self->heard.text, "release 0-16", strlen("release 0-16")));
+	EXPECT_TRUE(self->heard.released);
+	/* Nothing to wait for. */
+	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+	EXPECT_TRUE(self->heard.released);
+}
+
+/* Whole address space: every start has its end, and the end of all is told. */
+TEST_F_TIMEOUT(notifier, address_space, TEST_SECONDS)
+{
+	unsigned int i, starts = 0, ends = 0, released = 0;
+	struct worker w;
+
+	ASSERT_TRUE(worker_start(&w, self->map));
+	ASSERT_EQ(0, subscribe_capacity(self->dev, w.pidfd, NULL, 0, MMOPS_NOTIFIER_MM,
+					HEARD_EVENTS));
+	ASSERT_TRUE(worker_do(&w, 'm'));
+	EXPECT_HEARD("unmap 1-3, unmap 1-3 end");
+	ASSERT_TRUE(worker_do(&w, 'p'));
+	/* The range has a hole by now, and mprotect() stops there. */
+	EXPECT_HEARD("protection-vma 0-1, protection-vma 0-1 end");
+	ASSERT_TRUE(worker_end(&w));
+	do {
+		ASSERT_LE(0, hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+		EXPECT_EQ(0, self->heard.lost);
+		for (i = 0; i < self->heard.nr; i++) {
+			const struct mmops_notifier_event *e = &self->heard.events[i];
+
+			if (e->event == MMOPS_EVENT_RELEASE)
+				released++;
+			else if (e->flags & MMOPS_NOTIFIER_END)
+				ends++;
+			else
+				starts++;
+		}
+	} while (!self->heard.released);
+	EXPECT_EQ(1, released);
+	/* Nothing is told after the release, and what was told before is in pairs. */
+	EXPECT_EQ(starts, ends);
+}
+
+/* The subscription ends first, and the process goes on. */
+TEST_F_TIMEOUT(notifier, closed_before_the_end, TEST_SECONDS)
+{
+	uint32_t flags[] = { 0, MMOPS_NOTIFIER_MM };
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		size_t len = flags[i] ? 0 : PAGES * page_size();
+		struct worker w;
+		int dev;
+
+		ASSERT_TRUE(worker_start(&w, self->map));
+		OPEN_DEV(dev, MMOPS_DEV);
+		ASSERT_EQ(0, subscribe_capacity(dev, w.pidfd, flags[i] ? NULL : self->map, len,
+						flags[i], 4));
+		ASSERT_TRUE(worker_do(&w, 'm'));
+		ASSERT_EQ(0, close(dev));
+		ASSERT_TRUE(worker_do(&w, 'p'));
+		ASSERT_TRUE(worker_end(&w));
+	}
+}
+
+/* Killed in the middle, with a subscriber that reads and one that does not. */
+TEST_F_TIMEOUT(notifier, killed_while_busy, TEST_SECONDS)
+{
+	unsigned int round;
+
+	for (round = 0; round < rounds(20); round++) {
+		int dev[2], status;
+		pid_t pid = fork();
+		int pidfd;
+
+		ASSERT_GE(pid, 0);
+		if (!pid) {
+			for (;;) {
+				madvise(self->map, PAGES * page_size(), MADV_DONTNEED);
+				store_range(self->map, 0, PAGES, 1);
+			}
+		}
+		pidfd = syscall(SYS_pidfd_open, pid, 0);
+		ASSERT_GE(pidfd, 0);
+		OPEN_DEV(dev[0], MMOPS_DEV);
+		OPEN_DEV(dev[1], MMOPS_DEV);
+		ASSERT_EQ(0, subscribe_capacity(dev[0], pidfd, NULL, 0, MMOPS_NOTIFIER_MM, 8));
+		ASSERT_EQ(0, subscribe_capacity(dev[1], pidfd, self->map, PAGES * page_size(), 0,
+						8));
+		ASSERT_LE(0, hear(dev[1], self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		if (round % 2) {
+			do {
+				ASSERT_LE(0, hear(dev[0], self->map, &self->heard,
+						  MMOPS_NOTIFIER_WAIT));
+			} while (!self->heard.released);
+		}
+		close(dev[0]);
+		close(dev[1]);
+		close(pidfd);
+	}
+}
+
+/* More events than there is room for: the oldest are kept, the others counted. */
+TEST_F_TIMEOUT(notifier, lost_events, TEST_SECONDS)
+{
+	unsigned int i;
+
+	ASSERT_EQ(0, subscribe_capacity(self->dev, -1, self->map, PAGES * page_size(), 0, 3));
+	for (i = 0; i < 5; i++) {
+		ASSERT_EQ(0, madvise(page(self, i), page_size(), MADV_DONTNEED));
+	}
+	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, 0));
+	EXPECT_STREQ("clear 0-1, clear 1-2, clear 2-3", self->heard.text);
+	EXPECT_EQ(2, self->heard.lost);
+	ASSERT_EQ(0, madvise(page(self, 7), page_size(), MADV_DONTNEED));
+	EXPECT_HEARD("clear 7-8");
+}
+
+struct busy {
+	char *map;
+	size_t pages;
+	atomic_bool stop;
+	atomic_ulong rounds;
+};
+
+static void *invalidate(void *data)
+{
+	struct busy *busy = data;
+
+	while (!atomic_load(&busy->stop)) {
+		madvise(busy->map, busy->pages * page_size(), MADV_DONTNEED);
+		atomic_fetch_add(&busy->rounds, 1);
+	}
+	return NULL;
+}
+
+/* Subscriptions come and go while two threads invalidate all the time. */
+TEST_F_TIMEOUT(notifier, removal_while_callbacks_run, TEST_SECONDS)
+{
+	struct busy busy = { .map = self->map, .pages = PAGES };
+	pthread_t threads[2];
+	unsigned int i, heard = 0;
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, invalidate, &busy));
+	}
+	for (i = 0; i < rounds(200); i++) {
+		uint32_t flags = i % 3 ? 0 : MMOPS_NOTIFIER_MM;
+		size_t len = flags ? 0 : PAGES * page_size();
+		int dev;
+
+		OPEN_DEV(dev, MMOPS_DEV);
+		ASSERT_EQ(0, subscribe_capacity(dev, -1, flags ? NULL : self->map, len, flags,
+						16));
+		if (i % 8 == 0) {
+			ASSERT_LT(0, hear(dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+			heard += self->heard.nr;
+		}
+		ASSERT_EQ(0, close(dev));
+	}
+	atomic_store(&busy.stop, true);
+	for (i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	EXPECT_GT(heard, 0);
+	TH_LOG("%u subscriptions, %lu invalidations", rounds(200), atomic_load(&busy.rounds));
+}
+
+static int probe(int dev, unsigned int ms, unsigned int *hint)
+{
+	struct mmops_notifier_probe arg = { .delay_ms = ms };
+
+	if (ioctl(dev, MMOPS_IOC_NOTIFIER_PROBE, &arg))
+		return -errno;
+	if (hint)
+		*hint = arg.hint;
+	return arg.collided;
+}
+
+struct later {
+	char *addr;
+	size_t len;
+	int advice;
+};
+
+static void *advise_later(void *data)
+{
+	struct later *later = data;
+
+	usleep(200000);
+	madvise(later->addr, later->len, later->advice);
+	return NULL;
+}
+
+/* A lookup is void if its range was invalidated meanwhile, and only then. */
+TEST_F_TIMEOUT(notifier, collision, TEST_SECONDS)
+{
+	struct later later = { .len = page_size(), .advice = MADV_DONTNEED };
+	unsigned int hint = 0;
+	pthread_t thread;
+
+	SUBSCRIBE(4);
+	EXPECT_EQ(0, probe(self->dev, 0, NULL));
+	/* What was before does not count. */
+	ASSERT_EQ(0, madvise(self->map, page_size(), MADV_DONTNEED));
+	EXPECT_EQ(0, probe(self->dev, 0, NULL));
+
+	later.addr = page(self, 3);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, advise_later, &later));
+	EXPECT_EQ(1, probe(self->dev, 1000, &hint));
+	EXPECT_EQ(1, hint);
+	pthread_join(thread, NULL);
+
+	/* Next to the range. */
+	later.addr = page(self, 4);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, advise_later, &later));
+	EXPECT_EQ(0, probe(self->dev, 1000, &hint));
+	EXPECT_EQ(0, hint);
+	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(notifier, errors, TEST_SECONDS)
+{
+	struct mmops_notifier_subscribe sub = {
+		.pidfd = -1, .addr = (uintptr_t)self->map, .len = page_size(), .capacity = 1,
+	};
+	struct mmops_notifier_log log = { .events = (uintptr_t)self->heard.events, .nr = 1 };
+	size_t len = page_size();
+	struct worker w;
+	int other, fd;
+
+#define SUB_ERR(err, ...)							\
+	EXPECT_EQ(-(err), subscribe_capacity(self->dev, __VA_ARGS__))
+	/* No subscription yet. */
+	EXPECT_EQ(-ENOENT, hear(self->dev, self->map, &self->heard, 0));
+	EXPECT_EQ(-ENOENT, probe(self->dev, 0, NULL));
+	SUB_ERR(EINVAL, -1, self->map, len, 0, 0);
+	SUB_ERR(EINVAL, -1, self->map, len, 0, MMOPS_NOTIFIER_MAX_EVENTS + 1);
+	SUB_ERR(EINVAL, -1, self->map + 1, len, 0, 1);
+	SUB_ERR(EINVAL, -1, self->map, len + 1, 0, 1);
+	SUB_ERR(EINVAL, -1, self->map, 0, 0, 1);
+	SUB_ERR(EINVAL, -1, self->map, -len, 0, 1);
+	SUB_ERR(EINVAL, -1, self->map, len, 4, 1);
+	SUB_ERR(EINVAL, -1, self->map, 0, MMOPS_NOTIFIER_MM, 1);
+	SUB_ERR(EINVAL, -1, NULL, len, MMOPS_NOTIFIER_MM, 1);
+	SUB_ERR(EINVAL, -1, NULL, 0, MMOPS_NOTIFIER_MM | MMOPS_NOTIFIER_FILTER, 1);
+	SUB_ERR(EBADF, 1000, self->map, len, 0, 1);
+	SUB_ERR(EBADF, -2, self->map, len, 0, 1);
+	SUB_ERR(EBADF, self->dev, self->map, len, 0, 1);
+	sub.reserved0 = 1;
+	EXPECT_EQ(-1, ioctl(self->dev, MMOPS_IOC_NOTIFIER_SUBSCRIBE, &sub));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, ioctl(self->dev, MMOPS_IOC_NOTIFIER_SUBSCRIBE, NULL));
+	EXPECT_EQ(EFAULT, errno);
+	ASSERT_TRUE(worker_start(&w, self->map));
+	ASSERT_TRUE(worker_end(&w));
+	SUB_ERR(ESRCH, w.pidfd, self->map, len, 0, 1);
+
+	SUBSCRIBE(1);
+	SUB_ERR(EBUSY, -1, self->map, len, 0, 1);
+	EXPECT_EQ(-EINVAL, probe(self->dev, MMOPS_NOTIFIER_MAX_DELAY_MS + 1, NULL));
+	ASSERT_EQ(0, madvise(self->map, len, MADV_DONTNEED));
+#define LOG_ERR(err) do {							\
+	EXPECT_EQ(-1, ioctl(self->dev, MMOPS_IOC_NOTIFIER_LOG, &log));		\
+	EXPECT_EQ(err, errno);							\
+} while (0)
+	log.nr = 0;
+	LOG_ERR(EINVAL);
+	log.nr = MMOPS_NOTIFIER_MAX_EVENTS + 1;
+	LOG_ERR(EINVAL);
+	log.nr = 1;
+	log.events++;
+	LOG_ERR(EINVAL);
+	log.events = 8;
+	LOG_ERR(EFAULT);
+	log.events = -8ULL;
+	log.nr = 1;
+	LOG_ERR(EFAULT);
+	log.flags = 2;
+	log.nr = 1;
+	LOG_ERR(EINVAL);
+	/* All of it without taking what was there. */
+	EXPECT_HEARD("clear 0-1");
+
+	/* Of a whole address space there is no lookup. */
+	OPEN_DEV(other, MMOPS_DEV);
+	ASSERT_EQ(0, subscribe_capacity(other, -1, NULL, 0, MMOPS_NOTIFIER_MM, 1));
+	EXPECT_EQ(-ENOENT, probe(other, 0, NULL));
+
+	/* A process that is not the caller's to trace. */
+	fd = syscall(SYS_pidfd_open, 1, 0);
+	ASSERT_GE(fd, 0);
+	w.pid = fork();
+	if (!w.pid) {
+		int dev = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
+
+		if (dev < 0 || setresuid(1000, 1000, 1000))
+			_exit(1);
+		_exit(subscribe_capacity(dev, fd, self->map, len, 0, 1) != -EACCES);
+	}
+	ASSERT_EQ(w.pid, waitpid(w.pid, &other, 0));
+	EXPECT_EQ(0, other);
+}
+
+static void no_op(int sig)
+{
+}
+
+/* A wait that a signal ends. */
+TEST_F_TIMEOUT(notifier, wait_is_interruptible, TEST_SECONDS)
+{
+	struct sigaction action = { .sa_handler = no_op };
+	struct itimerval timer = { .it_value = { .tv_usec = 200000 } };
+
+	SUBSCRIBE(PAGES);
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &timer, NULL));
+	EXPECT_EQ(-EINTR, hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+}
+
+TEST_HARNESS_MAIN
