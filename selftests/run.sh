@@ -23,8 +23,8 @@ usage() {
 	END
 }
 
-programs=(uapi zap clean_record write_protect mappings fork layouts huge leafmap pud writeback signal
-	soft_dirty notifier race)
+programs=(uapi zap zap_race clean_record write_protect mappings fork layouts huge leafmap pud
+	writeback signal soft_dirty notifier race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -44,7 +44,7 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	((${#selected[@]})) || selected=(uapi huge zap writeback race)
+	((${#selected[@]})) || selected=(uapi huge zap zap_race writeback race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -57,6 +57,8 @@ arguments_of() {
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
 	zap) echo -T no_memory_for_queue ;;
+	zap_race) echo -T control_mark_before_flush ;;
+	"zap_race faults") echo -t control_mark_before_flush ;;
 	"zap faults") echo -t no_memory_for_queue ;;
 	"uapi faults") echo -t info -t faults_where_they_belong ;;
 	"huge faults") echo -t restarted_walk_counts_once ;;
