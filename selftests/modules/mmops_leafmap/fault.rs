@@ -26,6 +26,8 @@ const PUD_ORDER: u32 = PMD_ORDER * 2;
 
 /// `_PAGE_PSE` of x86: the entry of a PMD or PUD is a leaf.
 const LEAF: usize = 1 << 7;
+/// `_PAGE_RW` of x86.
+const WRITABLE: usize = 1 << 1;
 
 const FALLBACK: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
 const NOPAGE: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
@@ -48,18 +50,20 @@ pub(crate) struct Serving {
     order: u32,
     /// The largest leaf that there can be from earlier.
     largest: u32,
+    /// A VMA may end within a PUD leaf.
+    may_split: bool,
     /// The leaves of PMD and PUD size that were served, where each is served once only.
     once: Option<(KVVec<bool>, KVVec<bool>)>,
     /// Faults that were served, by the size of the leaf.
     pub(crate) ptes: u64,
     pub(crate) pmds: u64,
     pub(crate) puds: u64,
-    /// Of `pmds` and `puds`, those of a write to a leaf that was there.
+    /// Of `pmds` and `puds`, those of a write to a leaf that was there and read-only.
     pub(crate) writes: u64,
 }
 
 impl Serving {
-    pub(crate) fn new(size: u64, order: u32, shrink: bool) -> Result<Self> {
+    pub(crate) fn new(size: u64, order: u32, shrink: bool, may_split: bool) -> Result<Self> {
         if ![0, PMD_ORDER, PUD_ORDER].contains(&order) {
             return Err(EINVAL);
         }
@@ -74,6 +78,7 @@ impl Serving {
         Ok(Self {
             order,
             largest: order,
+            may_split,
             once,
             ptes: 0,
             pmds: 0,
@@ -153,9 +158,6 @@ impl Device {
         let addr = info.address & !((PAGE_SIZE << order) - 1);
         let pgoff = info.pgoff - ((info.address - addr) >> PAGE_SHIFT);
         let pfn = (self.memory.start as usize >> PAGE_SHIFT) + pgoff;
-        // Taken before the entry is looked at. A table comes to where no leaf is only after a
-        // handler did not insert one, so a leaf that is seen under the lock is one, or none, until
-        // the lock is released. vmf_insert_pfn_pud() warns of a write to a table.
         let mut serving = self.serving.lock();
 
         if order == 0 {
@@ -170,7 +172,7 @@ impl Device {
             return FALLBACK;
         }
 
-        // SAFETY: By the requirements of the function. Others may change the entry.
+        // SAFETY: By the requirements of the function. Others may change the entry at any time.
         let entry = unsafe {
             match order {
                 PMD_ORDER => (&raw const (*(*vmf).pmd).pmd).read_volatile(),
@@ -178,31 +180,37 @@ impl Device {
                 _ => return FALLBACK,
             }
         };
-        let there = entry & LEAF != 0;
 
-        if entry == 0 && !serving.may_insert(order, pgoff) {
-            return FALLBACK;
-        }
-        if entry != 0 && !there {
+        if entry == 0 {
+            if !serving.may_insert(order, pgoff) {
+                return FALLBACK;
+            }
+        } else if write && entry & LEAF != 0 && entry & WRITABLE == 0 {
+            // The leaf is made anew. To insert it once more would be enough, but by now a table may
+            // be in its place, and vmf_insert_pfn_pud() warns of a write to one.
+            serving.writes += 1;
+            // SAFETY: The VMA is locked, and the leaf lies in it.
+            unsafe { bindings::zap_vma_range(info.vma, addr, PAGE_SIZE << order) };
+        } else {
             return NOPAGE;
         }
-        serving.writes += u64::from(there && write);
-        // SAFETY: As for vmf_insert_pfn(); the leaf is aligned and inside the VMA.
+        // SAFETY: As for vmf_insert_pfn(); the leaf is aligned and inside the VMA. Where something
+        // else is by now, nothing is done.
         unsafe {
             if order == PMD_ORDER {
                 serving.pmds += 1;
-                bindings::vmf_insert_pfn_pmd(vmf, pfn, write)
+                bindings::vmf_insert_pfn_pmd(vmf, pfn, false)
             } else {
                 serving.puds += 1;
-                bindings::vmf_insert_pfn_pud(vmf, pfn, write)
+                bindings::vmf_insert_pfn_pud(vmf, pfn, false)
             }
         }
     }
 }
 
-/// Lets no VMA end within a PUD leaf, as `dev_dax_may_split()`. The kernel would take the leaf for a
-/// table: `mm_find_pmd()`, called for a boundary within 2 MiB, looks for an entry of a PMD in the
-/// mapped memory.
+/// Lets no VMA end within a PUD leaf, as `dev_dax_may_split()`, unless that was asked for. The kernel
+/// would take the leaf for a table: `mm_find_pmd()`, called for a boundary within 2 MiB, looks for
+/// an entry of a PMD in the mapped memory.
 ///
 /// # Safety
 ///
@@ -211,10 +219,16 @@ unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, addr: usize) 
     // SAFETY: As in `huge_fault`.
     let device = unsafe { &*(*vma).vm_private_data.cast::<Device>() };
 
-    if device.serving.lock().largest == PUD_ORDER && addr & ((PAGE_SIZE << PUD_ORDER) - 1) != 0 {
-        return EINVAL.to_errno();
+    let serving = device.serving.lock();
+
+    if serving.largest < PUD_ORDER
+        || serving.may_split
+        || addr & ((PAGE_SIZE << PUD_ORDER) - 1) == 0
+    {
+        0
+    } else {
+        EINVAL.to_errno()
     }
-    0
 }
 
 /// # Safety

@@ -7,7 +7,7 @@
  * same memory; how a mapping is served belongs to the open file that it is of,
  * and is PTE leaves before MMOPS_LEAFMAP_IOC_SERVE. From the moment that PUD
  * leaves are served, munmap(2), mprotect(2) etc. of a part of 1 GiB are refused
- * with EINVAL.
+ * with EINVAL, without MMOPS_LEAFMAP_MAY_SPLIT.
  */
 #ifndef _MMOPS_LEAFMAP_H
 #define _MMOPS_LEAFMAP_H
@@ -21,15 +21,20 @@
 #define MMOPS_LEAFMAP_PUD	18	/* 1 GiB */
 
 /*
- * mmops_leafmap_serve::flags: a leaf that is gone is served in the next smaller
- * size when it is faulted again. Without it, in the same size.
+ * mmops_leafmap_serve::flags
+ *
+ * SHRINK: a leaf that is gone is served in the next smaller size when it is
+ *	faulted again. Without it, in the same size.
+ * MAY_SPLIT: a mapping may be cut within a PUD leaf, says vm_ops->may_split.
+ *	Only to ask for it: Linux 7.3 itself does not survive a cut within 2 MiB.
  */
 #define MMOPS_LEAFMAP_SHRINK	(1U << 0)
+#define MMOPS_LEAFMAP_MAY_SPLIT	(1U << 1)
 
 /**
  * struct mmops_leafmap_serve - argument of MMOPS_LEAFMAP_IOC_SERVE
  * @order: in: MMOPS_LEAFMAP_PTE, MMOPS_LEAFMAP_PMD or MMOPS_LEAFMAP_PUD
- * @flags: in: MMOPS_LEAFMAP_SHRINK or 0
+ * @flags: in: MMOPS_LEAFMAP_SHRINK, MMOPS_LEAFMAP_MAY_SPLIT, or 0
  *
  * Forgets which leaves were served and resets the counts. What is mapped stays.
  */
@@ -44,7 +49,8 @@ struct mmops_leafmap_serve {
  * @pte: out: faults that were served with a PTE leaf
  * @pmd: out: the same, PMD leaf
  * @pud: out: the same, PUD leaf
- * @writes: out: how many of @pmd and @pud were write faults on a leaf that was there
+ * @writes: out: how many of @pmd and @pud were writes to a leaf that was read-only;
+ *	such a leaf is unmapped and served again, as large
  */
 struct mmops_leafmap_info {
 	__u64 size;

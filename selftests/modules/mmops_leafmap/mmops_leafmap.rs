@@ -58,6 +58,7 @@ const IOC_INFO: u32 = _IOR::<Info>(0xBF, 0x01);
 const IOC_UNMAP: u32 = _IOW::<Unmap>(0xBF, 0x02);
 
 const SHRINK: u32 = 1 << 0;
+const MAY_SPLIT: u32 = 1 << 1;
 
 /// `struct mmops_leafmap_serve`
 #[derive(FromBytes, IntoBytes)]
@@ -152,7 +153,7 @@ impl MiscDevice for Device {
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let memory = Memory::from_parameters()?;
-        let serving = Serving::new(memory.size, 0, false)?;
+        let serving = Serving::new(memory.size, 0, false, false)?;
 
         KBox::try_pin_init(
             try_pin_init!(Self {
@@ -190,11 +191,16 @@ impl MiscDevice for Device {
 
 impl Device {
     fn serve(&self, arg: &Serve) -> Result {
-        if arg.flags & !SHRINK != 0 {
+        if arg.flags & !(SHRINK | MAY_SPLIT) != 0 {
             return Err(EINVAL);
         }
 
-        let serving = Serving::new(self.memory.size, arg.order, arg.flags & SHRINK != 0)?;
+        let serving = Serving::new(
+            self.memory.size,
+            arg.order,
+            arg.flags & SHRINK != 0,
+            arg.flags & MAY_SPLIT != 0,
+        )?;
         let old = self.serving.lock().replace(serving);
 
         // Freed after the lock was.
