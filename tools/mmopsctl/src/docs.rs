@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn committed_page_is_up_to_date() {
-        let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../Documentation/mmopsctl.rst");
+        let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("../../Documentation/mmopsctl.rst");
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             committed == rst(),
