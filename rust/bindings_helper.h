@@ -20,6 +20,40 @@ const unsigned long MMOPS_CONST_HELPER_FMODE_READ = (__force unsigned long)FMODE
 const unsigned long MMOPS_CONST_HELPER_FMODE_WRITE = (__force unsigned long)FMODE_WRITE;
 const unsigned long MMOPS_CONST_HELPER_VM_LOCKED = VM_LOCKED;
 
+/* Types of softleaf_t. One that this configuration lacks is a number that no entry has. */
+#ifdef CONFIG_MIGRATION
+const unsigned long MMOPS_CONST_HELPER_LEAF_MIGRATION_READ = SWP_MIGRATION_READ;
+const unsigned long MMOPS_CONST_HELPER_LEAF_MIGRATION_READ_EXCLUSIVE =
+	SWP_MIGRATION_READ_EXCLUSIVE;
+const unsigned long MMOPS_CONST_HELPER_LEAF_MIGRATION_WRITE = SWP_MIGRATION_WRITE;
+#else
+const unsigned long MMOPS_CONST_HELPER_LEAF_MIGRATION_READ = 0x100;
+const unsigned long MMOPS_CONST_HELPER_LEAF_MIGRATION_READ_EXCLUSIVE = 0x101;
+const unsigned long MMOPS_CONST_HELPER_LEAF_MIGRATION_WRITE = 0x102;
+#endif
+#ifdef CONFIG_DEVICE_PRIVATE
+const unsigned long MMOPS_CONST_HELPER_LEAF_DEVICE_PRIVATE_READ = SWP_DEVICE_READ;
+const unsigned long MMOPS_CONST_HELPER_LEAF_DEVICE_PRIVATE_WRITE = SWP_DEVICE_WRITE;
+const unsigned long MMOPS_CONST_HELPER_LEAF_DEVICE_EXCLUSIVE = SWP_DEVICE_EXCLUSIVE;
+#else
+const unsigned long MMOPS_CONST_HELPER_LEAF_DEVICE_PRIVATE_READ = 0x103;
+const unsigned long MMOPS_CONST_HELPER_LEAF_DEVICE_PRIVATE_WRITE = 0x104;
+const unsigned long MMOPS_CONST_HELPER_LEAF_DEVICE_EXCLUSIVE = 0x105;
+#endif
+#ifdef CONFIG_MEMORY_FAILURE
+const unsigned long MMOPS_CONST_HELPER_LEAF_HWPOISON = SWP_HWPOISON;
+#else
+const unsigned long MMOPS_CONST_HELPER_LEAF_HWPOISON = 0x106;
+#endif
+const unsigned long MMOPS_CONST_HELPER_LEAF_MARKER = SWP_PTE_MARKER;
+const unsigned long MMOPS_CONST_HELPER_LEAF_TYPE_SHIFT = LEAF_TYPE_SHIFT;
+const unsigned long MMOPS_CONST_HELPER_SWAP_AREAS = MAX_SWAPFILES;
+const unsigned long MMOPS_CONST_HELPER_SWAP_OFFSET_BITS = 64 - SWP_OFFSET_SHIFT;
+const unsigned long MMOPS_CONST_HELPER_MARKER_UFFD_WP = PTE_MARKER_UFFD_WP;
+const unsigned long MMOPS_CONST_HELPER_MARKER_POISONED = PTE_MARKER_POISONED;
+const unsigned long MMOPS_CONST_HELPER_MARKER_GUARD = PTE_MARKER_GUARD;
+const unsigned long MMOPS_CONST_HELPER_MARKER_MASK = PTE_MARKER_MASK;
+
 /* Where C has the fields that the crate, or the kernel's own for it, reads. */
 const unsigned long MMOPS_CONST_HELPER_OFFSET_TASK_MM = offsetof(struct task_struct, mm);
 const unsigned long MMOPS_CONST_HELPER_OFFSET_VMA_MM = offsetof(struct vm_area_struct, vm_mm);

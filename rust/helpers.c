@@ -591,4 +591,5 @@ MMOPS_EXPORT(mmops_cond_resched);
 
 #include "helpers/gather.c"
 #include "helpers/soft_dirty.c"
+#include "helpers/soft_leaf.c"
 #include "helpers/zap.c"

@@ -16,6 +16,7 @@
 
 mod huge;
 mod soft_dirty;
+mod soft_leaf;
 mod table;
 mod value;
 
@@ -26,6 +27,12 @@ pub use self::{
         PudLeaf, //
     },
     soft_dirty::Cleared,
+    soft_leaf::{
+        Markers,
+        MigrationAccess,
+        SoftLeaf,
+        SoftLeafEntry, //
+    },
     table::{
         LockedPte,
         PteTable, //
