@@ -30,8 +30,12 @@ use crate::{
     },
     walk::Vma, //
 };
-use core::marker::PhantomData;
-use kernel::page::PAGE_SHIFT;
+use core::{
+    cmp,
+    marker::PhantomData,
+    mem, //
+};
+use kernel::page::PAGE_SIZE;
 
 /// Marks what belongs to the scope with lifetime `'s` and to no other; invariant in it.
 pub(crate) type ScopeBrand<'s> = PhantomData<fn(&'s ()) -> &'s ()>;
@@ -52,6 +56,8 @@ pub struct FlushScope<'s> {
     mm: *mut bindings::mm_struct,
     range: AddrRange,
     changed: Span,
+    // Bytes that the smallest leaf changed maps, so that the flush of a huge one costs one entry.
+    stride: usize,
     // Dropped by `drop` after the flush.
     invalidation: Option<Invalidation<'s>>,
     // Partly covered leaves at the ends of `range`, and what secondary MMUs are told of them.
@@ -104,6 +110,7 @@ impl<'s> FlushScope<'s> {
             mm,
             range,
             changed: Span::EMPTY,
+            stride: usize::MAX,
             invalidation: Some(invalidation),
             leaves: [None, None],
             #[cfg(mmops_faults)]
@@ -116,7 +123,14 @@ impl<'s> FlushScope<'s> {
     /// permissions than the entry now has.
     #[inline(always)]
     pub(crate) fn record(&mut self, addr: usize, size: usize) {
+        self.record_leaves(addr, size, PAGE_SIZE);
+    }
+
+    /// As [`Self::record`], of leaves that map `stride` bytes each, a power of two.
+    #[inline(always)]
+    pub(crate) fn record_leaves(&mut self, addr: usize, size: usize, stride: usize) {
         self.changed.add(addr, size);
+        self.stride = cmp::min(self.stride, stride);
     }
 
     /// Flushes what has been changed so far, as the end of the scope does.
@@ -130,6 +144,8 @@ impl<'s> FlushScope<'s> {
         crate::faults::delay_before_flush();
 
         if self.is_nested() {
+            // What the others changed may be of any size.
+            self.stride = PAGE_SIZE;
             self.changed
                 .add(self.range.start(), self.range.end() - self.range.start());
             // The other scope may have changed a leaf that reaches over an end of this one's range.
@@ -138,6 +154,7 @@ impl<'s> FlushScope<'s> {
             }
         }
         let range = self.changed.take();
+        let stride = mem::replace(&mut self.stride, usize::MAX);
 
         #[cfg(mmops_faults)]
         if crate::faults::skip_flush() {
@@ -147,7 +164,9 @@ impl<'s> FlushScope<'s> {
         if let Some((start, end)) = range {
             // SAFETY: `mm` is valid by the type invariants; any range may be flushed. No page
             // table was freed.
-            unsafe { bindings::flush_tlb_mm_range(self.mm, start, end, PAGE_SHIFT as u32, false) };
+            unsafe {
+                bindings::flush_tlb_mm_range(self.mm, start, end, stride.trailing_zeros(), false)
+            };
         }
     }
 
