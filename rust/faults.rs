@@ -5,6 +5,10 @@
 //! Compiled in by `MMOPS_FAULTS=1` alone. Each control is a file in
 //! `/sys/kernel/debug/mmops/faults` that holds a decimal number; all are 0 when the module is loaded.
 
+use core::sync::atomic::{
+    AtomicUsize,
+    Ordering, //
+};
 use kernel::{
     c_str,
     debugfs::{
@@ -30,6 +34,10 @@ static TRANSFER_BEFORE_FLUSH: Atomic<u32> = Atomic::new(0);
 static TRYLOCK_FAILS: Atomic<u32> = Atomic::new(0);
 static MARK_BEFORE_FLUSH: Atomic<u32> = Atomic::new(0);
 static GATHER_NO_MEMORY: Atomic<u32> = Atomic::new(0);
+static PROTECT_CLEAR_FIRST: Atomic<u32> = Atomic::new(0);
+static PROTECT_STALE_VALUE: Atomic<u32> = Atomic::new(0);
+static SKIP_RETRY: Atomic<u32> = Atomic::new(0);
+static WINDOW_US: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
 const MAX_DELAY_US: u32 = 100_000;
@@ -57,6 +65,10 @@ impl Controls {
                     dir.read_write_file(c_str!("trylock_fails"), &TRYLOCK_FAILS);
                     dir.read_write_file(c_str!("mark_before_flush"), &MARK_BEFORE_FLUSH);
                     dir.read_write_file(c_str!("gather_no_memory"), &GATHER_NO_MEMORY);
+                    dir.read_write_file(c_str!("protect_clear_first"), &PROTECT_CLEAR_FIRST);
+                    dir.read_write_file(c_str!("protect_stale_value"), &PROTECT_STALE_VALUE);
+                    dir.read_write_file(c_str!("skip_retry"), &SKIP_RETRY);
+                    dir.read_write_file(c_str!("window_us"), &WINDOW_US);
                 }),
                 dir: dir.clone(),
             }? Error),
@@ -100,9 +112,50 @@ pub(crate) fn gather_no_memory() -> bool {
     GATHER_NO_MEMORY.load(Relaxed) != 0
 }
 
+/// An entry that changed before it could be locked is passed over.
+pub(crate) fn skip_retry() -> bool {
+    SKIP_RETRY.load(Relaxed) != 0
+}
+
+/// Widens the window between the look at a huge leaf and its lock.
+pub(crate) fn delay_before_lock() {
+    delay(WINDOW_US.load(Relaxed));
+}
+
+/// Runs `change` on a page-table entry in place, or as a fault has it: on a copy, with the entry
+/// cleared or left alone meanwhile.
+///
+/// # Safety
+///
+/// `entry` is a valid page-table entry of the size of a word, and its lock is held.
+pub(crate) unsafe fn protect_entry<T>(entry: *mut T, change: impl FnOnce(*mut T) -> u32) -> u32 {
+    let clear = PROTECT_CLEAR_FIRST.load(Relaxed) != 0;
+
+    if !clear && PROTECT_STALE_VALUE.load(Relaxed) == 0 {
+        return change(entry);
+    }
+
+    // SAFETY: By this function's safety requirements; the CPU changes it atomically, too.
+    let atomic = unsafe { AtomicUsize::from_ptr(entry.cast()) };
+    let mut copy = if clear {
+        atomic.swap(0, Ordering::SeqCst)
+    } else {
+        atomic.load(Ordering::SeqCst)
+    };
+    let ret = change(core::ptr::from_mut(&mut copy).cast());
+
+    delay(WINDOW_US.load(Relaxed));
+    atomic.store(copy, Ordering::SeqCst);
+    ret
+}
+
 /// Widens the window between the last changed entry and the flush.
 pub(crate) fn delay_before_flush() {
-    let us = DELAY_US.load(Relaxed).min(MAX_DELAY_US);
+    delay(DELAY_US.load(Relaxed));
+}
+
+fn delay(us: u32) {
+    let us = us.min(MAX_DELAY_US);
 
     for _ in 0..us / 1000 {
         udelay(Delta::from_millis(1));

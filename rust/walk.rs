@@ -22,6 +22,7 @@
 pub(crate) mod engine;
 mod lock;
 mod split;
+mod split_pud;
 
 pub use split::{
     SpareTable,
@@ -145,15 +146,18 @@ impl Vma<'_> {
         unsafe { bindings::mmops_vma_is_anonymous(self.as_ptr()) }
     }
 
+    /// Whether the VMA maps page frames by their number, without folios or beside them.
+    pub(crate) fn is_pfn_map(&self) -> bool {
+        self.flags() & (bindings::VM_PFNMAP | bindings::VM_MIXEDMAP) as vm_flags_t != 0
+    }
+
     /// Whether the VMA maps folios of the page cache: a file, and neither DAX nor a PFN map.
     #[inline(never)]
     pub(crate) fn has_page_cache(&self) -> bool {
-        let pfn_map = (bindings::VM_PFNMAP | bindings::VM_MIXEDMAP) as vm_flags_t;
-
         !self.is_anonymous()
             // SAFETY: By the type invariants the VMA is valid.
             && !unsafe { bindings::mmops_vma_is_dax(self.as_ptr()) }
-            && self.flags() & pfn_map == 0
+            && !self.is_pfn_map()
     }
 
     /// Whether a file is mapped shared and stores may be permitted by `mprotect`: the VMAs in

@@ -34,6 +34,10 @@ static inline void clear_faults(void)
 	set_fault("trylock_fails", 0);
 	set_fault("mark_before_flush", 0);
 	set_fault("gather_no_memory", 0);
+	set_fault("protect_clear_first", 0);
+	set_fault("protect_stale_value", 0);
+	set_fault("skip_retry", 0);
+	set_fault("window_us", 0);
 	set_fault("delay_us", 0);
 }
 

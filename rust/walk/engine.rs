@@ -9,6 +9,7 @@
 use super::{
     lock,
     split,
+    split_pud,
     LeafAction,
     SpareTable,
     Vma,
@@ -104,6 +105,18 @@ pub(crate) trait Visitor {
         leaf: &mut PudLeaf<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction>;
+
+    /// A table for the PUD leaf that is about to be split: one that maps no folio is then replaced
+    /// in place by PMD leaves of the same bits, and not unmapped. Does not sleep.
+    fn pud_table(&mut self) -> Option<SpareTable> {
+        None
+    }
+
+    /// A leaf of `size` bytes was split as asked for. Not called if it had vanished, or been split,
+    /// meanwhile.
+    fn was_split(&mut self, size: usize) {
+        let _ = size;
+    }
 }
 
 pub(super) struct Reading<'w, W>(pub(super) &'w mut W);
@@ -340,7 +353,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
                 // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds.
                 let Some(locked) = (unsafe { lock::pud(pudp, vma) }) else {
-                    action = bindings::page_walk_action_ACTION_AGAIN;
+                    action = again();
                     return Ok(0);
                 };
                 // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
@@ -349,8 +362,12 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
                 drop(locked);
                 if let LeafAction::Split(()) = done {
+                    let table = engine.visitor.pud_table();
+
                     // SAFETY: `pudp` is an entry of `vma`'s page tables; no lock is held.
-                    unsafe { lock::split_pud(pudp, addr, vma) };
+                    if unsafe { split_pud::split_pud(pudp, addr, vma, table) } {
+                        engine.visitor.was_split(PUD_SIZE);
+                    }
                     action = bindings::page_walk_action_ACTION_AGAIN;
                 }
                 Ok(0)
@@ -384,14 +401,14 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
             // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds.
             match unsafe { lock::pmd(pmdp, addr, vma) } {
-                lock::Pmd::Changed => action = bindings::page_walk_action_ACTION_AGAIN,
+                lock::Pmd::Changed => action = again(),
                 lock::Pmd::Leaf(locked) => {
                     // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
                     let mut leaf = unsafe { PmdLeaf::new(locked.entry(), addr, next, vma) };
                     let done = engine.visitor.pmd_leaf(&mut leaf, engine.scope.as_mut())?;
 
                     drop(locked);
-                    match done {
+                    let was_leaf = match done {
                         PmdAction::Done => return Ok(0),
                         // SAFETY: `pmdp` is an entry of `vma`'s page tables; no lock is held.
                         PmdAction::Replace(table) => unsafe {
@@ -399,6 +416,10 @@ impl<'v, V: Visitor> Engine<'v, V> {
                         },
                         // SAFETY: As above.
                         PmdAction::Split => unsafe { lock::split_pmd(pmdp, addr, vma) },
+                    };
+
+                    if was_leaf {
+                        engine.visitor.was_split(PMD_SIZE);
                     }
                     action = bindings::page_walk_action_ACTION_AGAIN;
                 }
@@ -451,6 +472,17 @@ impl<'v, V: Visitor> Engine<'v, V> {
         self.visitor
             .checkpoint((next - addr) >> PAGE_SHIFT, self.scope.as_mut())
     }
+}
+
+/// What the walk does with an entry that changed before it was locked: somebody else got further,
+/// and it is looked at again.
+fn again() -> bindings::page_walk_action {
+    #[cfg(mmops_faults)]
+    if crate::faults::skip_retry() {
+        return bindings::page_walk_action_ACTION_CONTINUE;
+    }
+
+    bindings::page_walk_action_ACTION_AGAIN
 }
 
 /// See [`FlushScope::begin`].
@@ -534,7 +566,7 @@ pub(super) fn walk_range<V: Visitor>(
 }
 
 /// As [`walk_range`], with one scope for all VMAs.
-pub(super) fn walk_range_one_scope<V: Visitor>(
+pub(crate) fn walk_range_one_scope<V: Visitor>(
     guard: &MmapRead<'_>,
     range: &AddrRange,
     mut engine: Engine<'_, V>,

@@ -81,6 +81,9 @@ pub(super) enum Pmd<'t> {
 #[inline(never)]
 pub(super) unsafe fn pmd<'t>(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'t>) -> Pmd<'t> {
     if is_pmd_leaf(pmdp) {
+        #[cfg(mmops_faults)]
+        crate::faults::delay_before_lock();
+
         // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
         let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
 
@@ -134,6 +137,9 @@ pub(super) unsafe fn pud<'t>(
     pudp: *mut bindings::pud_t,
     vma: Vma<'t>,
 ) -> Option<Locked<'t, bindings::pud_t>> {
+    #[cfg(mmops_faults)]
+    crate::faults::delay_before_lock();
+
     // SAFETY: `pudp` is an entry of `vma`; the function takes the lock and looks again.
     let ptl = unsafe { bindings::__pud_trans_huge_lock(pudp, vma.as_ptr()) };
 
@@ -145,24 +151,31 @@ pub(super) unsafe fn pud<'t>(
     })
 }
 
-/// Splits a PMD leaf as the kernel does, if it still is one.
+/// Splits a PMD leaf as the kernel does, if it still is one; says whether it was.
 ///
 /// # Safety
 ///
 /// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
 #[inline(never)]
-pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) {
+pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) -> bool {
+    let is_leaf = is_pmd_leaf(pmdp);
+
     // SAFETY: By this function's safety requirements; the function looks again under the lock.
     unsafe { bindings::__split_huge_pmd(vma.as_ptr(), pmdp, addr, false) };
+    is_leaf
 }
 
-/// Splits a PUD leaf, if it still is one.
+/// Unmaps a PUD leaf, if it still is one, for page faults to map what they find; says whether it
+/// was.
 ///
 /// # Safety
 ///
 /// `pudp` is the entry for `addr` in `vma`, and no page-table lock is held.
 #[inline(never)]
-pub(super) unsafe fn split_pud(pudp: *mut bindings::pud_t, addr: usize, vma: Vma<'_>) {
+pub(super) unsafe fn unmap_pud(pudp: *mut bindings::pud_t, addr: usize, vma: Vma<'_>) -> bool {
+    let is_leaf = is_pud_leaf(pudp);
+
     // SAFETY: By this function's safety requirements; the function looks again under the lock.
     unsafe { bindings::__split_huge_pud(vma.as_ptr(), pudp, addr) };
+    is_leaf
 }

@@ -54,7 +54,7 @@ const MAX_REFILLS: usize = 1024;
 ///
 /// `table` was returned by `pte_alloc_one()` and belongs to the value.
 pub struct SpareTable {
-    table: NonNull<kernel::bindings::page>,
+    pub(super) table: NonNull<kernel::bindings::page>,
     mm: ARef<Mm>,
 }
 
@@ -111,8 +111,14 @@ impl SpareTable {
             bindings::mmops_pmd_populate(mm, pmdp, table);
         }
 
-        // The page tables own the table now; the reference to the mm is still ours.
+        self.into_mm()
+    }
+
+    /// Gives the table away: the page tables own it from now on. The reference to the mm is still
+    /// ours, and must not be dropped under a lock.
+    pub(super) fn into_mm(self) -> ARef<Mm> {
         let this = mem::ManuallyDrop::new(self);
+
         // SAFETY: The field is not used again.
         unsafe { core::ptr::read(&this.mm) }
     }
@@ -132,6 +138,7 @@ pub struct SpareTables {
     /// The address space that the last walk ran out of tables in.
     wanted: Option<ARef<Mm>>,
     refills: usize,
+    batch: usize,
     /// No leaf is to be split, or no more.
     exhausted: bool,
 }
@@ -143,6 +150,18 @@ impl SpareTables {
             tables: KVec::new(),
             wanted: None,
             refills: 0,
+            batch: BATCH,
+            exhausted: false,
+        }
+    }
+
+    /// As [`Self::new`], for a walk that splits at the ends of its range alone.
+    pub const fn few() -> Self {
+        Self {
+            tables: KVec::new(),
+            wanted: None,
+            refills: 0,
+            batch: 4,
             exhausted: false,
         }
     }
@@ -153,6 +172,7 @@ impl SpareTables {
             tables: KVec::new(),
             wanted: None,
             refills: 0,
+            batch: 0,
             exhausted: true,
         }
     }
@@ -187,7 +207,7 @@ impl SpareTables {
         // Those that are left are of another address space.
         self.tables.clear();
         self.refills += 1;
-        while self.tables.len() < BATCH && self.refills <= MAX_REFILLS {
+        while self.tables.len() < self.batch && self.refills <= MAX_REFILLS {
             let Ok(table) = SpareTable::new(mm.clone()) else {
                 break;
             };
@@ -205,7 +225,8 @@ impl Default for SpareTables {
     }
 }
 
-/// Replaces a PMD leaf by `table`, or does nothing if it is no such leaf any more.
+/// Replaces a PMD leaf by `table`, or does nothing if it is no such leaf any more; says whether it
+/// was one: of the page cache, or of a PFN map.
 ///
 /// Secondary MMUs are told, since what they know of a leaf may be of its size. The TLB is flushed
 /// under the lock, before the table is seen: some CPUs must not find translations of both sizes for
@@ -221,28 +242,40 @@ pub(super) unsafe fn split_pmd(
     addr: usize,
     vma: Vma<'_>,
     table: SpareTable,
-) {
+) -> bool {
     let addr = addr & !(PMD_SIZE - 1);
     let mm = vma.mm_ptr();
     let Ok(range) = AddrRange::new(addr, addr + PMD_SIZE) else {
-        return;
+        return false;
     };
 
     // SAFETY: The walk keeps the VMA, and so its mm.
     let _invalidation = unsafe { Invalidation::start(mm, &range, Event::Clear, Owner::NONE) };
     // SAFETY: By this function's safety requirements.
     let lock::Pmd::Leaf(locked) = (unsafe { lock::pmd(pmdp, addr, vma) }) else {
-        return;
+        return false;
     };
     // SAFETY: The entry is valid.
     let value = Pmd::from_raw(unsafe { bindings::mmops_pmdp_get_lockless(pmdp) });
 
-    if !value.present() || value.special() || !vma.has_page_cache() {
-        return;
+    if !value.present() || !(vma.has_page_cache() || vma.is_pfn_map()) {
+        return false;
+    }
+    if value.special() {
+        // SAFETY: The entry is a present leaf of `vma` that maps no folio, and its lock is held.
+        let table_mm = unsafe {
+            let old = bindings::pmdp_invalidate(vma.as_ptr(), addr, pmdp);
+
+            table.install(mm, addr, pmdp, old)
+        };
+
+        drop(locked);
+        drop(table_mm);
+        return true;
     }
     // SAFETY: The leaf is present and not special, and its lock is held.
     if unsafe { bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(value.pfn())) } {
-        return;
+        return false;
     }
 
     // SAFETY: The entry is a present leaf of `vma` that maps a folio, and its lock is held. The
@@ -260,4 +293,5 @@ pub(super) unsafe fn split_pmd(
     };
     drop(locked);
     drop(table_mm);
+    true
 }
