@@ -590,6 +590,8 @@ __mmops_helper void mmops_cond_resched(void)
 MMOPS_EXPORT(mmops_cond_resched);
 
 #include "helpers/gather.c"
+#include "helpers/leaves.c"
+#include "helpers/protect.c"
 #include "helpers/soft_dirty.c"
 #include "helpers/soft_leaf.c"
 #include "helpers/zap.c"

@@ -15,6 +15,7 @@
 //! [`FlushScope`]: crate::tlb::FlushScope
 
 mod huge;
+mod protect;
 mod soft_dirty;
 mod soft_leaf;
 mod table;
@@ -43,6 +44,8 @@ pub use self::{
         Pud, //
     },
 };
+
+pub(crate) use self::protect::Protection;
 
 /// Bytes that a PMD leaf maps.
 pub const PMD_SIZE: usize = 1 << PMD_SHIFT;

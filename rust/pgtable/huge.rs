@@ -50,7 +50,7 @@ macro_rules! huge_leaf {
             pub(super) entry: NonNull<bindings::$raw>,
             addr: usize,
             end: usize,
-            vma: Vma<'t>,
+            pub(super) vma: Vma<'t>,
             _brand: ScopeBrand<'s>,
         }
 
@@ -79,6 +79,12 @@ macro_rules! huge_leaf {
             #[inline]
             pub fn leaf_addr(&self) -> usize {
                 self.addr & !($size - 1)
+            }
+
+            /// First address behind the part of the leaf that the walk covers.
+            #[inline]
+            pub fn end(&self) -> usize {
+                self.end
             }
 
             /// Whether the walk covers only a part of the leaf.
@@ -116,7 +122,7 @@ macro_rules! huge_leaf {
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
                 let old = unsafe { bindings::$wrprotect(self.entry.as_ptr()) };
 
-                scope.record(self.leaf_addr(), $size);
+                scope.record_leaves(self.leaf_addr(), $size, $size);
                 Some($value::from_raw(old))
             }
 
@@ -134,7 +140,7 @@ macro_rules! huge_leaf {
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
                 let old = unsafe { bindings::$mkclean(self.entry.as_ptr()) };
 
-                scope.record(self.leaf_addr(), $size);
+                scope.record_leaves(self.leaf_addr(), $size, $size);
                 Some($value::from_raw(old))
             }
 

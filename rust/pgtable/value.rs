@@ -131,6 +131,43 @@ impl Pud {
     }
 }
 
+macro_rules! leaf_state {
+    ($($name:ident: $($(#[$meta:meta])* $fn:ident => $helper:ident),+;)+) => {
+        $(
+            impl $name {
+                $(
+                    $(#[$meta])*
+                    #[inline(always)]
+                    pub(crate) fn $fn(self) -> u32 {
+                        // SAFETY: The function computes on the value alone.
+                        unsafe { bindings::$helper(self.0) }
+                    }
+                )+
+            }
+        )+
+    };
+}
+
+leaf_state! {
+    Pte:
+        /// `MMOPS_LEAF_*` of a present entry.
+        leaf_state => mmops_pte_leaf_state,
+        /// `MMOPS_LEAF_*` of an entry that is neither present nor none.
+        softleaf_state => mmops_pte_softleaf_state,
+        /// `enum softleaf_type` of such an entry.
+        softleaf_type => mmops_pte_softleaf_type;
+    Pmd:
+        /// `MMOPS_LEAF_*` of a present leaf.
+        leaf_state => mmops_pmd_leaf_state,
+        /// `MMOPS_LEAF_*` of an entry that is not present, in the place of a leaf.
+        softleaf_state => mmops_pmd_softleaf_state,
+        /// `enum softleaf_type` of such an entry.
+        softleaf_type => mmops_pmd_softleaf_type;
+    Pud:
+        /// `MMOPS_LEAF_*` of a present leaf.
+        leaf_state => mmops_pud_leaf_state;
+}
+
 #[cfg(CONFIG_X86_64)]
 #[kernel::prelude::kunit_tests(mmops_pgtable_value)]
 mod tests {

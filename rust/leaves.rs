@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A list of the leaves that map a range of addresses: their size, protection and state.
+//!
+//! It says what was there when each entry was looked at, under its page-table lock; the next moment
+//! it may be otherwise. Nothing is changed, and no page is faulted in. hugetlbfs is left out, as from
+//! every walk.
+
+use crate::{
+    bindings,
+    mm::MmapRead,
+    pgtable::{
+        PmdLeaf,
+        PteTable,
+        PudLeaf,
+        PMD_SIZE,
+        PUD_SIZE, //
+    },
+    range::AddrRange,
+    signal,
+    walk::{
+        walk_page_range,
+        Walk, //
+    }, //
+};
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*, //
+};
+
+/// What an entry stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// It maps memory.
+    Present = 0,
+    /// A page in swap.
+    Swap = 1,
+    /// A page that is being migrated.
+    Migration = 2,
+    /// Memory of a device that the CPU cannot access.
+    DevicePrivate = 3,
+    /// Memory that a device has for itself.
+    DeviceExclusive = 4,
+    /// Memory that is broken.
+    Hwpoison = 5,
+    /// No page: a marker of userfaultfd, a guard or an error.
+    Marker = 6,
+}
+
+impl Kind {
+    fn of(raw: u32) -> Option<Self> {
+        use bindings as b;
+
+        Some(match raw {
+            b::softleaf_type_SOFTLEAF_SWAP => Self::Swap,
+            b::softleaf_type_SOFTLEAF_MIGRATION_READ
+            | b::softleaf_type_SOFTLEAF_MIGRATION_READ_EXCLUSIVE
+            | b::softleaf_type_SOFTLEAF_MIGRATION_WRITE => Self::Migration,
+            b::softleaf_type_SOFTLEAF_DEVICE_PRIVATE_READ
+            | b::softleaf_type_SOFTLEAF_DEVICE_PRIVATE_WRITE => Self::DevicePrivate,
+            b::softleaf_type_SOFTLEAF_DEVICE_EXCLUSIVE => Self::DeviceExclusive,
+            b::softleaf_type_SOFTLEAF_HWPOISON => Self::Hwpoison,
+            b::softleaf_type_SOFTLEAF_MARKER => Self::Marker,
+            _ => return None,
+        })
+    }
+}
+
+/// The state of an entry: a set of bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State(u32);
+
+impl State {
+    /// Loads are permitted.
+    pub const READ: Self = Self(bindings::MMOPS_LEAF_READ);
+    /// Stores are permitted.
+    pub const WRITE: Self = Self(bindings::MMOPS_LEAF_WRITE);
+    /// Fetches of instructions are permitted.
+    pub const EXEC: Self = Self(bindings::MMOPS_LEAF_EXEC);
+    /// A store was made since the entry was last clean.
+    pub const DIRTY: Self = Self(bindings::MMOPS_LEAF_DIRTY);
+    /// The memory was accessed since the entry was last old.
+    pub const YOUNG: Self = Self(bindings::MMOPS_LEAF_YOUNG);
+    /// A store was made since soft-dirty was last cleared.
+    pub const SOFT_DIRTY: Self = Self(bindings::MMOPS_LEAF_SOFT_DIRTY);
+    /// userfaultfd protects the page, against stores or against all accesses.
+    pub const UFFD: Self = Self(bindings::MMOPS_LEAF_UFFD);
+    /// The entry maps no folio that mm manages.
+    pub const SPECIAL: Self = Self(bindings::MMOPS_LEAF_SPECIAL);
+
+    /// The bits, each as in the constants, from bit 0 on.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all bits of `other` are set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A leaf, or an entry in the place of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// First address that it maps, which may lie before the range that was asked for.
+    pub addr: usize,
+    /// Bytes that it maps.
+    pub size: usize,
+    /// What it stands for.
+    pub kind: Kind,
+    /// Its state. Of an entry that is not present only [`State::SOFT_DIRTY`] and [`State::UFFD`]
+    /// are known.
+    pub state: State,
+}
+
+/// Appends the leaves of `range` to `list`, in ascending order, as far as its capacity lasts.
+///
+/// Returns the address where a next call has to go on: the end of the range if all of it is listed.
+/// A list with room for [`MIN_ROOM`] leaves gets further with each call.
+///
+/// Sleeps. The guard holds the mmap lock, for reading.
+///
+/// # Errors
+///
+/// `EINTR` if a fatal signal came.
+pub fn list(guard: &MmapRead<'_>, range: &AddrRange, list: &mut KVVec<Leaf>) -> Result<usize> {
+    let mut walker = Lister {
+        next: range.start(),
+        list,
+    };
+
+    match walk_page_range(guard, range, &mut walker) {
+        Ok(()) => Ok(range.end()),
+        // No room.
+        Err(e) if e == ENOSPC => Ok(walker.next),
+        Err(e) => Err(e),
+    }
+}
+
+/// Leaves in the smallest piece that is listed whole: those of a PTE table.
+pub const MIN_ROOM: usize = PMD_SIZE >> PAGE_SHIFT;
+
+struct Lister<'l> {
+    /// All before is listed.
+    next: usize,
+    list: &'l mut KVVec<Leaf>,
+}
+
+impl Lister<'_> {
+    /// Appends a leaf; under a page-table lock, so without allocating.
+    fn push(&mut self, leaf: Leaf) {
+        // `checkpoint` saw to the room.
+        let _ = self.list.push_within_capacity(leaf);
+    }
+}
+
+impl Walk for Lister<'_> {
+    fn checkpoint(&mut self, nr: usize) -> Result {
+        signal::interruption()?;
+        if self.list.capacity() - self.list.len() < nr.min(MIN_ROOM) {
+            return Err(ENOSPC);
+        }
+        Ok(())
+    }
+
+    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+        table.for_each(|addr, pte| {
+            if pte.none() {
+                return;
+            }
+
+            let entry = if pte.present() {
+                Some((Kind::Present, pte.leaf_state()))
+            } else {
+                Kind::of(pte.softleaf_type()).map(|kind| (kind, pte.softleaf_state()))
+            };
+            if let Some((kind, state)) = entry {
+                self.push(Leaf {
+                    addr,
+                    size: PAGE_SIZE,
+                    kind,
+                    state: State(state),
+                });
+            }
+        });
+        self.next = table.addr() + (table.nr() << PAGE_SHIFT);
+        Ok(())
+    }
+
+    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
+        let pmd = leaf.value();
+        let entry = if pmd.present() {
+            Some((Kind::Present, pmd.leaf_state()))
+        } else {
+            Kind::of(pmd.softleaf_type()).map(|kind| (kind, pmd.softleaf_state()))
+        };
+
+        if let Some((kind, state)) = entry {
+            self.push(Leaf {
+                addr: leaf.leaf_addr(),
+                size: PMD_SIZE,
+                kind,
+                state: State(state),
+            });
+        }
+        self.next = leaf.end();
+        Ok(())
+    }
+
+    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
+        self.push(Leaf {
+            addr: leaf.leaf_addr(),
+            size: PUD_SIZE,
+            kind: Kind::Present,
+            state: State(leaf.value().leaf_state()),
+        });
+        self.next = leaf.end();
+        Ok(())
+    }
+}

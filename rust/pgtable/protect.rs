@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Another protection for locked leaves.
+//!
+//! An entry is changed by one atomic exchange: it is never cleared, and the accessed, dirty and
+//! software bits that it had at that moment are kept. The new value is made of the value that was
+//! replaced.
+
+use super::{
+    PmdLeaf,
+    PteTable,
+    PudLeaf,
+    PMD_SIZE,
+    PUD_SIZE, //
+};
+use crate::{
+    bindings,
+    tlb::FlushScope,
+    walk::Vma, //
+};
+use core::cmp;
+use kernel::{
+    mm::virt::{
+        flags,
+        vm_flags_t, //
+    },
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    }, //
+};
+
+/// What the C helpers tell of a change.
+const CHANGED: u32 = bindings::MMOPS_PROT_CHANGED;
+const LOST: u32 = bindings::MMOPS_PROT_LOST;
+
+/// The protection of entries in one VMA, never above what the VMA allows.
+///
+/// # Invariants
+///
+/// The mmap lock of `vma`'s mm is held for `'v`, so `prot` stays what the VMA makes of it.
+pub(crate) struct Protection<'v> {
+    vma: Vma<'v>,
+    prot: usize,
+    /// Write permission that only faults grant in this VMA may be granted where the fault would.
+    upgrade: bool,
+    /// Entries that are not present are not to come back writable.
+    lower: bool,
+}
+
+impl<'v> Protection<'v> {
+    /// The protection that permits `access`, of `VM_READ`, `VM_WRITE` and `VM_EXEC`, as far as
+    /// `vma` does.
+    ///
+    /// # Safety
+    ///
+    /// The mmap lock of the VMA's mm is held for `'v`.
+    pub(crate) unsafe fn new(vma: Vma<'v>, access: vm_flags_t) -> Self {
+        let write = access & vma.flags() & flags::WRITE != 0;
+
+        // INVARIANT: By the function's safety requirements.
+        Self {
+            vma,
+            // SAFETY: The VMA is valid.
+            prot: unsafe { bindings::mmops_vma_protection(vma.as_ptr(), access) },
+            upgrade: write,
+            lower: !write,
+        }
+    }
+
+    /// Whether the protection is for the entries of `vma`.
+    fn is_for(&self, vma: Vma<'_>) -> bool {
+        core::ptr::eq(self.vma.as_ptr(), vma.as_ptr())
+    }
+}
+
+impl<'s> PteTable<'_, 's> {
+    /// Gives all present entries the protection `to`, and returns the number of those that it
+    /// changed. Entries that would come back writable will not, if `to` is without.
+    ///
+    /// Source: `change_pte_range()`.
+    #[inline(never)]
+    pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> usize {
+        let mut changed = 0;
+        // First entry that lost a permission, and the one behind the last.
+        let (mut first, mut behind) = (self.nr(), 0);
+
+        if !to.is_for(self.vma()) {
+            return 0;
+        }
+        // SAFETY: The mm is valid. Reclaim may owe a flush for what it unmapped here.
+        unsafe { bindings::mmops_flush_tlb_batched_pending(self.vma().mm_ptr()) };
+
+        for i in 0..self.nr() {
+            let value = self.hint(i);
+
+            if value.none() {
+                continue;
+            }
+
+            let addr = self.addr() + (i << PAGE_SHIFT);
+            let ptep = self.ptep_at(i).as_ptr();
+
+            if !value.present() {
+                if to.lower {
+                    // SAFETY: The entry is valid, and its table's lock is held.
+                    unsafe {
+                        bindings::mmops_ptep_protect_softleaf(self.vma().as_ptr(), addr, ptep)
+                    };
+                }
+                continue;
+            }
+
+            let change = |ptep| {
+                // SAFETY: The entry is present, or a copy of one, and its table's lock is held.
+                unsafe {
+                    bindings::mmops_ptep_protect(
+                        self.vma().as_ptr(),
+                        addr,
+                        ptep,
+                        to.prot,
+                        to.upgrade,
+                    )
+                }
+            };
+            #[cfg(mmops_faults)]
+            // SAFETY: The entry is valid and locked.
+            let done = unsafe { crate::faults::protect_entry(ptep, change) };
+            #[cfg(not(mmops_faults))]
+            let done = change(ptep);
+
+            if done & CHANGED != 0 {
+                changed += 1;
+            }
+            if done & LOST != 0 {
+                first = cmp::min(first, i);
+                behind = i + 1;
+            }
+        }
+
+        if first < behind {
+            scope.record_leaves(
+                self.addr() + (first << PAGE_SHIFT),
+                (behind - first) << PAGE_SHIFT,
+                PAGE_SIZE,
+            );
+        }
+        changed
+    }
+}
+
+impl<'s> PmdLeaf<'_, 's> {
+    /// Gives a leaf the protection `to`; says whether that changed it. An entry that is not present
+    /// is treated as in a [`PteTable`], and counts as not changed.
+    ///
+    /// Source: `change_huge_pmd()`.
+    #[inline(never)]
+    pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
+        let pmdp = self.entry.as_ptr();
+        let addr = self.leaf_addr();
+
+        if !to.is_for(self.vma) {
+            return false;
+        }
+        if !self.value().present() {
+            if to.lower {
+                // SAFETY: By the type invariants the entry is valid and its lock is held.
+                unsafe { bindings::mmops_pmdp_protect_softleaf(self.vma.as_ptr(), addr, pmdp) };
+            }
+            return false;
+        }
+
+        let change = |pmdp| {
+            // SAFETY: The leaf, or the copy of it, is present, and its lock is held.
+            unsafe {
+                bindings::mmops_pmdp_protect(self.vma.as_ptr(), addr, pmdp, to.prot, to.upgrade)
+            }
+        };
+        #[cfg(mmops_faults)]
+        // SAFETY: The entry is valid and locked.
+        let done = unsafe { crate::faults::protect_entry(pmdp, change) };
+        #[cfg(not(mmops_faults))]
+        let done = change(pmdp);
+
+        if done & LOST != 0 {
+            scope.record_leaves(addr, PMD_SIZE, PMD_SIZE);
+        }
+        done & CHANGED != 0
+    }
+}
+
+impl<'s> PudLeaf<'_, 's> {
+    /// Gives the leaf the protection `to`, which permits some access; says whether that changed it.
+    ///
+    /// Write permission that only a fault may grant is left to the fault.
+    ///
+    /// Source: `change_huge_pud()`.
+    #[inline(never)]
+    pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
+        if !to.is_for(self.vma) || !self.value().present() {
+            return false;
+        }
+
+        let pudp = self.entry.as_ptr();
+        let change = |pudp| {
+            // SAFETY: The leaf, or the copy of it, is present, and its lock is held.
+            unsafe { bindings::mmops_pudp_protect(pudp, to.prot) }
+        };
+        #[cfg(mmops_faults)]
+        // SAFETY: The entry is valid and locked.
+        let done = unsafe { crate::faults::protect_entry(pudp, change) };
+        #[cfg(not(mmops_faults))]
+        let done = change(pudp);
+
+        if done & LOST != 0 {
+            scope.record_leaves(self.leaf_addr(), PUD_SIZE, PUD_SIZE);
+        }
+        done & CHANGED != 0
+    }
+}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Protection of leaves below what their VMA allows: write-notify for a driver's clients.
+//!
+//! [`protect`] changes the leaves of a range of addresses and leaves the VMAs alone. A CPU that
+//! meets the lower protection faults, and the kernel resolves the fault as the VMA says: the page
+//! becomes accessible again, and with it the driver learns of the access where it takes part in
+//! the fault (`page_mkwrite`, `pfn_mkwrite`, `huge_fault`), or by the leaf that is writable again.
+//!
+//! # Rules
+//!
+//! - A leaf is changed in place by one atomic exchange. It is never cleared: without the lock a zap
+//!   (`MADV_DONTNEED`) would pass over an entry that is none, and the CPU may set accessed and dirty
+//!   bits at any time. The new value is made of the value that the exchange returned, and keeps its
+//!   accessed, dirty and software bits.
+//! - A leaf that vanished, was split or was populated while we looked is looked at again. Each turn
+//!   means that somebody else made progress. No page-table lock is held meanwhile.
+//! - One TLB flush for the range, over as many VMAs as it has, with the size of the smallest leaf
+//!   changed as stride; none if no leaf lost a permission. If another operation is under way on the
+//!   same mm, all of the range is flushed (see [`crate::tlb`]).
+//! - Never above the VMA: asking for more is refused, and a write permission is given back only
+//!   where a write fault would do no more than that. Other pages (to be copied, to be announced to
+//!   the file system, write-protected by userfaultfd, not soft-dirty yet) are left to the fault.
+//! - A leaf that is covered in part is split, and the rest of it keeps its protection.
+//!
+//! # What can be asked for
+//!
+//! - All that the VMA allows, or that without writing: any VMA, leaves of all sizes.
+//! - Nothing ([`Access::NONE`]): anonymous memory and the page cache only. An access is resolved as
+//!   a NUMA hinting fault. For page frame maps and DAX the kernel has no such fault at PUD size.
+//! - Less than the VMA allows in another way: refused. On a leaf that lost only its right to execute
+//!   the kernel takes a fault for spurious, and the CPU would fault forever.
+//!
+//! # Leaves
+//!
+//! | leaf | whole | part |
+//! |---|---|---|
+//! | PTE | in place | |
+//! | PMD, anonymous | in place | its deposited PTE table, as `mprotect(2)` |
+//! | PMD, page cache | in place | replaced in place by a PTE table |
+//! | PMD, page frames | in place | replaced in place by a PTE table |
+//! | PUD, page frames | in place | replaced in place by 512 PMD leaves |
+//! | PMD or PUD, DAX | in place | `EINVAL`, or unmapped and faulted again smaller |
+//! | not present | comes back read-only, if it is to be less than writable and was to be writable | |
+//! | hugetlbfs | refused | refused |
+//!
+//! userfaultfd-wp and -rwp bits, soft-dirty bits: kept, and obeyed when write permission is given
+//! back. A NUMA hint is lost with the change, as by `mprotect(2)`. PUD leaves have neither
+//! userfaultfd nor NUMA hints.
+//!
+//! A page that is mapped anew (reclaimed, migrated, unmapped and faulted in) has the protection of
+//! the VMA. A driver that must know subscribes to the events of the range.
+//!
+//! Source: `[PATCH v3 8/8] mm/mprotect: fix dax pud handlings` (July 2024) with its review, and
+//! `mm/mprotect.c`, `change_huge_pmd()`, `change_huge_pud()`.
+
+use crate::{
+    bindings,
+    mm::MmapRead,
+    notifier::{
+        Event,
+        Owner, //
+    },
+    pgtable::{
+        PmdLeaf,
+        Protection,
+        PteTable,
+        PudLeaf,
+        PMD_SIZE, //
+    },
+    range::AddrRange,
+    signal,
+    tlb::FlushScope,
+    walk::{
+        engine::{
+            self,
+            Engine,
+            PmdAction,
+            TableAction,
+            Visitor, //
+        },
+        LeafAction,
+        SpareTable,
+        SpareTables,
+        Vma, //
+    }, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    error::to_result,
+    mm::virt::{
+        flags,
+        vm_flags_t,
+        VmaRef, //
+    },
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+/// What a CPU may do with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access(vm_flags_t);
+
+impl Access {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Read.
+    pub const READ: Self = Self(flags::READ);
+    /// Write.
+    pub const WRITE: Self = Self(flags::WRITE);
+    /// Execute.
+    pub const EXEC: Self = Self(flags::EXEC);
+
+    const ALL: vm_flags_t = flags::READ | flags::WRITE | flags::EXEC;
+
+    /// The access that `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` in `prot` stand for; `None` if
+    /// there are other bits.
+    pub fn from_prot(prot: u32) -> Option<Self> {
+        // As calc_vm_prot_bits(): the bits are the same.
+        let flags = prot as vm_flags_t;
+
+        (flags & !Self::ALL == 0).then_some(Self(flags))
+    }
+
+    /// What `vma` allows.
+    fn of(flags: vm_flags_t) -> Self {
+        Self(flags & Self::ALL)
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// How [`protect`] ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// PTEs whose protection changed.
+    pub ptes: usize,
+    /// Leaves of PMD size whose protection changed.
+    pub pmds: usize,
+    /// Leaves of PUD size whose protection changed.
+    pub puds: usize,
+    /// Leaves of PMD size that were split.
+    pub split_pmds: usize,
+    /// Leaves of PUD size that were split.
+    pub split_puds: usize,
+    /// Bytes from the start of the range on that are completely processed.
+    pub done: usize,
+    /// Why that is not the whole range: `EINTR` after a fatal signal, `ENOMEM` if there was no
+    /// memory for a page table. What was done is complete: flushed and notified.
+    pub stopped: Option<Error>,
+}
+
+/// Gives all leaves in `range` the protection `access`. See the [module](self) for the rules.
+///
+/// Sleeps. The guard holds the mmap lock, for reading.
+///
+/// # Errors
+///
+/// Nothing was changed then:
+///
+/// - `ENOMEM`: not all of the range is mapped;
+/// - `EACCES`: a VMA does not allow `access`;
+/// - `EOPNOTSUPP`: `access` is less than a VMA allows in a way that no fault would resolve (see the
+///   module), or the VMA is one of hugetlbfs or a shadow stack;
+/// - `EINVAL`: an end of the range lies inside a leaf that the mapping cannot serve smaller, as for
+///   `mprotect(2)`.
+///
+/// Source: `do_mprotect_pkey()`, `change_protection()`.
+pub fn protect(guard: &MmapRead<'_>, range: &AddrRange, access: Access) -> Result<Outcome> {
+    guard.for_each_vma(range, |vma, part| check(vma, &part, access))?;
+
+    let mut walker = Protect {
+        access,
+        outcome: Outcome::default(),
+        pos: range.start(),
+        tables: SpareTables::few(),
+        pud_table: None,
+    };
+    let stopped = loop {
+        let rest = AddrRange::new(walker.pos, range.end())?;
+        let ret = engine::walk_range_one_scope(guard, &rest, Engine::new(&mut walker));
+
+        match ret {
+            Ok(()) => {
+                walker.pos = range.end();
+                break None;
+            }
+            // A leaf is to be split. Leaves before it are done, so each turn gets further.
+            Err(e) if e == EAGAIN => walker.tables.refill(),
+            Err(e) => break Some(e),
+        }
+        if walker.pos == range.end() {
+            break None;
+        }
+    };
+
+    Ok(Outcome {
+        done: walker.pos - range.start(),
+        stopped,
+        ..walker.outcome
+    })
+}
+
+/// Whether the leaves of `vma` in `part` can be given the protection `access`.
+#[inline(never)]
+fn check(vma: &VmaRef, part: &AddrRange, access: Access) -> Result {
+    // SAFETY: The reference is to a VMA whose mm's mmap lock is held.
+    let this = unsafe { Vma::from_raw(NonNull::from(vma).cast()) };
+    let allowed = Access::of(this.flags());
+
+    if !allowed.has(access) {
+        return Err(EACCES);
+    }
+    if this.flags() & bindings::VM_HUGETLB as vm_flags_t != 0
+        // SAFETY: The VMA is valid.
+        || unsafe { bindings::mmops_vma_has_shadow_stack(this.as_ptr()) }
+    {
+        return Err(EOPNOTSUPP);
+    }
+    if access.0 | Access::WRITE.0 != allowed.0 | Access::WRITE.0
+        && (access != Access::NONE || !(this.is_anonymous() || this.has_page_cache()))
+    {
+        return Err(EOPNOTSUPP);
+    }
+    for (addr, inside) in [
+        (part.start(), part.start() > this.start()),
+        (part.end(), part.end() < this.end()),
+    ] {
+        if inside {
+            // SAFETY: The VMA is valid, and `addr` lies in it; the mmap lock is held.
+            to_result(unsafe { bindings::mmops_vma_may_split(this.as_ptr(), addr) })?;
+        }
+    }
+    Ok(())
+}
+
+struct Protect {
+    access: Access,
+    outcome: Outcome,
+    /// All before is done.
+    pos: usize,
+    tables: SpareTables,
+    /// For the PUD leaf that is being split.
+    pud_table: Option<SpareTable>,
+}
+
+impl Protect {
+    fn protection<'v>(&self, vma: Vma<'v>) -> Protection<'v> {
+        // SAFETY: `protect` is the only one to start a walk with this walker, over a range of
+        // addresses, which holds the mmap lock.
+        unsafe { Protection::new(vma, self.access.0) }
+    }
+}
+
+/// The scope of the walk; it has one from begin to end, so `EINVAL` is never seen.
+fn scope_of<'a, 's>(scope: Option<&'a mut FlushScope<'s>>) -> Result<&'a mut FlushScope<'s>> {
+    scope.ok_or(EINVAL)
+}
+
+impl Visitor for Protect {
+    const EVENT: Option<Event> = Some(Event::ProtectionVma);
+
+    fn owner(&self) -> Owner {
+        Owner::NONE
+    }
+
+    fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
+        true
+    }
+
+    fn checkpoint(&mut self, _nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
+        signal::interruption()
+    }
+
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<TableAction> {
+        let to = self.protection(table.vma());
+
+        self.outcome.ptes += table.protect(&to, scope_of(scope)?);
+        self.pos = table.addr() + (table.nr() << PAGE_SHIFT);
+        Ok(TableAction::Done)
+    }
+
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<PmdAction> {
+        let vma = leaf.vma();
+
+        if leaf.is_partial() && leaf.value().present() {
+            if !(vma.has_page_cache() || vma.is_pfn_map()) {
+                return Ok(PmdAction::Split);
+            }
+            return Ok(PmdAction::Replace(
+                self.tables.take_for(vma)?.ok_or(ENOMEM)?,
+            ));
+        }
+        if leaf.protect(&self.protection(vma), scope_of(scope)?) {
+            self.outcome.pmds += 1;
+        }
+        self.pos = leaf.end();
+        Ok(PmdAction::Done)
+    }
+
+    fn pud_leaf<'s>(
+        &mut self,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<LeafAction> {
+        if leaf.is_partial() {
+            self.pud_table = Some(self.tables.take_for(leaf.vma())?.ok_or(ENOMEM)?);
+            return Ok(LeafAction::Split(()));
+        }
+        if leaf.protect(&self.protection(leaf.vma()), scope_of(scope)?) {
+            self.outcome.puds += 1;
+        }
+        self.pos = leaf.end();
+        Ok(LeafAction::Done)
+    }
+
+    fn pud_table(&mut self) -> Option<SpareTable> {
+        self.pud_table.take()
+    }
+
+    fn was_split(&mut self, size: usize) {
+        if size == PMD_SIZE {
+            self.outcome.split_pmds += 1;
+        } else {
+            self.outcome.split_puds += 1;
+        }
+    }
+}
