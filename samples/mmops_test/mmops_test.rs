@@ -7,8 +7,10 @@
 //! of the crate alone, as any other driver would be.
 
 mod harvest;
-mod soft_dirty;
+mod leaves;
 mod notifier_log;
+mod protect;
+mod soft_dirty;
 mod uapi;
 mod zap;
 
@@ -103,6 +105,8 @@ impl MiscDevice for Device {
                 uapi::with_arg(user, |arg| notifier_log::subscribe(me, arg))
             }
             uapi::NotifierProbe::IOCTL => uapi::with_arg(user, |arg| notifier_log::probe(me, arg)),
+            uapi::Protect::IOCTL => uapi::with_arg(user, protect::protect),
+            uapi::Leaves::IOCTL => uapi::with_arg(user, leaves::leaves),
             _ => Err(ENOTTY),
         }
     }
@@ -117,6 +121,8 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_ZAP
         | uapi::FEATURE_SOFT_DIRTY
         | uapi::FEATURE_NOTIFIER
+        | uapi::FEATURE_PROTECT
+        | uapi::FEATURE_LEAVES
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

@@ -18,6 +18,8 @@ pub(crate) const FEATURE_HUGE_LEAVES: u64 = 1 << 2;
 pub(crate) const FEATURE_ZAP: u64 = 1 << 3;
 pub(crate) const FEATURE_SOFT_DIRTY: u64 = 1 << 4;
 pub(crate) const FEATURE_NOTIFIER: u64 = 1 << 6;
+pub(crate) const FEATURE_PROTECT: u64 = 1 << 7;
+pub(crate) const FEATURE_LEAVES: u64 = 1 << 8;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
 pub(crate) const SPLIT: u32 = 1 << 0;
@@ -229,6 +231,79 @@ impl Arg for NotifierProbe {
 
     fn is_valid(&self) -> bool {
         self.reserved0 == 0 && self.reserved == [0; 2]
+    }
+}
+
+/// `struct mmops_protect`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Protect {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) prot: u32,
+    pad: u32,
+    pub(crate) ptes: u64,
+    pub(crate) pmds: u64,
+    pub(crate) puds: u64,
+    pub(crate) split_pmds: u64,
+    pub(crate) split_puds: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for Protect {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x09);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.pad == 0 && self.flags == 0
+    }
+}
+
+/// `struct mmops_leaf`
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Leaf {
+    addr: u64,
+    state: u32,
+    shift: u8,
+    kind: u8,
+    reserved: u16,
+}
+
+impl Leaf {
+    pub(crate) fn new(addr: u64, state: u32, shift: u8, kind: u8) -> Self {
+        Self {
+            addr,
+            state,
+            shift,
+            kind,
+            reserved: 0,
+        }
+    }
+}
+
+/// `struct mmops_leaves`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Leaves {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) vec: u64,
+    pub(crate) vec_len: u64,
+    pub(crate) nr: u64,
+    pub(crate) next: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for Leaves {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0a);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
     }
 }
 

@@ -35,6 +35,10 @@
 #define MMOPS_FEATURE_SOFT_DIRTY	(1ULL << 4)
 /* MMOPS_IOC_NOTIFIER_* */
 #define MMOPS_FEATURE_NOTIFIER		(1ULL << 6)
+/* MMOPS_IOC_PROTECT */
+#define MMOPS_FEATURE_PROTECT		(1ULL << 7)
+/* MMOPS_IOC_LEAVES */
+#define MMOPS_FEATURE_LEAVES		(1ULL << 8)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -298,6 +302,106 @@ struct mmops_notifier_probe {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_protect - argument of MMOPS_IOC_PROTECT
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: must be zero
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @prot: in: PROT_READ, PROT_WRITE and PROT_EXEC as for mprotect(2): what the
+ *	mappings allow, the same without PROT_WRITE, or PROT_NONE
+ * @pad: must be zero
+ * @ptes: out: leaves of base page size whose protection changed
+ * @pmds: out: leaves of PMD size whose protection changed
+ * @puds: out: leaves of PUD size whose protection changed
+ * @split_pmds: out: leaves of PMD size that were split
+ * @split_puds: out: leaves of PUD size that were split
+ * @done: out: bytes from @addr on that are completely processed; less than @len
+ *	only with EINTR, or ENOMEM for want of a page table
+ * @reserved: must be zero
+ */
+struct mmops_protect {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u32 prot;
+	__u32 pad;
+	__u64 ptes;
+	__u64 pmds;
+	__u64 puds;
+	__u64 split_pmds;
+	__u64 split_puds;
+	__u64 done;
+	__u64 reserved[2];
+};
+
+/* mmops_leaf::state; for an entry that is not present only the two marked * */
+#define MMOPS_LEAF_READ			(1U << 0)
+#define MMOPS_LEAF_WRITE		(1U << 1)
+#define MMOPS_LEAF_EXEC			(1U << 2)
+#define MMOPS_LEAF_DIRTY		(1U << 3)
+#define MMOPS_LEAF_YOUNG		(1U << 4)
+#define MMOPS_LEAF_SOFT_DIRTY		(1U << 5)	/* * */
+/* userfaultfd protects the page, against stores or all accesses. */
+#define MMOPS_LEAF_UFFD			(1U << 6)	/* * */
+/* No folio that mm manages: a PFN map, or the shared zero page. */
+#define MMOPS_LEAF_SPECIAL		(1U << 7)
+
+/* mmops_leaf::kind */
+#define MMOPS_LEAF_PRESENT		0
+#define MMOPS_LEAF_SWAP			1
+#define MMOPS_LEAF_MIGRATION		2
+#define MMOPS_LEAF_DEVICE_PRIVATE	3
+#define MMOPS_LEAF_DEVICE_EXCLUSIVE	4
+#define MMOPS_LEAF_HWPOISON		5
+/* Of userfaultfd, a guard or an error: no page. */
+#define MMOPS_LEAF_MARKER		6
+
+/* The least number of records that MMOPS_IOC_LEAVES takes room for. */
+#define MMOPS_LEAVES_MIN		512
+
+/**
+ * struct mmops_leaf - what MMOPS_IOC_LEAVES tells of a leaf
+ * @addr: first address that it maps; may lie before the range that was asked for
+ * @state: MMOPS_LEAF_READ ...
+ * @shift: it maps 1 << @shift bytes
+ * @kind: MMOPS_LEAF_PRESENT ...
+ * @reserved: zero
+ */
+struct mmops_leaf {
+	__u64 addr;
+	__u32 state;
+	__u8 shift;
+	__u8 kind;
+	__u16 reserved;
+};
+
+/**
+ * struct mmops_leaves - argument of MMOPS_IOC_LEAVES
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: must be zero
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes; holes are passed over
+ * @vec: in: address of an array of struct mmops_leaf
+ * @vec_len: in: number of records in it, at least MMOPS_LEAVES_MIN
+ * @nr: out: number of records written
+ * @next: out: all leaves before this address are listed; a next call goes on
+ *	here, unless it is the end of the range
+ * @reserved: must be zero
+ */
+struct mmops_leaves {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 vec;
+	__u64 vec_len;
+	__u64 nr;
+	__u64 next;
+	__u64 reserved[2];
+};
+
 #define MMOPS_IOC_MAGIC			0xBD
 #define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
 #define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
@@ -305,6 +409,8 @@ struct mmops_notifier_probe {
 #define MMOPS_IOC_ZAP			_IOWR(MMOPS_IOC_MAGIC, 0x03, struct mmops_zap)
 #define MMOPS_IOC_SOFT_DIRTY_CLEAR	_IOWR(MMOPS_IOC_MAGIC, 0x04, struct mmops_soft_dirty_clear)
 #define MMOPS_IOC_NOTIFIER_LOG		_IOWR(MMOPS_IOC_MAGIC, 0x08, struct mmops_notifier_log)
+#define MMOPS_IOC_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x09, struct mmops_protect)
+#define MMOPS_IOC_LEAVES		_IOWR(MMOPS_IOC_MAGIC, 0x0a, struct mmops_leaves)
 #define MMOPS_IOC_NOTIFIER_SUBSCRIBE	\
 	_IOWR(MMOPS_IOC_MAGIC, 0x0b, struct mmops_notifier_subscribe)
 #define MMOPS_IOC_NOTIFIER_PROBE	_IOWR(MMOPS_IOC_MAGIC, 0x0c, struct mmops_notifier_probe)

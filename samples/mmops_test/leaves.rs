@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `MMOPS_IOC_LEAVES`: list the leaves of an address space.
+//!
+//! The mmap lock is not held while records are copied to the caller, since that may fault.
+
+use crate::uapi;
+use kernel::{
+    prelude::*,
+    uaccess::UserSlice, //
+};
+use mmops::{
+    leaves::{
+        self,
+        MIN_ROOM, //
+    },
+    mm::{
+        self,
+        MmapRead, //
+    },
+    range::AddrRange, //
+};
+
+/// Records that are listed under one hold of the mmap lock.
+const BATCH: usize = 8 * MIN_ROOM;
+
+pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
+    let start = arg.addr as usize;
+    let range = AddrRange::new(start, start.checked_add(arg.len as usize).ok_or(EINVAL)?)?;
+    let vec_len = arg.vec_len as usize;
+
+    if vec_len < MIN_ROOM {
+        return Err(EINVAL);
+    }
+
+    let bytes = vec_len.checked_mul(size_of::<uapi::Leaf>()).ok_or(EINVAL)?;
+    let mut user = UserSlice::new(UserPtr::from_addr(arg.vec as usize), bytes).writer();
+    let mm = match arg.pidfd {
+        -1 => mm::current()?,
+        pidfd => mm::of_pidfd(pidfd)?,
+    };
+    let mut list = KVVec::new();
+    let mut records = KVVec::with_capacity(BATCH, GFP_KERNEL)?;
+
+    arg.nr = 0;
+    arg.next = arg.addr;
+    while (arg.next as usize) < range.end() {
+        let room = vec_len - arg.nr as usize;
+
+        if room < MIN_ROOM {
+            break;
+        }
+        list.clear();
+        records.clear();
+        if list.capacity() != room.min(BATCH) {
+            list = KVVec::with_capacity(room.min(BATCH), GFP_KERNEL)?;
+        }
+
+        let rest = AddrRange::new(arg.next as usize, range.end())?;
+        let next = leaves::list(&MmapRead::lock(&mm), &rest, &mut list)?;
+
+        for leaf in &list {
+            records.push(
+                uapi::Leaf::new(
+                    leaf.addr as u64,
+                    leaf.state.bits(),
+                    leaf.size.trailing_zeros() as u8,
+                    leaf.kind as u8,
+                ),
+                GFP_KERNEL,
+            )?;
+        }
+        user.write_slice(records.as_bytes())?;
+        arg.nr += records.len() as u64;
+        arg.next = next as u64;
+    }
+    Ok(())
+}

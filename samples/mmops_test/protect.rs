@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `MMOPS_IOC_PROTECT`: protect leaves below what their VMA allows.
+
+use crate::uapi;
+use kernel::prelude::*;
+use mmops::{
+    mm::{
+        self,
+        MmapRead, //
+    },
+    protect::{
+        self,
+        Access, //
+    },
+    range::AddrRange, //
+};
+
+pub(crate) fn protect(arg: &mut uapi::Protect) -> Result {
+    let start = arg.addr as usize;
+    let range = AddrRange::new(start, start.checked_add(arg.len as usize).ok_or(EINVAL)?)?;
+    let access = Access::from_prot(arg.prot).ok_or(EINVAL)?;
+    let mm = match arg.pidfd {
+        -1 => mm::current()?,
+        pidfd => mm::of_pidfd(pidfd)?,
+    };
+    let outcome = protect::protect(&MmapRead::lock(&mm), &range, access)?;
+
+    arg.ptes = outcome.ptes as u64;
+    arg.pmds = outcome.pmds as u64;
+    arg.puds = outcome.puds as u64;
+    arg.split_pmds = outcome.split_pmds as u64;
+    arg.split_puds = outcome.split_puds as u64;
+    arg.done = outcome.done as u64;
+    outcome.stopped.map_or(Ok(()), Err)
+}
