@@ -21,6 +21,10 @@ pub const MMOPS_FEATURE_ZAP: u64 = 1 << 3;
 pub const MMOPS_FEATURE_SOFT_DIRTY: u64 = 1 << 4;
 /// `mmops_info::features`: `MMOPS_IOC_NOTIFIER_*` are there.
 pub const MMOPS_FEATURE_NOTIFIER: u64 = 1 << 6;
+/// `mmops_info::features`: [`MMOPS_IOC_PROTECT`] is there.
+pub const MMOPS_FEATURE_PROTECT: u64 = 1 << 7;
+/// `mmops_info::features`: [`MMOPS_IOC_LEAVES`] is there.
+pub const MMOPS_FEATURE_LEAVES: u64 = 1 << 8;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -193,6 +197,87 @@ pub struct mmops_notifier_probe {
     pub reserved: [u64; 2],
 }
 
+/// `mmops_leaf::state`: loads are permitted.
+pub const MMOPS_LEAF_READ: u32 = 1 << 0;
+/// `mmops_leaf::state`: stores are permitted.
+pub const MMOPS_LEAF_WRITE: u32 = 1 << 1;
+/// `mmops_leaf::state`: fetches of instructions are permitted.
+pub const MMOPS_LEAF_EXEC: u32 = 1 << 2;
+/// `mmops_leaf::state`: a store was made.
+pub const MMOPS_LEAF_DIRTY: u32 = 1 << 3;
+/// `mmops_leaf::state`: the memory was accessed.
+pub const MMOPS_LEAF_YOUNG: u32 = 1 << 4;
+/// `mmops_leaf::state`: a store was made since soft-dirty was cleared.
+pub const MMOPS_LEAF_SOFT_DIRTY: u32 = 1 << 5;
+/// `mmops_leaf::state`: userfaultfd protects the page.
+pub const MMOPS_LEAF_UFFD: u32 = 1 << 6;
+/// `mmops_leaf::state`: no folio that mm manages.
+pub const MMOPS_LEAF_SPECIAL: u32 = 1 << 7;
+/// `mmops_leaf::kind`: it maps memory.
+pub const MMOPS_LEAF_PRESENT: u8 = 0;
+/// `mmops_leaf::kind`: a page in swap.
+pub const MMOPS_LEAF_SWAP: u8 = 1;
+/// `mmops_leaf::kind`: a page that is being migrated.
+pub const MMOPS_LEAF_MIGRATION: u8 = 2;
+/// `mmops_leaf::kind`: memory of a device that the CPU cannot access.
+pub const MMOPS_LEAF_DEVICE_PRIVATE: u8 = 3;
+/// `mmops_leaf::kind`: memory that a device has for itself.
+pub const MMOPS_LEAF_DEVICE_EXCLUSIVE: u8 = 4;
+/// `mmops_leaf::kind`: memory that is broken.
+pub const MMOPS_LEAF_HWPOISON: u8 = 5;
+/// `mmops_leaf::kind`: no page.
+pub const MMOPS_LEAF_MARKER: u8 = 6;
+/// The least number of records that [`MMOPS_IOC_LEAVES`] takes room for.
+pub const MMOPS_LEAVES_MIN: u64 = 512;
+
+/// Argument of [`MMOPS_IOC_PROTECT`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_protect {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub prot: u32,
+    pub pad: u32,
+    pub ptes: u64,
+    pub pmds: u64,
+    pub puds: u64,
+    pub split_pmds: u64,
+    pub split_puds: u64,
+    pub done: u64,
+    pub reserved: [u64; 2],
+}
+
+/// What [`MMOPS_IOC_LEAVES`] tells of a leaf.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_leaf {
+    pub addr: u64,
+    pub state: u32,
+    pub shift: u8,
+    pub kind: u8,
+    pub reserved: u16,
+}
+
+/// Argument of [`MMOPS_IOC_LEAVES`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_leaves {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub vec: u64,
+    pub vec_len: u64,
+    pub nr: u64,
+    pub next: u64,
+    pub reserved: [u64; 2],
+}
+
 const _: () = {
     assert!(size_of::<mmops_info>() == 48);
     assert!(offset_of!(mmops_info, features) == 8);
@@ -220,6 +305,8 @@ const SOFT_DIRTY_CLEAR_NR: u8 = 0x04;
 const NOTIFIER_LOG_NR: u8 = 0x08;
 const NOTIFIER_SUBSCRIBE_NR: u8 = 0x0b;
 const NOTIFIER_PROBE_NR: u8 = 0x0c;
+const PROTECT_NR: u8 = 0x09;
+const LEAVES_NR: u8 = 0x0a;
 
 /// Number as the ioctl is issued with it; the C library's type for it differs between libraries.
 const fn number(nr: u8, size: usize) -> u32 {
@@ -245,6 +332,10 @@ pub const MMOPS_IOC_NOTIFIER_SUBSCRIBE: u32 =
 /// Says whether a lookup would collide with an invalidation.
 pub const MMOPS_IOC_NOTIFIER_PROBE: u32 =
     number(NOTIFIER_PROBE_NR, size_of::<mmops_notifier_probe>());
+/// Protects leaves of a process below what their mappings allow.
+pub const MMOPS_IOC_PROTECT: u32 = number(PROTECT_NR, size_of::<mmops_protect>());
+/// Lists the leaves of a process.
+pub const MMOPS_IOC_LEAVES: u32 = number(LEAVES_NR, size_of::<mmops_leaves>());
 
 nix::ioctl_readwrite!(
     /// Issues [`MMOPS_IOC_INFO`].
@@ -335,4 +426,27 @@ nix::ioctl_readwrite!(
     MMOPS_IOC_MAGIC,
     NOTIFIER_PROBE_NR,
     mmops_notifier_probe
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_PROTECT`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_protect,
+    MMOPS_IOC_MAGIC,
+    PROTECT_NR,
+    mmops_protect
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_LEAVES`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written, and its fields `vec` and
+    /// `vec_len` describe memory that the kernel may write to.
+    ioc_leaves,
+    MMOPS_IOC_MAGIC,
+    LEAVES_NR,
+    mmops_leaves
 );
