@@ -36,6 +36,8 @@ bitflags! {
         const CLEAN_RECORD = MMOPS_FEATURE_CLEAN_RECORD;
         /// Huge leaves are handled, not skipped.
         const HUGE_LEAVES = MMOPS_FEATURE_HUGE_LEAVES;
+        /// [`Device::zap`].
+        const ZAP = MMOPS_FEATURE_ZAP;
         /// [`Device::clear_soft_dirty`].
         const SOFT_DIRTY = MMOPS_FEATURE_SOFT_DIRTY;
         /// [`Device::notifier_subscribe`] and [`Device::notifier_log`].
@@ -71,6 +73,13 @@ pub struct CleanRecord {
     /// Pages whose entry lost its dirty bit, summed over all mappings: a page that is mapped
     /// and dirty in two processes counts twice here, and is one bit of the bitmap.
     pub cleaned: u64,
+}
+
+/// Result of [`Device::zap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zap {
+    /// Pages whose entry was taken.
+    pub zapped: u64,
 }
 
 /// Result of [`Device::clear_soft_dirty`].
@@ -193,6 +202,40 @@ impl Device {
         Ok(CleanRecord {
             cleaned: arg.cleaned,
         })
+    }
+
+    /// Takes all pages in a range of addresses away from a process: from the caller without a
+    /// pidfd.
+    ///
+    /// The next access faults, and gets the page of the file, with everything that was stored to
+    /// it, or for private memory a page as it was at first: what was stored there is lost.
+    ///
+    /// # Safety
+    ///
+    /// What the process keeps in private memory in the range is no longer needed. This is about
+    /// the caller's own memory, if the process is the caller.
+    pub unsafe fn zap(
+        &self,
+        pidfd: Option<BorrowedFd<'_>>,
+        range: Range<u64>,
+    ) -> Result<Zap, Error> {
+        let mut arg = mmops_zap {
+            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+            addr: range.start,
+            len: range.end.saturating_sub(range.start),
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. What
+        // it does to the memory of the process is allowed by this function's contract.
+        let result = unsafe { ioc_zap(self.file.as_raw_fd(), &mut arg) };
+        result.map_err(|errno| match errno {
+            Errno::EINTR => Error::Interrupted {
+                call: "zap",
+                done: arg.done,
+            },
+            errno => Error::Process { call: "zap", errno },
+        })?;
+        Ok(Zap { zapped: arg.zapped })
     }
 
     /// Clears the soft-dirty bits of a process: of the caller without a pidfd, and of all of its
