@@ -11,6 +11,7 @@ use crate::bench::Bench;
 use crate::dirty::{DirtyBench, Op};
 use crate::layout::Density;
 use crate::scan::ScanBench;
+use crate::zap::{Memory, ZapBench};
 
 const PAGES_64: u32 = 64;
 const PAGES_512M: u32 = 512 << 8;
@@ -20,6 +21,7 @@ const PAGES_4G: u32 = 4 << 18;
 const C_CLEAN: &str = "clean_record_shared_mapping_range";
 const C_PROTECT: &str = "wp_shared_mapping_range";
 const SCAN: &str = "PAGEMAP_SCAN";
+const DONTNEED: &str = "madvise(MADV_DONTNEED)";
 
 /// Calls whose times are added up where a single one is too short for the clock.
 const SMALL_CALLS: u32 = 200;
@@ -33,6 +35,8 @@ pub enum Work {
     Harvest,
     /// The stores and the harvest after them, timed in userspace.
     Round,
+    /// Taking all pages away that were stored to before, timed in userspace.
+    Zap(Memory),
 }
 
 /// One row of the table.
@@ -61,6 +65,7 @@ impl Case {
             }
             Work::Harvest => Box::new(ScanBench::new(self.pages, self.density, false)?),
             Work::Round => Box::new(ScanBench::new(self.pages, self.density, true)?),
+            Work::Zap(memory) => Box::new(ZapBench::new(memory, self.pages)?),
         })
     }
 
@@ -74,6 +79,7 @@ impl Case {
         let sample = match self.work {
             Work::Dirty { calls, .. } => 3.0 * f64::from(calls) * (touched + WALK * pages),
             Work::Harvest | Work::Round => (FAULT + 1.0) * touched + 2.0 * WALK * pages,
+            Work::Zap(_) => 2.0 * (FAULT + 1.0) * touched,
         };
         self.memory_pages() as f64 * FAULT + f64::from(runs + 1) * sample
     }
@@ -81,7 +87,7 @@ impl Case {
     /// Pages of memory that the case occupies.
     pub fn memory_pages(&self) -> u64 {
         let mappings = match self.work {
-            Work::Dirty { .. } => 1,
+            Work::Dirty { .. } | Work::Zap(_) => 1,
             Work::Harvest | Work::Round => 2,
         };
         u64::from(self.pages) * mappings
@@ -138,6 +144,9 @@ pub const CASES: &[Case] = {
              Work::Harvest),
         case("dirty/round-vs-pagemap-scan/sparse/1GiB", SCAN, 3.0, PAGES_1G, Sparse,
              Work::Round),
+        case("zap/dirty-shared/1GiB", DONTNEED, 1.0, PAGES_1G, Dense,
+             Work::Zap(Memory::DirtyShared)),
+        case("zap/anon/1GiB", DONTNEED, 1.0, PAGES_1G, Dense, Work::Zap(Memory::Anonymous)),
     ]
 };
 

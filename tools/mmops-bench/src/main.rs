@@ -18,6 +18,7 @@ mod region;
 mod report;
 mod scan;
 mod stats;
+mod zap;
 
 use std::fs;
 use std::path::{Path, PathBuf};
