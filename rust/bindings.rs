@@ -40,6 +40,7 @@ const _: () = {
 
 pub(crate) use self::generated::*;
 pub(crate) use kernel::bindings::{
-    address_space, folio, mm_struct, mmu_notifier_event, mmu_notifier_range, page, pmd_t, pte_t,
-    pud_t, spinlock_t, vm_area_struct, VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
+    address_space, folio, mm_struct, mmu_interval_notifier, mmu_notifier_event, mmu_notifier_range,
+    page, pmd_t, pte_t, pud_t, spinlock_t, vm_area_struct, VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP,
+    VM_PFNMAP, VM_SHARED,
 };

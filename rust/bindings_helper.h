@@ -4,6 +4,7 @@
  * generated from it; see the allowlist in bindgen_parameters.
  */
 #include <linux/fs.h>
+#include <linux/hmm.h>
 #include <linux/mm.h>
 #include <linux/mm_types.h>
 #include <linux/mmu_notifier.h>

@@ -590,6 +590,7 @@ __mmops_helper void mmops_cond_resched(void)
 MMOPS_EXPORT(mmops_cond_resched);
 
 #include "helpers/gather.c"
+#include "helpers/hmm.c"
 #include "helpers/leaves.c"
 #include "helpers/protect.c"
 #include "helpers/soft_dirty.c"

@@ -37,6 +37,7 @@ pub mod dirty;
 pub mod faults;
 mod folio;
 pub mod gather;
+pub mod hmm;
 pub mod leaves;
 pub mod mapping;
 pub mod mm;

@@ -195,12 +195,8 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     ///
     /// Source: `mmu_interval_read_begin()`.
     pub fn read_begin(&self) -> Token<'_> {
-        Token {
-            // SAFETY: By the type invariants the notifier is inserted.
-            seq: unsafe { bindings::mmu_interval_read_begin(self.raw.get()) },
-            notifier: self.raw.get(),
-            _notifier: PhantomData,
-        }
+        // SAFETY: By the type invariants the notifier is inserted.
+        self.token(unsafe { bindings::mmu_interval_read_begin(self.raw.get()) })
     }
 
     /// Takes the lock. What was looked up under a token must not be used with it alone; see
@@ -226,7 +222,25 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     ///
     /// Source: `mmu_interval_check_retry()`.
     pub fn has_collided(&self, token: &Token<'_>) -> bool {
-        token.notifier != self.raw.get() || self.seq() != token.seq
+        !self.owns(token) || self.seq() != token.seq
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::mmu_interval_notifier {
+        self.raw.get()
+    }
+
+    /// Whether `token` is of this notifier.
+    pub(crate) fn owns(&self, token: &Token<'_>) -> bool {
+        ptr::eq(token.notifier, self.raw.get())
+    }
+
+    /// The token of a `mmu_interval_read_begin()` that a function of C made for this notifier.
+    pub(crate) fn token(&self, seq: usize) -> Token<'_> {
+        Token {
+            seq,
+            notifier: self.raw.get(),
+            _notifier: PhantomData,
+        }
     }
 
     fn seq(&self) -> usize {
@@ -306,6 +320,12 @@ pub struct Token<'a> {
     seq: usize,
     notifier: *const bindings::mmu_interval_notifier,
     _notifier: PhantomData<&'a ()>,
+}
+
+impl Token<'_> {
+    pub(crate) fn seq(&self) -> usize {
+        self.seq
+    }
 }
 
 /// The lock of an [`IntervalNotifier`], held: nothing is invalidated meanwhile.

@@ -187,8 +187,8 @@ impl<T: MmOps> MmNotifier<T> {
 #[pinned_drop]
 impl<T: MmOps> PinnedDrop for MmNotifier<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants the notifier is registered for `mm`, which the value holds.
-        // When the function returns, no callback runs, and none will.
+        // SAFETY: By the type invariants the notifier is registered for `mm`, which the value
+        // holds. When the function returns, no callback runs, and none will.
         unsafe { bindings::mmu_notifier_unregister(self.raw.get(), self.mm.as_raw()) };
     }
 }
