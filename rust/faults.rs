@@ -40,7 +40,7 @@ static SKIP_RETRY: Atomic<u32> = Atomic::new(0);
 static WINDOW_US: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
-const MAX_DELAY_US: u32 = 100_000;
+const MAX_DELAY_US: u32 = 500_000;
 
 /// The debugfs files, which vanish with the value.
 #[pin_data]

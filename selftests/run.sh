@@ -24,7 +24,7 @@ usage() {
 }
 
 programs=(uapi zap zap_race clean_record write_protect mappings fork layouts huge leafmap pud
-	writeback signal soft_dirty notifier race)
+	writeback signal soft_dirty soft_dirty_race notifier race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -44,7 +44,7 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	((${#selected[@]})) || selected=(uapi huge zap zap_race writeback race)
+	((${#selected[@]})) || selected=(uapi huge zap zap_race writeback soft_dirty_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -54,12 +54,15 @@ arguments_of() {
 	case $1${faults:+ faults} in
 	writeback) echo -T control_transfer_before_flush ;;
 	huge) echo -T restarted_walk_counts_once ;;
+	soft_dirty_race) echo -T control_no_flush -T control_delay_alone -T control_no_pending ;;
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
 	zap) echo -T no_memory_for_queue ;;
 	zap_race) echo -T control_mark_before_flush ;;
 	"zap_race faults") echo -t control_mark_before_flush ;;
 	"zap faults") echo -t no_memory_for_queue ;;
+	"soft_dirty_race faults") echo -t control_no_flush -t control_delay_alone \
+				-t control_no_pending ;;
 	"uapi faults") echo -t info -t faults_where_they_belong ;;
 	"huge faults") echo -t restarted_walk_counts_once ;;
 	"writeback faults") echo -t control_transfer_before_flush ;;

@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Clearing of soft-dirty bits against a writer on another CPU, alone and with
+ * the others that change the same entries: a harvest, and writeback.
+ *
+ * What has to hold, always: a page that is stored to after a clear has returned
+ * reads as soft-dirty. After the clear the test looks at the values, lets the
+ * writer pass over all pages, and looks again: a page whose value has changed
+ * and that is not soft-dirty was stored to through a stale TLB entry.
+ *
+ * Four CPUs, as Yu Zhao described them: one harvests (clean_record takes the
+ * dirty bit), one clears soft-dirty (takes the write permission), and both have
+ * their flush still to come. Writeback on a third finds an entry that is neither
+ * dirty nor writable, and flushes nothing. The writer still stores through what
+ * its TLB has. Whoever comes next must not rely on the entry alone: a second
+ * clear finds nothing to do, and has to flush because others are pending. And
+ * the harvest has to mark the pages dirty after its flush, or the stores would
+ * never reach the disk.
+ *
+ * The same functions are the negative controls: with the step left out they
+ * must count lost stores within the same number of rounds.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "faults.h"
+#include "kselftest_harness.h"
+
+#define HOT		32UL	/* pages that the writer stores to */
+#define ROUNDS		40U
+#define STEP_ROUNDS	10U	/* of those that hold windows open */
+/*
+ * How long the fault build holds the window open, and when a call is taken to be
+ * in it. A virtual CPU may have to wait for one of the host's before it gets
+ * there, and writeback has to fit in.
+ */
+#define DELAY_US	400000
+#define SETTLE_US	40000
+
+enum { CPU_MAIN, CPU_HARVEST, CPU_WRITER, CPU_CLEAR, NR_TEST_CPUS };
+
+/* A thread that makes one call for each round that is wanted. */
+struct caller {
+	pthread_t thread;
+	_Atomic uint64_t wanted, started, done;
+};
+
+struct race {
+	int dev, fd, pagemap;
+	char *map, path[256];
+	_Atomic uint64_t passes, errors;
+	atomic_bool stop, writer_stop;
+	pthread_t writer, syncer;
+	struct caller harvester, clearer;
+	unsigned int observed, overlapped;
+	uint64_t shadow[HOT];
+};
+
+static void *writer_loop(void *arg)
+{
+	struct race *race = arg;
+	uint64_t value = 0;
+
+	pin_to_cpu(CPU_WRITER);
+	while (!atomic_load_explicit(&race->writer_stop, memory_order_acquire)) {
+		store_range(race->map, 0, HOT, ++value);
+		atomic_fetch_add_explicit(&race->passes, 1, memory_order_release);
+	}
+	return NULL;
+}
+
+static bool wait_for(_Atomic uint64_t *what, uint64_t value)
+{
+	uint64_t end = now_ns() + 60000000000ULL;
+
+	while (atomic_load_explicit(what, memory_order_acquire) < value)
+		if (now_ns() > end)
+			return false;
+	return true;
+}
+
+/* Of the two passes to wait for, the first may have begun before. */
+static void wait_for_pass(struct race *race)
+{
+	if (!wait_for(&race->passes, atomic_load(&race->passes) + 2))
+		race->errors++;
+}
+
+static int race_start(struct race *race)
+{
+	race->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (race->pagemap < 0)
+		return -errno;
+	if (race->fd < 0)
+		race->map = mmap(NULL, HOT * page_size(), PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	else
+		race->map = map_shared(race->fd, 0, HOT);
+	if (!race->map || race->map == MAP_FAILED)
+		return -errno;
+	pin_to_cpu(CPU_MAIN);
+	if (pthread_create(&race->writer, NULL, writer_loop, race))
+		return -EAGAIN;
+	wait_for_pass(race);
+	return 0;
+}
+
+static void race_end(struct race *race)
+{
+	atomic_store(&race->writer_stop, true);
+	pthread_join(race->writer, NULL);
+}
+
+/* Clear; the number of pages that were soft-dirty. */
+static int64_t clear(struct race *race)
+{
+	int64_t ret = soft_dirty_clear(race->dev, race->map, HOT);
+
+	if (ret < 0)
+		race->errors++;
+	return ret;
+}
+
+/* The number of stores from now on that are not seen. */
+static uint64_t unseen(struct race *race)
+{
+	uint64_t before[HOT], entries[HOT], lost = 0;
+	size_t i, changed = 0;
+
+	for (i = 0; i < HOT; i++)
+		before[i] = load(race->map, i);
+	wait_for_pass(race);
+	if (pread(race->pagemap, entries, sizeof(entries),
+		  (uintptr_t)race->map / page_size() * sizeof(entries[0])) != sizeof(entries))
+		race->errors++;
+	for (i = 0; i < HOT; i++) {
+		/* wait_for_pass() saw a store to each page. */
+		changed += load(race->map, i) != before[i];
+		lost += !(entries[i] & PAGEMAP_SOFT_DIRTY);
+	}
+	if (changed != HOT)
+		race->errors++;
+	return lost;
+}
+
+static uint64_t clear_and_look(struct race *race, unsigned int n)
+{
+	uint64_t lost = 0;
+	unsigned int round;
+
+	for (round = 0; round < n; round++) {
+		if (clear(race) == (int64_t)HOT)
+			race->observed++;
+		lost += unseen(race);
+	}
+	return lost;
+}
+
+/*
+ * Against a writer alone
+ */
+FIXTURE(writer)
+{
+	struct race race;
+	uint64_t lost;
+};
+
+FIXTURE_VARIANT(writer)
+{
+	bool file;
+};
+
+FIXTURE_VARIANT_ADD(writer, anon) { .file = false };
+FIXTURE_VARIANT_ADD(writer, memfd) { .file = true };
+
+FIXTURE_SETUP(writer)
+{
+	OPEN_DEV(self->race.dev, MMOPS_DEV);
+	if (nr_cpus() < NR_TEST_CPUS)
+		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
+	self->race.fd = variant->file ? new_memfd(HOT) : -1;
+}
+
+FIXTURE_TEARDOWN(writer)
+{
+	if (faults_built_in())
+		clear_faults();
+}
+
+#define SKIP_WITHOUT_FAULTS()							\
+do {										\
+	if (!faults_built_in())							\
+		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
+} while (0)
+
+TEST_F_TIMEOUT(writer, clear, TEST_SECONDS)
+{
+	ASSERT_EQ(0, race_start(&self->race));
+	self->lost = clear_and_look(&self->race, rounds(ROUNDS));
+	race_end(&self->race);
+	ASSERT_EQ(0, self->race.errors);
+	ASSERT_EQ(0, self->lost);
+	ASSERT_GT(self->race.observed, rounds(ROUNDS) / 2);
+}
+
+TEST_F_TIMEOUT(writer, control_no_flush, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, race_start(&self->race));
+	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	self->lost = clear_and_look(&self->race, rounds(ROUNDS));
+	clear_faults();
+	race_end(&self->race);
+	ASSERT_EQ(0, self->race.errors);
+	ASSERT_GT(self->lost, 0);
+	TH_LOG("%llu stores lost in %u rounds", (unsigned long long)self->lost, rounds(ROUNDS));
+}
+
+/*
+ * Four CPUs
+ */
+FIXTURE(four)
+{
+	struct race race;
+	uint64_t lost;
+};
+
+FIXTURE_SETUP(four)
+{
+	const char *disk = getenv("MMOPS_DISK");
+	struct race *race = &self->race;
+
+	OPEN_DEV(race->dev, MMOPS_DEV);
+	if (nr_cpus() < NR_TEST_CPUS)
+		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
+	if (!disk)
+		SKIP(return, "MMOPS_DISK has to name a directory on a disk file system");
+	snprintf(race->path, sizeof(race->path), "%s/soft_dirty_race.%d", disk, getpid());
+	race->fd = open(race->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (race->fd < 0)
+		SKIP(return, "cannot create %s: %s", race->path, strerror(errno));
+	ASSERT_EQ(0, ftruncate(race->fd, HOT * page_size()));
+}
+
+FIXTURE_TEARDOWN(four)
+{
+	if (faults_built_in())
+		clear_faults();
+	if (self->race.path[0])
+		unlink(self->race.path);
+}
+
+/* Harvest, and copy what was dirty. */
+static void harvest(struct race *race, struct harvest *h)
+{
+	size_t i;
+
+	reset_harvest(h);
+	if (clean_record(race->dev, race->fd, 0, HOT, h) < 0)
+		race->errors++;
+	for (i = 0; i < HOT; i++)
+		if (test_bit(h->bitmap, i))
+			race->shadow[i] = load(race->map, i);
+}
+
+static void *harvester_loop(void *arg)
+{
+	struct race *race = arg;
+	struct harvest h = new_harvest(HOT);
+
+	pin_to_cpu(CPU_HARVEST);
+	while (!atomic_load(&race->stop))
+		harvest(race, &h);
+	free(h.bitmap);
+	return NULL;
+}
+
+static void *syncer_loop(void *arg)
+{
+	struct race *race = arg;
+
+	pin_to_cpu(CPU_CLEAR);
+	while (!atomic_load(&race->stop))
+		if (fdatasync(race->fd))
+			race->errors++;
+	return NULL;
+}
+
+/* The number of pages of the file on disk that are not what was stored last. */
+static uint64_t disk_differs(struct race *race)
+{
+	uint64_t values[HOT], value, differs = 0;
+	size_t i;
+
+	for (i = 0; i < HOT; i++)
+		values[i] = load(race->map, i);
+	munmap(race->map, HOT * page_size());
+	if (fdatasync(race->fd) || posix_fadvise(race->fd, 0, 0, POSIX_FADV_DONTNEED))
+		race->errors++;
+	for (i = 0; i < HOT; i++) {
+		if (pread(race->fd, &value, sizeof(value), i * page_size()) != sizeof(value))
+			race->errors++;
+		differs += value != values[i];
+	}
+	return differs;
+}
+
+/* All four at their own pace. */
+TEST_F_TIMEOUT(four, free_running, TEST_SECONDS)
+{
+	struct race *race = &self->race;
+	struct harvest h = new_harvest(HOT);
+	uint64_t behind = 0;
+	size_t i;
+
+	ASSERT_EQ(0, race_start(race));
+	ASSERT_EQ(0, pthread_create(&race->harvester.thread, NULL, harvester_loop, race));
+	ASSERT_EQ(0, pthread_create(&race->syncer, NULL, syncer_loop, race));
+	self->lost = clear_and_look(race, rounds(ROUNDS));
+	race_end(race);
+	atomic_store(&race->stop, true);
+	pthread_join(race->harvester.thread, NULL);
+	pthread_join(race->syncer, NULL);
+	harvest(race, &h);
+	for (i = 0; i < HOT; i++)
+		behind += race->shadow[i] != load(race->map, i);
+	/* Writeback takes dirty bits from a harvest as well; but never both lose a store. */
+	TH_LOG("%llu of %lu pages were left to writeback", (unsigned long long)behind, HOT);
+	ASSERT_EQ(0, disk_differs(race));
+	ASSERT_EQ(0, race->errors);
+	ASSERT_EQ(0, self->lost);
+}
+
+static void *harvester_rounds(void *arg)
+{
+	struct race *race = arg;
+	struct harvest h = new_harvest(HOT);
+	uint64_t round;
+
+	pin_to_cpu(CPU_HARVEST);
+	for (round = 1; !atomic_load(&race->stop); round++) {
+		while (atomic_load(&race->harvester.wanted) < round)
+			if (atomic_load(&race->stop))
+				goto out;
+		atomic_store(&race->harvester.started, round);
+		harvest(race, &h);
+		atomic_store(&race->harvester.done, round);
+	}
+out:
+	free(h.bitmap);
+	return NULL;
+}
+
+static void *clearer_rounds(void *arg)
+{
+	struct race *race = arg;
+	uint64_t round;
+
+	pin_to_cpu(CPU_CLEAR);
+	for (round = 1; !atomic_load(&race->stop); round++) {
+		while (atomic_load(&race->clearer.wanted) < round)
+			if (atomic_load(&race->stop))
+				return NULL;
+		atomic_store(&race->clearer.started, round);
+		clear(race);
+		atomic_store(&race->clearer.done, round);
+	}
+	return NULL;
+}
+
+/* Begin the call of a round, and let it get to its delay. */
+static void begin(struct race *race, struct caller *caller, uint64_t round)
+{
+	atomic_store(&caller->wanted, round);
+	if (!wait_for(&caller->started, round))
+		race->errors++;
+	usleep(SETTLE_US);
+}
+
+/* One after the other, each within the window of those before. */
+static uint64_t in_step(struct race *race, unsigned int n)
+{
+	uint64_t lost = 0;
+	unsigned int round;
+
+	if (pthread_create(&race->harvester.thread, NULL, harvester_rounds, race) ||
+	    pthread_create(&race->clearer.thread, NULL, clearer_rounds, race))
+		return 0;
+	for (round = 1; round <= n; round++) {
+		/* All pages writable, dirty and soft-dirty. */
+		wait_for_pass(race);
+		if (set_fault("delay_us", DELAY_US))
+			race->errors++;
+		begin(race, &race->harvester, round);
+		begin(race, &race->clearer, round);
+		if (set_fault("delay_us", 0))
+			race->errors++;
+		if (fdatasync(race->fd))
+			race->errors++;
+		if (clear(race) == 0) {
+			race->observed++;
+			race->overlapped += atomic_load(&race->harvester.done) < round &&
+					    atomic_load(&race->clearer.done) < round;
+			lost += unseen(race);
+		}
+		if (!wait_for(&race->harvester.done, round) ||
+		    !wait_for(&race->clearer.done, round))
+			race->errors++;
+	}
+	atomic_store(&race->stop, true);
+	pthread_join(race->harvester.thread, NULL);
+	pthread_join(race->clearer.thread, NULL);
+	return lost;
+}
+
+static void log_rounds(struct __test_metadata *_metadata, FIXTURE_DATA(four) *self)
+{
+	TH_LOG("%llu stores lost; the second clear found nothing in %u of %u rounds, %u times within both windows",
+	       (unsigned long long)self->lost, self->race.observed, STEP_ROUNDS,
+	       self->race.overlapped);
+}
+
+TEST_F_TIMEOUT(four, control_delay_alone, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, race_start(&self->race));
+	self->lost = in_step(&self->race, STEP_ROUNDS);
+	clear_faults();
+	race_end(&self->race);
+	log_rounds(_metadata, self);
+	ASSERT_EQ(0, disk_differs(&self->race));
+	ASSERT_EQ(0, self->race.errors);
+	ASSERT_EQ(0, self->lost);
+	/* The windows must have been met, or the other control proves nothing. */
+	ASSERT_GT(self->race.overlapped, 0);
+}
+
+TEST_F_TIMEOUT(four, control_no_pending, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, race_start(&self->race));
+	ASSERT_EQ(0, set_fault("skip_pending", 1));
+	self->lost = in_step(&self->race, STEP_ROUNDS);
+	clear_faults();
+	race_end(&self->race);
+	log_rounds(_metadata, self);
+	ASSERT_EQ(0, self->race.errors);
+	ASSERT_GT(self->lost, 0);
+}
+
+TEST_HARNESS_MAIN
