@@ -129,6 +129,20 @@ group 40-selftests
 read -ra programs <<<"${MMOPS_TESTS:-}"
 "$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" "${programs[@]}" | tee "$file"
 
+# The kernel's own test, which counts on a file system that tracks soft-dirty: not 9p.
+group 42-kernel-soft-dirty
+(
+	cd /tmp || exit
+	LD_PRELOAD=$MMOPS_SELFTESTS/clear_refs_preload.so \
+		timeout -k 10 1200 "$MMOPS_SELFTESTS/kernel/soft-dirty" 2>&1
+) | tee "$file"
+
+begin 43-kernel-soft-dirty
+check it_went_through_mmops grep -qE '^# [1-9][0-9]* writes to clear_refs went to /dev/mmops' \
+	"$tap/42-kernel-soft-dirty.tap"
+check nineteen_results test "$(grep -c '^ok ' "$tap/42-kernel-soft-dirty.tap")" = 19
+end
+
 group 45-tools
 "$top/tools/mmopsctl/tests/guest.py" "$MMOPS_BIN/mmopsctl" | tee "$file"
 
