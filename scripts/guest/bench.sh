@@ -18,6 +18,7 @@ for device in /dev/mmops /dev/mmops_ref; do
 done
 
 . "$(dirname "$0")/lib.sh"
+quiet_khugepaged
 setup_dax >"$MMOPS_OUT/dax.log" 2>&1 || echo "bench: no device-DAX, see dax.log"
 
 # Huge pages would make the reference skip what mmops does.

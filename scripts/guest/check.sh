@@ -103,6 +103,7 @@ if [ -e "$kmemleak" ]; then
 	echo scan >"$kmemleak"
 	echo clear >"$kmemleak"
 fi
+quiet_khugepaged
 mount_disk "$MMOPS_DISK" || echo "no scratch disk: tests of a disk file system are skipped"
 
 setup_dax >"$MMOPS_SHARE/dax.log" 2>&1 ||

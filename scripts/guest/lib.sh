@@ -66,6 +66,12 @@ setup_dax() {
 	[ -c /dev/dax0.0 ] && [ -c /dev/dax1.0 ]
 }
 
+# quiet_khugepaged: keep it from joining the pages of a test into a huge page, which unmaps them.
+# Tests ask for that with MADV_COLLAPSE.
+quiet_khugepaged() {
+	echo 86400000 >/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs
+}
+
 # mount_disk DIR: the scratch disk, where scripts/boot was given one.
 mount_disk() {
 	[ -b /dev/vda ] || return 1
