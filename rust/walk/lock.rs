@@ -143,12 +143,15 @@ pub(super) unsafe fn pud<'t>(
     // SAFETY: `pudp` is an entry of `vma`; the function takes the lock and looks again.
     let ptl = unsafe { bindings::__pud_trans_huge_lock(pudp, vma.as_ptr()) };
 
-    // INVARIANT: A lock that is returned is held.
-    (!ptl.is_null()).then_some(Locked {
-        entry: NonNull::new(pudp)?,
-        ptl,
-        _p: PhantomData,
-    })
+    match NonNull::new(pudp) {
+        // INVARIANT: A lock that is returned is held.
+        Some(entry) if !ptl.is_null() => Some(Locked {
+            entry,
+            ptl,
+            _p: PhantomData,
+        }),
+        _ => None,
+    }
 }
 
 /// Splits a PMD leaf as the kernel does, if it still is one; says whether it was.
