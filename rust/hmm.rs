@@ -13,6 +13,7 @@
 //!
 //! [`CriticalSection`]: crate::notifier::CriticalSection
 
+mod exclusive;
 mod mirror;
 mod table;
 

@@ -120,6 +120,15 @@ impl Owner {
         Self(ptr::from_ref(object.get_ref()).cast_mut().cast())
     }
 
+    /// The identity of an object that does not move as long as it is an owner.
+    pub(crate) fn at<T>(object: &T) -> Self {
+        Self(ptr::from_ref(object).cast_mut().cast())
+    }
+
+    pub(crate) fn as_ptr(self) -> *mut c_void {
+        self.0
+    }
+
     /// Whether this is somebody, and not [`Owner::NONE`].
     pub fn is_some(self) -> bool {
         self != Self::NONE

@@ -30,3 +30,14 @@ __mmops_helper void mmops_copy_to_pfn(unsigned long pfn, const void *from)
 	if (!folio_test_dirty(folio))
 		folio_mark_dirty(folio);
 }
+
+__mmops_helper unsigned long mmops_page_to_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+__mmops_helper void mmops_folio_unlock_put(struct folio *folio)
+{
+	folio_unlock(folio);
+	folio_put(folio);
+}

@@ -65,7 +65,7 @@ use kernel::{
 /// Milliseconds for which a lookup is begun anew when something is invalidated.
 ///
 /// Source: `HMM_RANGE_DEFAULT_TIMEOUT`.
-const RETRY_MS: i64 = 1000;
+pub(super) const RETRY_MS: i64 = 1000;
 
 /// The device behind a mirror.
 pub trait Device: Send + Unpin + 'static {
@@ -78,7 +78,7 @@ pub trait Device: Send + Unpin + 'static {
 }
 
 /// What the lock of a mirror protects.
-struct Mirrored<D> {
+pub(super) struct Mirrored<D> {
     table: Arc<PageTable>,
     device: D,
 }
@@ -103,16 +103,15 @@ impl<D: Device> IntervalOps for Mirrored<D> {
 #[pin_data]
 pub struct Mirror<D: Device, B: Backend = MutexBackend> {
     #[pin]
-    notifier: IntervalNotifier<Mirrored<D>, B>,
-    table: Arc<PageTable>,
+    pub(super) notifier: IntervalNotifier<Mirrored<D>, B>,
+    pub(super) table: Arc<PageTable>,
 }
 
 impl<D: Device, B: Backend> Mirror<D, B> {
     /// Mirrors `range` of `mm` for `device`. Nothing is entered yet.
     ///
-    /// `owner` is whose own events are left out; see [`IntervalNotifier::new`]. Use the macro
-    /// [`new_mirror!`](crate::new_mirror) for the name and the class of the lock. Sleeps; the mmap
-    /// lock must not be held.
+    /// Use the macro [`new_mirror!`](crate::new_mirror) for the name and the class of the lock.
+    /// Sleeps; the mmap lock must not be held.
     ///
     /// # Errors
     ///
@@ -120,7 +119,6 @@ impl<D: Device, B: Backend> Mirror<D, B> {
     pub fn new<'a>(
         mm: &'a MmWithUser,
         range: AddrRange,
-        owner: Owner,
         device: D,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
@@ -129,6 +127,7 @@ impl<D: Device, B: Backend> Mirror<D, B> {
         B: 'a,
     {
         let table = Arc::pin_init(PageTable::new(), GFP_KERNEL)?;
+        let owner = Owner::at(&*table);
         let data = Mirrored {
             table: table.clone(),
             device,
@@ -149,6 +148,12 @@ impl<D: Device, B: Backend> Mirror<D, B> {
     /// The range that is mirrored.
     pub fn range(&self) -> &AddrRange {
         self.notifier.range()
+    }
+
+    /// Whose events of kind [`Event::Exclusive`](crate::notifier::Event::Exclusive) the mirror does
+    /// not hear of: its own.
+    pub fn owner(&self) -> Owner {
+        self.notifier.owner()
     }
 
     /// Takes the lock: until the guard is dropped, entries do not go.
@@ -304,14 +309,13 @@ fn request(access: Access) -> Request {
 /// Creates an initializer of a [`Mirror`], whose lock gets the name and class of the place of the
 /// call.
 ///
-/// `new_mirror!(mm, range, owner, device)`; see [`Mirror::new`].
+/// `new_mirror!(mm, range, device)`; see [`Mirror::new`].
 #[macro_export]
 macro_rules! new_mirror {
-    ($mm:expr, $range:expr, $owner:expr, $device:expr $(, $name:literal)? $(,)?) => {
+    ($mm:expr, $range:expr, $device:expr $(, $name:literal)? $(,)?) => {
         $crate::hmm::Mirror::new(
             $mm,
             $range,
-            $owner,
             $device,
             ::kernel::optional_name!($($name)?),
             ::kernel::static_lock_class!(),

@@ -160,6 +160,19 @@ impl PageTable {
         }
     }
 
+    /// Enters a page that no CPU accesses. Its table has been prepared.
+    #[inline(never)]
+    pub(super) fn enter_exclusive(&self, addr: usize, pfn: usize) {
+        let page = addr >> PAGE_SHIFT;
+        let mut tree = self.tree.lock();
+
+        if let Some(table) = tree.load(page) {
+            if let Some(entry) = table.entries.get_mut(page - table.first) {
+                *entry = Entry::new(pfn, Access::Exclusive);
+            }
+        }
+    }
+
     /// Removes all entries of a range; allocates nothing and does not sleep.
     #[inline(never)]
     pub(super) fn clear(&self, range: &AddrRange) {

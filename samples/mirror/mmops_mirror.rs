@@ -38,10 +38,7 @@ use mmops::{
     },
     mm,
     new_mirror,
-    notifier::{
-        Invalidated,
-        Owner, //
-    },
+    notifier::Invalidated,
     range::AddrRange, //
 };
 use uapi::Command;
@@ -99,10 +96,7 @@ impl MiscDevice for OpenDevice {
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let mm = mm::current()?;
         let all = AddrRange::new(0, usize::MAX & PAGE_MASK)?;
-        let mirror = KBox::try_pin_init(
-            new_mirror!(&mm, all, Owner::NONE, Simulated, "mirror")?,
-            GFP_KERNEL,
-        )?;
+        let mirror = KBox::try_pin_init(new_mirror!(&mm, all, Simulated, "mirror")?, GFP_KERNEL)?;
 
         Ok(KBox::pin(Self { mirror }, GFP_KERNEL)?)
     }
@@ -121,6 +115,7 @@ impl MiscDevice for OpenDevice {
             uapi::READ => me.read(&range, &mut command, Mirror::fault)?,
             uapi::READ_UNLOCKED => me.read(&range, &mut command, Mirror::fault_unlocked)?,
             uapi::WRITE => me.write(&range, &mut command)?,
+            uapi::EXCLUSIVE => me.exclusive(&range, &mut command)?,
             uapi::SNAPSHOT => me.snapshot(&range, &mut command)?,
             uapi::CHECK_EXCLUSIVE => me.check_exclusive(&range)?,
             uapi::MIGRATE_TO_DEV => me.migrate_to_device(&range, &mut command)?,
@@ -216,6 +211,15 @@ impl OpenDevice {
                 Ok(())
             })
             .map_err(errno)
+    }
+
+    /// The device gets `range` for itself, and reads it; what it read is copied to the buffer of
+    /// the command. A page that a CPU takes back in between is made exclusive again.
+    fn exclusive(&self, range: &AddrRange, command: &mut Command) -> Result {
+        self.mirror.make_exclusive(range).map_err(errno)?;
+        self.read(range, command, |mirror, rest, _| {
+            mirror.make_exclusive(rest)
+        })
     }
 
     /// Brings `range` to where the device can write it. Its memory is that of the system, so the

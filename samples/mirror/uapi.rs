@@ -19,6 +19,7 @@ pub(crate) const READ: u32 = _IOWR::<Command>(MAGIC, 0x00);
 pub(crate) const WRITE: u32 = _IOWR::<Command>(MAGIC, 0x01);
 pub(crate) const MIGRATE_TO_DEV: u32 = _IOWR::<Command>(MAGIC, 0x02);
 pub(crate) const SNAPSHOT: u32 = _IOWR::<Command>(MAGIC, 0x04);
+pub(crate) const EXCLUSIVE: u32 = _IOWR::<Command>(MAGIC, 0x05);
 pub(crate) const CHECK_EXCLUSIVE: u32 = _IOWR::<Command>(MAGIC, 0x06);
 pub(crate) const READ_UNLOCKED: u32 = _IOWR::<Command>(MAGIC, 0x09);
 
