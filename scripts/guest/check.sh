@@ -122,7 +122,9 @@ check load_mmops_minimal insmod "$minimal"
 check minimal_depends_on_mmops depends_on_mmops "$minimal"
 check minimal_uses_mmops in_use_by mmops_minimal
 check unload_mmops_minimal rmmod mmops_minimal
+check load_mmops_mirror insmod "$(module_file "$MMOPS_MODULES" mmops_mirror)"
 check device_appears wait_for_device /dev/mmops
+check mirror_appears wait_for_device /dev/hmm_dmirror1
 check plain_build_has_no_faults faults_absent
 end
 
@@ -146,6 +148,11 @@ end
 
 group 45-tools
 "$top/tools/mmopsctl/tests/guest.py" "$MMOPS_BIN/mmopsctl" | tee "$file"
+
+[ -n "${MMOPS_TESTS:-}" ] || {
+	group 46-mirror
+	"$top/selftests/hmm.sh" --dir "$MMOPS_SELFTESTS" | tee "$file"
+}
 
 begin 50-unload
 check unload unload_modules

@@ -42,7 +42,7 @@ load_leafmap() {
 
 unload_modules() {
 	local name
-	for name in mmops_leafmap mmops_ref mmops_test mmops; do
+	for name in mmops_mirror mmops_leafmap mmops_ref mmops_test mmops; do
 		[ ! -d "/sys/module/$name" ] || rmmod "$name" || return 1
 	done
 }
