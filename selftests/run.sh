@@ -24,7 +24,7 @@ usage() {
 }
 
 programs=(uapi zap zap_race clean_record write_protect mappings fork layouts huge leafmap pud
-	writeback signal soft_dirty soft_dirty_race notifier race)
+	writeback signal soft_dirty soft_dirty_race notifier protect protect_race race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -63,6 +63,11 @@ arguments_of() {
 	"zap faults") echo -t no_memory_for_queue ;;
 	"soft_dirty_race faults") echo -t control_no_flush -t control_delay_alone \
 				-t control_no_pending ;;
+	protect_race) echo -T control_clear_first -T control_stale_dirty -T control_stale_young \
+			   -T control_no_retry -T control_no_flush ;;
+	"protect_race faults") echo -t control_clear_first -t control_stale_dirty \
+				    -t control_stale_young -t control_no_retry \
+				    -t control_no_flush ;;
 	"uapi faults") echo -t info -t faults_where_they_belong ;;
 	"huge faults") echo -t restarted_walk_counts_once ;;
 	"writeback faults") echo -t control_transfer_before_flush ;;
