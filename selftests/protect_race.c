@@ -138,13 +138,15 @@ static uint64_t dontneed(race_t *self, unsigned int n)
 	unsigned int round;
 	size_t i;
 
+	if (!self->spread_us)
+		self->spread_us = 2000;
 	if (pthread_create(&self->thread, NULL, protect_loop, self))
 		return ~0ULL;
 	wait_for(&self->done, 1);
 	for (round = 0; round < n; round++) {
 		/* Anew: what is loaded below are parts of a zero page. */
 		map_anon_huge(self);
-		spin_us(rng_below(&self->rng, 2000));
+		spin_us(rng_below(&self->rng, self->spread_us));
 		if (madvise(self->map, self->size, MADV_DONTNEED))
 			self->errors++;
 		for (i = 0; i < PAGES; i += 16)
@@ -170,11 +172,13 @@ TEST_F_TIMEOUT(race, control_clear_first, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	if (!map_anon_huge(self))
 		SKIP(return, "no huge pages");
+	/* Longer than the list of leaves and the first wait for a lock take. */
+	self->spread_us = 40000;
 	ASSERT_EQ(0, set_fault("window_us", 2000));
 	ASSERT_EQ(0, dontneed(self, rounds(ROUNDS)));
 	self->stop = false;
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
-	left = dontneed(self, rounds(ROUNDS));
+	left = dontneed(self, rounds(3 * ROUNDS));
 	clear_faults();
 	ASSERT_GT(left, 0);
 	TH_LOG("%llu pages were still there", (unsigned long long)left);

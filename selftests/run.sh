@@ -44,7 +44,7 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	((${#selected[@]})) || selected=(uapi huge zap zap_race writeback soft_dirty_race race)
+	((${#selected[@]})) || selected=(uapi huge zap zap_race writeback soft_dirty_race protect_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
