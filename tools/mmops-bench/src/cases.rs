@@ -10,6 +10,7 @@ use anyhow::Result;
 use crate::bench::Bench;
 use crate::dirty::{DirtyBench, Op};
 use crate::layout::Density;
+use crate::protect::{Leaves, ProtectBench};
 use crate::scan::ScanBench;
 use crate::zap::{Memory, ZapBench};
 
@@ -21,6 +22,7 @@ const PAGES_4G: u32 = 4 << 18;
 const C_CLEAN: &str = "clean_record_shared_mapping_range";
 const C_PROTECT: &str = "wp_shared_mapping_range";
 const SCAN: &str = "PAGEMAP_SCAN";
+const MPROTECT: &str = "mprotect(2)";
 const DONTNEED: &str = "madvise(MADV_DONTNEED)";
 
 /// Calls whose times are added up where a single one is too short for the clock.
@@ -37,6 +39,8 @@ pub enum Work {
     Round,
     /// Taking all pages away that were stored to before, timed in userspace.
     Zap(Memory),
+    /// Taking the write permission and giving it back, timed in userspace.
+    Protect(Leaves),
 }
 
 /// One row of the table.
@@ -66,6 +70,7 @@ impl Case {
             Work::Harvest => Box::new(ScanBench::new(self.pages, self.density, false)?),
             Work::Round => Box::new(ScanBench::new(self.pages, self.density, true)?),
             Work::Zap(memory) => Box::new(ZapBench::new(memory, self.pages)?),
+            Work::Protect(leaves) => Box::new(ProtectBench::new(leaves, self.pages)?),
         })
     }
 
@@ -80,6 +85,10 @@ impl Case {
             Work::Dirty { calls, .. } => 3.0 * f64::from(calls) * (touched + WALK * pages),
             Work::Harvest | Work::Round => (FAULT + 1.0) * touched + 2.0 * WALK * pages,
             Work::Zap(_) => 2.0 * (FAULT + 1.0) * touched,
+            Work::Protect(leaves) => match leaves {
+                Leaves::Pte => 4.0 * pages,
+                Leaves::Pmd | Leaves::Pud => 0.1 * pages,
+            },
         };
         self.memory_pages() as f64 * FAULT + f64::from(runs + 1) * sample
     }
@@ -87,7 +96,9 @@ impl Case {
     /// Pages of memory that the case occupies.
     pub fn memory_pages(&self) -> u64 {
         let mappings = match self.work {
-            Work::Dirty { .. } | Work::Zap(_) => 1,
+            // The memory of a device-DAX is its own.
+            Work::Protect(Leaves::Pud) => 0,
+            Work::Dirty { .. } | Work::Zap(_) | Work::Protect(_) => 1,
             Work::Harvest | Work::Round => 2,
         };
         u64::from(self.pages) * mappings
@@ -147,6 +158,9 @@ pub const CASES: &[Case] = {
         case("zap/dirty-shared/1GiB", DONTNEED, 1.0, PAGES_1G, Dense,
              Work::Zap(Memory::DirtyShared)),
         case("zap/anon/1GiB", DONTNEED, 1.0, PAGES_1G, Dense, Work::Zap(Memory::Anonymous)),
+        case("protect/pud/1GiB", MPROTECT, 1.5, PAGES_1G, Dense, Work::Protect(Leaves::Pud)),
+        case("protect/pmd/1GiB", MPROTECT, 1.2, PAGES_1G, Dense, Work::Protect(Leaves::Pmd)),
+        case("protect/pte/1GiB", MPROTECT, 1.0, PAGES_1G, Dense, Work::Protect(Leaves::Pte)),
     ]
 };
 

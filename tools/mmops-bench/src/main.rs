@@ -13,6 +13,7 @@ mod machine;
 mod pagemap;
 mod plot;
 mod progress;
+mod protect;
 mod reference;
 mod region;
 mod report;

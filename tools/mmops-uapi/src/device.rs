@@ -27,6 +27,17 @@ bitflags! {
         const NO_TRANSFER = MMOPS_NO_TRANSFER;
     }
 
+    /// What a processor may do with memory; the bits are those of `mprotect(2)`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Prot: u32 {
+        /// Load.
+        const READ = 1;
+        /// Store.
+        const WRITE = 2;
+        /// Fetch instructions.
+        const EXEC = 4;
+    }
+
     /// What the driver can do.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Features: u64 {
@@ -42,6 +53,10 @@ bitflags! {
         const SOFT_DIRTY = MMOPS_FEATURE_SOFT_DIRTY;
         /// [`Device::notifier_subscribe`] and [`Device::notifier_log`].
         const NOTIFIER = MMOPS_FEATURE_NOTIFIER;
+        /// [`Device::protect`].
+        const PROTECT = MMOPS_FEATURE_PROTECT;
+        /// [`Device::leaves`].
+        const LEAVES = MMOPS_FEATURE_LEAVES;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.
@@ -89,6 +104,21 @@ pub struct ClearSoftDirty {
     pub cleared: u64,
     /// Pages that cannot be tracked, and read as they did.
     pub kept: u64,
+}
+
+/// Result of [`Device::protect`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protect {
+    /// Leaves of base page size whose protection changed.
+    pub ptes: u64,
+    /// Leaves of PMD size whose protection changed.
+    pub pmds: u64,
+    /// Leaves of PUD size whose protection changed.
+    pub puds: u64,
+    /// Leaves of PMD size that were split.
+    pub split_pmds: u64,
+    /// Leaves of PUD size that were split.
+    pub split_puds: u64,
 }
 
 /// `/dev/mmops`, open.
@@ -236,6 +266,80 @@ impl Device {
             errno => Error::Process { call: "zap", errno },
         })?;
         Ok(Zap { zapped: arg.zapped })
+    }
+
+    /// Protects the leaves of a range of addresses of a process, the caller without a pidfd, below
+    /// what its mappings allow. An access that is not permitted faults, and the kernel permits it
+    /// again, as the mapping says; so nothing that a program can see changes.
+    ///
+    /// `prot` is what the mappings allow, the same without [`Prot::WRITE`], or nothing.
+    pub fn protect(
+        &self,
+        pidfd: Option<BorrowedFd<'_>>,
+        range: Range<u64>,
+        prot: Prot,
+    ) -> Result<Protect, Error> {
+        let mut arg = mmops_protect {
+            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+            addr: range.start,
+            len: range.end.saturating_sub(range.start),
+            prot: prot.bits(),
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        let result = unsafe { ioc_protect(self.file.as_raw_fd(), &mut arg) };
+        result.map_err(|errno| match errno {
+            Errno::EINTR => Error::Interrupted {
+                call: "protect",
+                done: arg.done,
+            },
+            errno => Error::Process {
+                call: "protect",
+                errno,
+            },
+        })?;
+        Ok(Protect {
+            ptes: arg.ptes,
+            pmds: arg.pmds,
+            puds: arg.puds,
+            split_pmds: arg.split_pmds,
+            split_puds: arg.split_puds,
+        })
+    }
+
+    /// Lists the leaves of a range of addresses of a process, the caller without a pidfd.
+    ///
+    /// Holes are passed over. Each leaf is as it was when it was looked at.
+    pub fn leaves(
+        &self,
+        pidfd: Option<BorrowedFd<'_>>,
+        range: Range<u64>,
+    ) -> Result<Vec<mmops_leaf>, Error> {
+        const ROOM: usize = 1 << 16;
+        let mut leaves = Vec::new();
+        let mut room = vec![mmops_leaf::default(); ROOM];
+        let mut next = range.start;
+        while next < range.end {
+            let mut arg = mmops_leaves {
+                pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+                addr: next,
+                len: range.end - next,
+                vec: room.as_mut_ptr() as u64,
+                vec_len: ROOM as u64,
+                ..Default::default()
+            };
+            // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+            // Its vector is `room`, which has as many records as it says.
+            unsafe { ioc_leaves(self.file.as_raw_fd(), &mut arg) }.map_err(|errno| {
+                Error::Process {
+                    call: "leaves",
+                    errno,
+                }
+            })?;
+            leaves.extend_from_slice(&room[..arg.nr as usize]);
+            next = arg.next;
+        }
+        Ok(leaves)
     }
 
     /// Clears the soft-dirty bits of a process: of the caller without a pidfd, and of all of its

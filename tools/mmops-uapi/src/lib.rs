@@ -15,6 +15,8 @@ mod map;
 pub mod sys;
 
 pub use bitmap::Bitmap;
-pub use device::{CleanRecord, Device, Features, Flags, Info, WriteProtect, Zap, DEVICE_PATH};
+pub use device::{
+    CleanRecord, Device, Features, Flags, Info, Prot, Protect, WriteProtect, Zap, DEVICE_PATH,
+};
 pub use error::Error;
 pub use map::SharedMap;

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Cases of the operation `protect` against `mprotect(2)`.
+//!
+//! Both sides take the write permission from all leaves of one shared mapping and give it back,
+//! in turn. The clock is in userspace, around the two system calls. A thread on a second processor
+//! runs all the time, so that a TLB flush has to reach it, too.
+//!
+//! `pte` and `pmd` are a memfd in base pages and in huge pages; `pud` is a device-DAX with leaves
+//! of 1 GiB.
+
+use std::ffi::c_void;
+use std::fs::{self, File, OpenOptions};
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::{ensure, Context, Result};
+use mmops_uapi::{sys, Device, Prot};
+use nix::sched::{sched_getcpu, sched_setaffinity, CpuSet};
+use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::mman::{madvise, mmap, mprotect, munmap, MapFlags, MmapAdvise, ProtFlags};
+use nix::unistd::Pid;
+
+use crate::bench::{Bench, Side};
+use crate::region::PAGE_SIZE;
+
+const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+const DAX: &str = "/dev/dax0.0";
+
+/// The leaves of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// Base pages.
+    Pte,
+    /// 2 MiB.
+    Pmd,
+    /// 1 GiB.
+    Pud,
+}
+
+impl Leaves {
+    fn shift(self) -> u8 {
+        match self {
+            Leaves::Pte => 12,
+            Leaves::Pmd => 21,
+            Leaves::Pud => 30,
+        }
+    }
+
+    /// Pairs of calls whose times are added up.
+    pub fn pairs(self) -> u32 {
+        match self {
+            Leaves::Pte => 1,
+            Leaves::Pmd => 20,
+            Leaves::Pud => 200,
+        }
+    }
+}
+
+/// A shared mapping in leaves of one size, all writable.
+struct Mapping {
+    base: NonNull<c_void>,
+    len: NonZeroUsize,
+    _file: File,
+}
+
+impl Mapping {
+    fn new(leaves: Leaves, pages: u32) -> Result<Self> {
+        let len = NonZeroUsize::new(pages as usize * PAGE_SIZE).context("empty region")?;
+        let file = match leaves {
+            Leaves::Pud => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(DAX)
+                .with_context(|| format!("cannot open {DAX}: give the guest a device-DAX"))?,
+            Leaves::Pte | Leaves::Pmd => {
+                fs::write(SHMEM_ENABLED, "advise").context(SHMEM_ENABLED)?;
+                let fd = memfd_create(c"mmops-bench", MFdFlags::MFD_CLOEXEC)?;
+                let file = File::from(fd);
+                file.set_len(len.get() as u64)?;
+                file
+            }
+        };
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: The kernel chooses the address, so no other mapping is touched.
+        let base = unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, &file, 0) }
+            .context("cannot map the memory")?;
+        let mapping = Self {
+            base,
+            len,
+            _file: file,
+        };
+        let advice = match leaves {
+            Leaves::Pte => Some(MmapAdvise::MADV_NOHUGEPAGE),
+            Leaves::Pmd => Some(MmapAdvise::MADV_HUGEPAGE),
+            Leaves::Pud => None,
+        };
+        if let Some(advice) = advice {
+            // SAFETY: The range is this mapping, and the advice does not change its contents.
+            unsafe { madvise(base, len.get(), advice) }.context("madvise")?;
+        }
+        for offset in (0..len.get()).step_by(1 << leaves.shift()) {
+            // SAFETY: The byte lies within the mapping, of which no reference is ever made.
+            unsafe { base.as_ptr().cast::<u8>().add(offset).write_volatile(1) };
+        }
+        Ok(mapping)
+    }
+
+    fn mprotect(&self, prot: ProtFlags) -> Result<()> {
+        // SAFETY: The range is this mapping; nobody stores to it while it is read-only.
+        unsafe { mprotect(self.base, self.len.get(), prot) }.context("mprotect")
+    }
+
+    fn range(&self) -> std::ops::Range<u64> {
+        let start = self.base.as_ptr() as u64;
+        start..start + self.len.get() as u64
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: The mapping is this value's own, and no pointer into it outlives it.
+        let unmapped = unsafe { munmap(self.base, self.len.get()) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// A thread that runs on another processor until it is dropped.
+struct Neighbour {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Neighbour {
+    fn start() -> Result<Self> {
+        let cpu = usize::from(sched_getcpu().context("sched_getcpu")? == 0);
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let pinned = sched_setaffinity(Pid::from_raw(0), &cpus);
+            let _ = ready.send(pinned);
+            while !stopped.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let neighbour = Self {
+            stop,
+            thread: Some(thread),
+        };
+        is_ready
+            .recv()
+            .context("the second thread ended")?
+            .context("a second processor is needed")?;
+        Ok(neighbour)
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A case of the operation `protect`.
+pub struct ProtectBench {
+    leaves: Leaves,
+    count: u64,
+    device: Device,
+    _neighbour: Neighbour,
+    mapping: Mapping,
+}
+
+impl ProtectBench {
+    /// Sets up a mapping of `pages` base pages in `leaves`.
+    pub fn new(leaves: Leaves, pages: u32) -> Result<Self> {
+        let mapping = Mapping::new(leaves, pages)?;
+        let count = (mapping.len.get() >> leaves.shift()) as u64;
+        let bench = Self {
+            leaves,
+            count,
+            device: Device::open()?,
+            _neighbour: Neighbour::start()?,
+            mapping,
+        };
+        bench.check()?;
+        Ok(bench)
+    }
+
+    /// All leaves are there, of the wanted size and writable.
+    fn check(&self) -> Result<()> {
+        let leaves = self.device.leaves(None, self.mapping.range())?;
+        let right = leaves.iter().filter(|leaf| {
+            leaf.shift == self.leaves.shift() && leaf.state & sys::MMOPS_LEAF_WRITE != 0
+        });
+        let right = right.count() as u64;
+        ensure!(
+            right == self.count && leaves.len() as u64 == self.count,
+            "{right} of {} leaves are writable ones of {} bytes",
+            leaves.len(),
+            1u64 << self.leaves.shift()
+        );
+        Ok(())
+    }
+
+    fn protect(&self, prot: Prot) -> Result<()> {
+        let done = self.device.protect(None, self.mapping.range(), prot)?;
+        let changed = done.ptes + done.pmds + done.puds;
+        ensure!(
+            changed == self.count,
+            "changed {changed} leaves of {}",
+            self.count
+        );
+        Ok(())
+    }
+}
+
+impl Bench for ProtectBench {
+    fn sides(&self) -> &'static [Side] {
+        &[Side::Reference, Side::Mmops]
+    }
+
+    fn sample(&mut self, side: Side, _seed: u64) -> Result<f64> {
+        let pairs = self.leaves.pairs();
+        let start = Instant::now();
+        for _ in 0..pairs {
+            match side {
+                Side::Reference => {
+                    self.mapping.mprotect(ProtFlags::PROT_READ)?;
+                    self.mapping
+                        .mprotect(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+                }
+                Side::Mmops | Side::Ioctl => {
+                    self.protect(Prot::READ)?;
+                    self.protect(Prot::READ | Prot::WRITE)?;
+                }
+            }
+        }
+        let ns = start.elapsed().as_nanos() as f64;
+        self.check()?;
+        Ok(ns / f64::from(pairs))
+    }
+}
