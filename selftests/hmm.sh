@@ -9,7 +9,7 @@ usage() {
 	cat <<-END
 	Usage: hmm.sh [--dir DIR]
 
-	Runs DIR/hmm-tests, built by selftests/Makefile from the kernel's source, against the devices
+	Runs DIR/kernel/hmm-tests, built by selftests/Makefile from the kernel's source, against the devices
 	of mmops_mirror.ko. What the devices do not have is reported as skipped, with the reason.
 
 	Environment:
@@ -47,7 +47,7 @@ if [[ ! -c /dev/hmm_dmirror0 ]]; then
 fi
 
 # The list has three columns: a fixture, its variants and its tests, each below the other.
-mapfile -t tests < <("$dir/hmm-tests" -l 2>&1 | awk '
+mapfile -t tests < <("$dir/kernel/hmm-tests" -l 2>&1 | awk '
 	function flush(	v, t) {
 		for (v = 1; v <= nv; v++)
 			for (t = 1; t <= nt; t++)
@@ -66,7 +66,7 @@ mapfile -t tests < <("$dir/hmm-tests" -l 2>&1 | awk '
 	END { flush() }')
 
 if ((${#tests[@]} == 0)); then
-	echo "Bail out! $dir/hmm-tests lists no tests"
+	echo "Bail out! $dir/kernel/hmm-tests lists no tests"
 	exit 1
 fi
 
@@ -98,7 +98,7 @@ while IFS= read -r line; do
 	"#"*) echo "$line" ;;
 	*) echo "# $line" ;;
 	esac
-done < <(cd /tmp && timeout -k 10 "${MMOPS_TIMEOUT:-1800}" "$dir/hmm-tests" "${chosen[@]}" 2>&1)
+done < <(cd /tmp && timeout -k 10 "${MMOPS_TIMEOUT:-1800}" "$dir/kernel/hmm-tests" "${chosen[@]}" 2>&1)
 if [[ -z $planned || $seen != "$planned" || $planned != $((${#chosen[@]} / 2)) ]]; then
 	((++number, ++failed))
 	echo "not ok $number - hmm-tests: ran $seen of $((${#chosen[@]} / 2)) tests"
