@@ -38,6 +38,7 @@ static PROTECT_CLEAR_FIRST: Atomic<u32> = Atomic::new(0);
 static PROTECT_STALE_VALUE: Atomic<u32> = Atomic::new(0);
 static SKIP_RETRY: Atomic<u32> = Atomic::new(0);
 static WINDOW_US: Atomic<u32> = Atomic::new(0);
+static IGNORE_INVALIDATION: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
 const MAX_DELAY_US: u32 = 500_000;
@@ -69,6 +70,7 @@ impl Controls {
                     dir.read_write_file(c_str!("protect_stale_value"), &PROTECT_STALE_VALUE);
                     dir.read_write_file(c_str!("skip_retry"), &SKIP_RETRY);
                     dir.read_write_file(c_str!("window_us"), &WINDOW_US);
+                    dir.read_write_file(c_str!("ignore_invalidation"), &IGNORE_INVALIDATION);
                 }),
                 dir: dir.clone(),
             }? Error),
@@ -147,6 +149,11 @@ pub(crate) unsafe fn protect_entry<T>(entry: *mut T, change: impl FnOnce(*mut T)
     delay(WINDOW_US.load(Relaxed));
     atomic.store(copy, Ordering::SeqCst);
     ret
+}
+
+/// A device goes on using pages that it was told to let go.
+pub(crate) fn ignore_invalidation() -> bool {
+    IGNORE_INVALIDATION.load(Relaxed) != 0
 }
 
 /// Widens the window between the last changed entry and the flush.

@@ -589,6 +589,7 @@ __mmops_helper void mmops_cond_resched(void)
 }
 MMOPS_EXPORT(mmops_cond_resched);
 
+#include "helpers/exclusive.c"
 #include "helpers/gather.c"
 #include "helpers/hmm.c"
 #include "helpers/leaves.c"

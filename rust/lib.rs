@@ -33,6 +33,7 @@
 mod bindings;
 pub mod bitmap;
 pub mod dirty;
+pub mod exclusive;
 #[cfg(mmops_faults)]
 pub mod faults;
 mod folio;

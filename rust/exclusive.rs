@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking pages away from the CPU, so that a device can do atomic operations on them.
+//!
+//! The entry of a page is replaced by a device-exclusive one. The next access by the CPU faults;
+//! the fault tells all subscribers ([`Event::Clear`]), upon which the device lets go, and then
+//! restores the entry. The page itself stays where it is, charged and in rmap.
+//!
+//! # When a device may be programmed
+//!
+//! A device may use a page only until the next invalidation of its address. So a driver takes part
+//! in the collision-retry scheme of an [`IntervalNotifier`]; [`make_exclusive`] carries it out:
+//!
+//! ```text
+//! token = read_begin()
+//!   pages are faulted in                         no folio is locked
+//!   folios are locked, but those that are busy
+//!     invalidate_range_start(Exclusive, owner)   other devices let go
+//!       page-table lock: entries are replaced
+//!       one TLB flush
+//!       folios are marked dirty
+//!     invalidate_range_end()
+//!     lock_if_current(token)                     the driver's lock
+//!       program(section, pages)                  DevicePage: the device may use the page
+//!     the driver's lock is released
+//!   folios are unlocked                          faults and revoke() go on
+//! ```
+//!
+//! All of the lower half happens once for a batch of up to [`BATCH`] pages, not once for each.
+//!
+//! The function that programs the device gets an [`ExclusivePages`], which says that the folios are
+//! locked and the entries in place, and a [`CriticalSection`], which says that nothing of it was
+//! invalidated since. A [`DevicePage`], through which the memory is reached, is made of both.
+//! [`DevicePages`] keeps these where nothing but the lock of the notifier reaches them, and drops
+//! them when they are invalidated.
+//!
+//! # Why it cannot deadlock
+//!
+//! - Nothing is faulted in while a folio is locked.
+//! - A folio lock is slept on only while no other folio is locked: those of a batch are only tried,
+//!   and what was busy is done alone afterwards. So there is no order of folio locks to keep.
+//! - The lock of the notifier is taken inside folio locks, as an invalidation by somebody else takes
+//!   it (a fault on an exclusive page, migration); nothing is faulted in or allocated under it.
+//! - No page-table lock is held while anything is slept on.
+//!
+//! [`MmapRead`] is held throughout, as for `make_device_exclusive()`.
+//!
+//! # Differences from `make_device_exclusive()`
+//!
+//! - A page that is exclusive already is not given back to the CPU first. Subscribers but the owner
+//!   are told of it as of the others, so that another device lets go of it.
+//! - Pages that are pinned or of KSM are refused, not copied: somebody else reads or writes the one,
+//!   and the other was merged on purpose.
+//! - Where a fault would have to ask userspace (`userfaultfd(2)`), the page is refused.
+//!
+//! Source: `[PATCH v8 5/8] mm: Device exclusive memory access` (May 2021) and its review, and
+//! `mm/rmap.c`.
+//!
+//! [`Event::Clear`]: crate::notifier::Event::Clear
+
+mod batch;
+mod device;
+mod revoke;
+mod scan;
+
+pub use self::{
+    device::{
+        DevicePage,
+        DevicePages,
+        ExclusivePage,
+        ExclusivePages, //
+    },
+    revoke::revoke, //
+};
+
+use crate::{
+    bindings,
+    mm::MmapRead,
+    notifier::{
+        CriticalSection,
+        IntervalNotifier,
+        IntervalOps,
+        Owner, //
+    },
+    range::AddrRange,
+    signal, //
+};
+use batch::Batch;
+use core::cmp;
+use kernel::{
+    mm::virt::{
+        flags,
+        VmaRef, //
+    },
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::lock::Backend, //
+};
+
+/// The most pages that are locked at the same time.
+pub const BATCH: usize = 512;
+
+/// What became of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PageResult {
+    /// The call ended before it came to the page.
+    #[default]
+    Untouched = 0,
+    /// The page is exclusive, and the device was programmed.
+    Exclusive = 1,
+    /// The page changed too often meanwhile; a later call may succeed.
+    Busy = 2,
+    /// Nothing is mapped there.
+    Unmapped = 3,
+    /// The mapping is shared, or of no memory that mm manages.
+    NotAnonymous = 4,
+    /// The mapping does not permit stores.
+    ReadOnly = 5,
+    /// The mapping is of hugetlbfs.
+    Hugetlb = 6,
+    /// Somebody has pinned the page, and may use it at any time.
+    Pinned = 7,
+    /// The page is merged with others that have the same content.
+    Ksm = 8,
+    /// A fault would have to ask userspace first.
+    Userfaultfd = 9,
+    /// The memory is broken.
+    Poisoned = 10,
+    /// There is no memory for the page.
+    NoMemory = 11,
+    /// The page cannot be faulted in: a guard page, or its content cannot be read.
+    Fault = 12,
+}
+
+/// What a call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Base pages that are exclusive now.
+    pub exclusive: usize,
+    /// Bytes from the start of the range on that were processed; less than were asked for only if
+    /// a fatal signal came.
+    pub done: usize,
+}
+
+/// Makes the pages in `range` exclusive for a device, and has it programmed.
+///
+/// `program` is called for each batch, with the driver's lock held and the pages locked; it must
+/// not touch user memory nor allocate in a way that enters reclaim. `results` gets one entry for
+/// each page of the range.
+///
+/// Sleeps. The guard holds the mmap lock. Secondary MMUs see `Event::Exclusive` from the owner of
+/// `notifier`, which should be somebody: its own events must be filtered, or it collides with itself
+/// for ever.
+///
+/// # Errors
+///
+/// Only before anything is done; all else is told for each page:
+///
+/// - `EINVAL` if `results` has not one entry for each page, if `notifier` is of another address
+///   space, has no owner, or does not cover the range;
+/// - `EOPNOTSUPP` if the kernel knows no device-exclusive entries;
+/// - `ENOMEM`.
+///
+/// Source: `make_device_exclusive()`.
+pub fn make_exclusive<T: IntervalOps, B: Backend>(
+    guard: &MmapRead<'_>,
+    range: &AddrRange,
+    notifier: &IntervalNotifier<T, B>,
+    results: &mut [PageResult],
+    mut program: impl FnMut(&mut CriticalSection<'_, T, B>, &ExclusivePages<'_>),
+) -> Result<Outcome> {
+    let within = notifier.range();
+
+    if !core::ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw())
+        || !notifier.owner().is_some()
+        || range.start() < within.start()
+        || range.end() > within.end()
+    {
+        return Err(EINVAL);
+    }
+
+    run(
+        guard,
+        range,
+        notifier.owner(),
+        results,
+        &mut || notifier.read_begin(),
+        &mut |token, pages| match notifier.lock_if_current(token) {
+            Some(mut section) => {
+                program(&mut section, pages);
+                true
+            }
+            None => false,
+        },
+    )
+}
+
+/// Makes the pages in `range` exclusive for nobody: the CPU faults at the next access.
+///
+/// No device may be programmed for them. For everything else see [`make_exclusive`].
+///
+/// # Errors
+///
+/// As [`make_exclusive`].
+pub fn take_from_cpu(
+    guard: &MmapRead<'_>,
+    range: &AddrRange,
+    owner: Owner,
+    results: &mut [PageResult],
+) -> Result<Outcome> {
+    run(
+        guard,
+        range,
+        owner,
+        results,
+        &mut || (),
+        &mut |(), _pages| true,
+    )
+}
+
+/// How often a batch is tried before its pages are tried alone, and each of these.
+const TRIES: usize = 4;
+
+/// `begin` is called before pages are locked, `program` when they are exclusive; it returns whether
+/// they still are.
+fn run<K>(
+    guard: &MmapRead<'_>,
+    range: &AddrRange,
+    owner: Owner,
+    results: &mut [PageResult],
+    begin: &mut impl FnMut() -> K,
+    program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
+) -> Result<Outcome> {
+    if !cfg!(CONFIG_DEVICE_PRIVATE) {
+        return Err(EOPNOTSUPP);
+    }
+    if results.len() != range.nr_pages() {
+        return Err(EINVAL);
+    }
+
+    let mut batch = Batch::new(cmp::min(range.nr_pages(), BATCH))?;
+    let mut outcome = Outcome::default();
+    let mut left = results;
+    let mut addr = range.start();
+
+    while addr < range.end() {
+        if signal::interruption().is_err() {
+            break;
+        }
+
+        let place = look_up(guard, addr, range.end());
+        let nr = (place.end - addr) >> PAGE_SHIFT;
+        let (now, later) = left.split_at_mut(nr);
+
+        left = later;
+        match place.vma {
+            Err(refused) => now.fill(refused),
+            Ok(vma) => {
+                batch.start(addr, nr)?;
+
+                let ret = run_batch(guard, vma, &mut batch, owner, begin, program);
+
+                outcome.exclusive += batch.report(now);
+                if ret.is_err() {
+                    break;
+                }
+            }
+        }
+        addr = place.end;
+        outcome.done = addr - range.start();
+    }
+    Ok(outcome)
+}
+
+fn run_batch<K>(
+    guard: &MmapRead<'_>,
+    vma: &VmaRef,
+    batch: &mut Batch,
+    owner: Owner,
+    begin: &mut impl FnMut() -> K,
+    program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
+) -> Result {
+    let mut attempt = |batch: &mut Batch, first: usize, nr: usize| -> Result {
+        batch.collect(guard, vma, first, nr)?;
+        if batch.is_settled(first, nr) {
+            return Ok(());
+        }
+
+        // Before a folio is locked: whoever invalidates may wait for one.
+        let token = begin();
+
+        if let Some(pages) = batch.convert(guard, vma, owner, first, nr)? {
+            let valid = program(token, &pages);
+
+            pages.release(valid);
+        }
+        Ok(())
+    };
+    let nr = batch.nr();
+
+    for _ in 0..TRIES {
+        attempt(batch, 0, nr)?;
+        if batch.is_settled(0, nr) {
+            return Ok(());
+        }
+    }
+    // Alone, a folio lock may be waited for.
+    for i in 0..nr {
+        for _ in 0..TRIES {
+            if batch.is_settled(i, 1) {
+                break;
+            }
+            attempt(batch, i, 1)?;
+        }
+        batch.give_up(i);
+    }
+    Ok(())
+}
+
+/// What is at an address, and up to where.
+struct Place<'v> {
+    vma: Result<&'v VmaRef, PageResult>,
+    end: usize,
+}
+
+/// Looks at most a batch ahead, so that nothing but that is done at a time.
+fn look_up<'g>(guard: &'g MmapRead<'_>, addr: usize, end: usize) -> Place<'g> {
+    let limit = cmp::min(end, addr.saturating_add(BATCH * PAGE_SIZE));
+
+    match guard.find_vma(addr) {
+        Some(vma) if vma.start() <= addr => Place {
+            vma: refusal(vma).map_or(Ok(vma), Err),
+            end: cmp::min(limit, vma.end()),
+        },
+        next => Place {
+            vma: Err(PageResult::Unmapped),
+            end: next.map_or(limit, |vma| cmp::min(limit, vma.start())),
+        },
+    }
+}
+
+/// Why no page of a VMA can become exclusive.
+#[inline(never)]
+fn refusal(vma: &VmaRef) -> Option<PageResult> {
+    let set = |flag| vma.flags() & flag != 0;
+
+    if set(flags::HUGETLB) {
+        Some(PageResult::Hugetlb)
+    } else if set(flags::SHARED) || set(flags::IO) || set(flags::PFNMAP) {
+        Some(PageResult::NotAnonymous)
+    } else if !set(flags::WRITE)
+        // SAFETY: The reference keeps the VMA.
+        || unsafe { bindings::mmops_vma_is_shadow_stack(vma.as_ptr()) }
+    {
+        Some(PageResult::ReadOnly)
+    } else {
+        None
+    }
+}

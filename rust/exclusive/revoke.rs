@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Giving exclusive pages back to the CPU without a fault.
+
+use super::{
+    batch::Batch,
+    Outcome,
+    BATCH, //
+};
+use crate::{
+    mm::MmapRead,
+    range::AddrRange,
+    signal, //
+};
+use core::cmp;
+use kernel::{
+    mm::virt::{
+        flags,
+        VmaRef, //
+    },
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*, //
+};
+
+/// Gives all exclusive pages in `range` back to the CPU, whosesoever they are. Holes are passed over.
+///
+/// Subscribers are told of each batch ([`Event::Clear`](crate::notifier::Event::Clear)) before the
+/// entries are restored, and have let go by then. There is nothing to flush: what was not present
+/// is in no TLB.
+///
+/// [`Outcome::exclusive`] is the number of pages that were given back. Sleeps. The guard holds the
+/// mmap lock.
+///
+/// # Errors
+///
+/// `ENOMEM`; nothing was changed then.
+///
+/// Source: `remove_device_exclusive_entry()`, `restore_exclusive_pte()`.
+pub fn revoke(guard: &MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
+    let mut batch = Batch::new(cmp::min(range.nr_pages(), BATCH))?;
+    let mut outcome = Outcome::default();
+
+    let ret = guard.for_each_mapped(range, |vma, part| {
+        let mut addr = part.start();
+
+        if vma.flags() & (flags::HUGETLB | flags::SHARED) != 0 {
+            return Ok(());
+        }
+        while addr < part.end() {
+            let end = cmp::min(part.end(), addr.saturating_add(BATCH * PAGE_SIZE));
+
+            outcome.done = addr - range.start();
+            signal::interruption()?;
+            batch.start(addr, (end - addr) >> PAGE_SHIFT)?;
+            outcome.exclusive += revoke_batch(guard, vma, &mut batch)?;
+            addr = end;
+        }
+        Ok(())
+    });
+
+    match ret {
+        Err(e) if e == EINTR => Ok(outcome),
+        ret => {
+            ret?;
+            outcome.done = range.end() - range.start();
+            Ok(outcome)
+        }
+    }
+}
+
+fn revoke_batch(guard: &MmapRead<'_>, vma: &VmaRef, batch: &mut Batch) -> Result<usize> {
+    let nr = batch.nr();
+
+    batch.collect_exclusive(guard, vma, 0, nr)?;
+
+    let mut restored = batch.restore(guard, vma, 0, nr)?;
+
+    // What was busy, alone: then a folio lock may be waited for.
+    for i in 0..nr {
+        if !batch.is_settled(i, 1) {
+            batch.collect_exclusive(guard, vma, i, 1)?;
+            restored += batch.restore(guard, vma, i, 1)?;
+        }
+    }
+    Ok(restored)
+}
