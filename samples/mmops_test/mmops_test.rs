@@ -6,6 +6,7 @@
 //! in Documentation/uapi.rst. The driver holds no `unsafe`: it is written against the public API
 //! of the crate alone, as any other driver would be.
 
+mod exclusive;
 mod harvest;
 mod leaves;
 mod notifier_log;
@@ -100,6 +101,9 @@ impl MiscDevice for Device {
             uapi::CleanRecord::IOCTL => uapi::with_arg(user, harvest::clean_record),
             uapi::Zap::IOCTL => uapi::with_arg(user, zap::zap),
             uapi::SoftDirtyClear::IOCTL => uapi::with_arg(user, soft_dirty::clear),
+            uapi::Exclusive::IOCTL => uapi::with_arg(user, |arg| exclusive::exclusive(me, arg)),
+            uapi::Revoke::IOCTL => uapi::with_arg(user, exclusive::revoke),
+            uapi::AtomicAdd::IOCTL => uapi::with_arg(user, |arg| exclusive::atomic_add(me, arg)),
             uapi::NotifierLog::IOCTL => uapi::with_arg(user, |arg| notifier_log::log(me, arg)),
             uapi::NotifierSubscribe::IOCTL => {
                 uapi::with_arg(user, |arg| notifier_log::subscribe(me, arg))
@@ -120,6 +124,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_HUGE_LEAVES
         | uapi::FEATURE_ZAP
         | uapi::FEATURE_SOFT_DIRTY
+        | uapi::FEATURE_EXCLUSIVE
         | uapi::FEATURE_NOTIFIER
         | uapi::FEATURE_PROTECT
         | uapi::FEATURE_LEAVES

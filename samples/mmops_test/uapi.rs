@@ -17,6 +17,7 @@ pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
 pub(crate) const FEATURE_HUGE_LEAVES: u64 = 1 << 2;
 pub(crate) const FEATURE_ZAP: u64 = 1 << 3;
 pub(crate) const FEATURE_SOFT_DIRTY: u64 = 1 << 4;
+pub(crate) const FEATURE_EXCLUSIVE: u64 = 1 << 5;
 pub(crate) const FEATURE_NOTIFIER: u64 = 1 << 6;
 pub(crate) const FEATURE_PROTECT: u64 = 1 << 7;
 pub(crate) const FEATURE_LEAVES: u64 = 1 << 8;
@@ -27,6 +28,8 @@ pub(crate) const NO_TRANSFER: u32 = 1 << 1;
 
 pub(crate) const SOFT_DIRTY_ALL: u32 = 1 << 0;
 pub(crate) const SOFT_DIRTY_FORGET: u32 = 1 << 1;
+
+pub(crate) const ATOMIC_ADD_MAX_PAGES: usize = 4096;
 
 pub(crate) const NOTIFIER_MM: u32 = 1 << 0;
 pub(crate) const NOTIFIER_FILTER: u32 = 1 << 1;
@@ -157,6 +160,73 @@ impl Arg for SoftDirtyClear {
         self.reserved == [0; 2]
             && self.flags & !(SOFT_DIRTY_ALL | SOFT_DIRTY_FORGET) == 0
             && !(is_all && (self.flags != SOFT_DIRTY_ALL || self.addr != 0 || self.len != 0))
+    }
+}
+
+/// `struct mmops_exclusive`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Exclusive {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) results: u64,
+    pub(crate) exclusive: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for Exclusive {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x05);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
+    }
+}
+
+/// `struct mmops_revoke`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Revoke {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) revoked: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for Revoke {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x06);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
+    }
+}
+
+/// `struct mmops_atomic_add`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct AtomicAdd {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) stride: u64,
+    pub(crate) nr: u64,
+    pub(crate) value: u64,
+    pub(crate) rounds: u64,
+    pub(crate) added: u64,
+    pub(crate) taken: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for AtomicAdd {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x07);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
     }
 }
 

@@ -33,6 +33,8 @@
 #define MMOPS_FEATURE_ZAP		(1ULL << 3)
 /* MMOPS_IOC_SOFT_DIRTY_CLEAR */
 #define MMOPS_FEATURE_SOFT_DIRTY	(1ULL << 4)
+/* MMOPS_IOC_EXCLUSIVE, MMOPS_IOC_REVOKE, MMOPS_IOC_ATOMIC_ADD */
+#define MMOPS_FEATURE_EXCLUSIVE		(1ULL << 5)
 /* MMOPS_IOC_NOTIFIER_* */
 #define MMOPS_FEATURE_NOTIFIER		(1ULL << 6)
 /* MMOPS_IOC_PROTECT */
@@ -184,6 +186,97 @@ struct mmops_soft_dirty_clear {
 	__u64 cleared;
 	__u64 kept;
 	__u64 done;
+	__u64 reserved[2];
+};
+
+/*
+ * What became of a page, in mmops_exclusive::results.
+ */
+#define MMOPS_PAGE_UNTOUCHED		0	/* the call ended before it came to it */
+#define MMOPS_PAGE_EXCLUSIVE		1
+#define MMOPS_PAGE_BUSY			2	/* changed too often; try again */
+#define MMOPS_PAGE_UNMAPPED		3
+#define MMOPS_PAGE_NOT_ANONYMOUS	4
+#define MMOPS_PAGE_READ_ONLY		5
+#define MMOPS_PAGE_HUGETLB		6
+#define MMOPS_PAGE_PINNED		7
+#define MMOPS_PAGE_KSM			8
+#define MMOPS_PAGE_USERFAULTFD		9	/* userspace would have to be asked */
+#define MMOPS_PAGE_POISONED		10
+#define MMOPS_PAGE_NO_MEMORY		11
+#define MMOPS_PAGE_FAULT		12	/* cannot be faulted in */
+
+/**
+ * struct mmops_exclusive - argument of MMOPS_IOC_EXCLUSIVE
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: must be zero
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @results: in: address of an array of one byte for each page, which gets
+ *	MMOPS_PAGE_*, or 0
+ * @exclusive: out: base pages that were made device-exclusive
+ * @done: out: bytes from @addr on that were processed; less than @len only with
+ *	EINTR, or with EFAULT for @results
+ * @reserved: must be zero
+ */
+struct mmops_exclusive {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 results;
+	__u64 exclusive;
+	__u64 done;
+	__u64 reserved[2];
+};
+
+/**
+ * struct mmops_revoke - argument of MMOPS_IOC_REVOKE
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: must be zero
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @revoked: out: base pages that were device-exclusive and are not any more
+ * @done: out: bytes from @addr on that were processed; less than @len only with
+ *	EINTR
+ * @reserved: must be zero
+ */
+struct mmops_revoke {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 revoked;
+	__u64 done;
+	__u64 reserved[2];
+};
+
+#define MMOPS_ATOMIC_ADD_MAX_PAGES	4096
+
+/**
+ * struct mmops_atomic_add - argument of MMOPS_IOC_ATOMIC_ADD
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: must be zero
+ * @addr: in: address of the first word, a multiple of 8
+ * @stride: in: bytes from one word to the next, a multiple of 8
+ * @nr: in: number of words
+ * @value: in: what is added to each of them, modulo 2^64
+ * @rounds: in: how often
+ * @added: out: additions that were made; less than @nr * @rounds only if the
+ *	call fails
+ * @taken: out: pages that were made exclusive on the way
+ * @reserved: must be zero
+ */
+struct mmops_atomic_add {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 stride;
+	__u64 nr;
+	__u64 value;
+	__u64 rounds;
+	__u64 added;
+	__u64 taken;
 	__u64 reserved[2];
 };
 
@@ -408,6 +501,9 @@ struct mmops_leaves {
 #define MMOPS_IOC_CLEAN_RECORD		_IOWR(MMOPS_IOC_MAGIC, 0x02, struct mmops_clean_record)
 #define MMOPS_IOC_ZAP			_IOWR(MMOPS_IOC_MAGIC, 0x03, struct mmops_zap)
 #define MMOPS_IOC_SOFT_DIRTY_CLEAR	_IOWR(MMOPS_IOC_MAGIC, 0x04, struct mmops_soft_dirty_clear)
+#define MMOPS_IOC_EXCLUSIVE		_IOWR(MMOPS_IOC_MAGIC, 0x05, struct mmops_exclusive)
+#define MMOPS_IOC_REVOKE		_IOWR(MMOPS_IOC_MAGIC, 0x06, struct mmops_revoke)
+#define MMOPS_IOC_ATOMIC_ADD		_IOWR(MMOPS_IOC_MAGIC, 0x07, struct mmops_atomic_add)
 #define MMOPS_IOC_NOTIFIER_LOG		_IOWR(MMOPS_IOC_MAGIC, 0x08, struct mmops_notifier_log)
 #define MMOPS_IOC_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x09, struct mmops_protect)
 #define MMOPS_IOC_LEAVES		_IOWR(MMOPS_IOC_MAGIC, 0x0a, struct mmops_leaves)

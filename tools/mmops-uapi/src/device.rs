@@ -51,6 +51,8 @@ bitflags! {
         const ZAP = MMOPS_FEATURE_ZAP;
         /// [`Device::clear_soft_dirty`].
         const SOFT_DIRTY = MMOPS_FEATURE_SOFT_DIRTY;
+        /// Pages can be a device's own.
+        const EXCLUSIVE = MMOPS_FEATURE_EXCLUSIVE;
         /// [`Device::notifier_subscribe`] and [`Device::notifier_log`].
         const NOTIFIER = MMOPS_FEATURE_NOTIFIER;
         /// [`Device::protect`].

@@ -19,6 +19,8 @@ pub const MMOPS_FEATURE_HUGE_LEAVES: u64 = 1 << 2;
 pub const MMOPS_FEATURE_ZAP: u64 = 1 << 3;
 /// `mmops_info::features`: [`MMOPS_IOC_SOFT_DIRTY_CLEAR`].
 pub const MMOPS_FEATURE_SOFT_DIRTY: u64 = 1 << 4;
+/// `mmops_info::features`: [`MMOPS_IOC_EXCLUSIVE`] and what belongs to it.
+pub const MMOPS_FEATURE_EXCLUSIVE: u64 = 1 << 5;
 /// `mmops_info::features`: `MMOPS_IOC_NOTIFIER_*` are there.
 pub const MMOPS_FEATURE_NOTIFIER: u64 = 1 << 6;
 /// `mmops_info::features`: [`MMOPS_IOC_PROTECT`] is there.
@@ -108,6 +110,81 @@ pub struct mmops_soft_dirty_clear {
     pub cleared: u64,
     pub kept: u64,
     pub done: u64,
+    pub reserved: [u64; 2],
+}
+
+/// [`mmops_exclusive::results`]: the call ended before it came to the page.
+pub const MMOPS_PAGE_UNTOUCHED: u8 = 0;
+/// [`mmops_exclusive::results`]: the page is exclusive.
+pub const MMOPS_PAGE_EXCLUSIVE: u8 = 1;
+/// [`mmops_exclusive::results`]: the page changed too often; try again.
+pub const MMOPS_PAGE_BUSY: u8 = 2;
+/// [`mmops_exclusive::results`]: nothing is mapped.
+pub const MMOPS_PAGE_UNMAPPED: u8 = 3;
+/// [`mmops_exclusive::results`]: the mapping is shared or special.
+pub const MMOPS_PAGE_NOT_ANONYMOUS: u8 = 4;
+/// [`mmops_exclusive::results`]: the mapping permits no stores.
+pub const MMOPS_PAGE_READ_ONLY: u8 = 5;
+/// [`mmops_exclusive::results`]: the mapping is of hugetlbfs.
+pub const MMOPS_PAGE_HUGETLB: u8 = 6;
+/// [`mmops_exclusive::results`]: somebody has pinned the page.
+pub const MMOPS_PAGE_PINNED: u8 = 7;
+/// [`mmops_exclusive::results`]: the page is merged with others.
+pub const MMOPS_PAGE_KSM: u8 = 8;
+/// [`mmops_exclusive::results`]: userspace would have to be asked.
+pub const MMOPS_PAGE_USERFAULTFD: u8 = 9;
+/// [`mmops_exclusive::results`]: the memory is broken.
+pub const MMOPS_PAGE_POISONED: u8 = 10;
+/// [`mmops_exclusive::results`]: there is no memory for the page.
+pub const MMOPS_PAGE_NO_MEMORY: u8 = 11;
+/// [`mmops_exclusive::results`]: the page cannot be faulted in.
+pub const MMOPS_PAGE_FAULT: u8 = 12;
+/// The most pages that [`mmops_atomic_add`] may span.
+pub const MMOPS_ATOMIC_ADD_MAX_PAGES: u32 = 4096;
+
+/// Argument of [`MMOPS_IOC_EXCLUSIVE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_exclusive {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub results: u64,
+    pub exclusive: u64,
+    pub done: u64,
+    pub reserved: [u64; 2],
+}
+
+/// Argument of [`MMOPS_IOC_REVOKE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_revoke {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub revoked: u64,
+    pub done: u64,
+    pub reserved: [u64; 2],
+}
+
+/// Argument of [`MMOPS_IOC_ATOMIC_ADD`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_atomic_add {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub stride: u64,
+    pub nr: u64,
+    pub value: u64,
+    pub rounds: u64,
+    pub added: u64,
+    pub taken: u64,
     pub reserved: [u64; 2],
 }
 
@@ -302,6 +379,9 @@ const WRITE_PROTECT_NR: u8 = 0x01;
 const CLEAN_RECORD_NR: u8 = 0x02;
 const ZAP_NR: u8 = 0x03;
 const SOFT_DIRTY_CLEAR_NR: u8 = 0x04;
+const EXCLUSIVE_NR: u8 = 0x05;
+const REVOKE_NR: u8 = 0x06;
+const ATOMIC_ADD_NR: u8 = 0x07;
 const NOTIFIER_LOG_NR: u8 = 0x08;
 const NOTIFIER_SUBSCRIBE_NR: u8 = 0x0b;
 const NOTIFIER_PROBE_NR: u8 = 0x0c;
@@ -324,6 +404,12 @@ pub const MMOPS_IOC_ZAP: u32 = number(ZAP_NR, size_of::<mmops_zap>());
 /// Clears the soft-dirty bits of a process, all or of a range.
 pub const MMOPS_IOC_SOFT_DIRTY_CLEAR: u32 =
     number(SOFT_DIRTY_CLEAR_NR, size_of::<mmops_soft_dirty_clear>());
+/// Takes pages away from the CPU, for a device.
+pub const MMOPS_IOC_EXCLUSIVE: u32 = number(EXCLUSIVE_NR, size_of::<mmops_exclusive>());
+/// Gives exclusive pages back to the CPU.
+pub const MMOPS_IOC_REVOKE: u32 = number(REVOKE_NR, size_of::<mmops_revoke>());
+/// Has a simulated device add to words in memory.
+pub const MMOPS_IOC_ATOMIC_ADD: u32 = number(ATOMIC_ADD_NR, size_of::<mmops_atomic_add>());
 /// Reports invalidations that the open file is subscribed to.
 pub const MMOPS_IOC_NOTIFIER_LOG: u32 = number(NOTIFIER_LOG_NR, size_of::<mmops_notifier_log>());
 /// Subscribes the open file to the invalidations of a range or of an address space.
@@ -392,6 +478,41 @@ nix::ioctl_readwrite!(
     MMOPS_IOC_MAGIC,
     SOFT_DIRTY_CLEAR_NR,
     mmops_soft_dirty_clear
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_EXCLUSIVE`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written, and its fields `results` and
+    /// `len` describe an array that the kernel may write to.
+    ioc_exclusive,
+    MMOPS_IOC_MAGIC,
+    EXCLUSIVE_NR,
+    mmops_exclusive
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_REVOKE`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_revoke,
+    MMOPS_IOC_MAGIC,
+    REVOKE_NR,
+    mmops_revoke
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_ATOMIC_ADD`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written, and whoever owns the memory
+    /// that it describes knows that words in it change.
+    ioc_atomic_add,
+    MMOPS_IOC_MAGIC,
+    ATOMIC_ADD_NR,
+    mmops_atomic_add
 );
 nix::ioctl_readwrite!(
     /// Issues [`MMOPS_IOC_NOTIFIER_LOG`].
