@@ -38,6 +38,7 @@ static inline void clear_faults(void)
 	set_fault("protect_stale_value", 0);
 	set_fault("skip_retry", 0);
 	set_fault("window_us", 0);
+	set_fault("ignore_invalidation", 0);
 	set_fault("delay_us", 0);
 }
 

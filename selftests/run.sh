@@ -23,8 +23,8 @@ usage() {
 	END
 }
 
-programs=(uapi zap zap_race clean_record write_protect mappings fork layouts huge leafmap pud
-	writeback signal soft_dirty soft_dirty_race notifier protect protect_race race)
+programs=(uapi exclusive zap zap_race clean_record write_protect mappings fork layouts huge leafmap
+	pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -44,7 +44,8 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	((${#selected[@]})) || selected=(uapi huge zap zap_race writeback soft_dirty_race protect_race race)
+	((${#selected[@]})) || selected=(uapi exclusive huge zap zap_race writeback
+		soft_dirty_race protect_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -57,6 +58,8 @@ arguments_of() {
 	soft_dirty_race) echo -T control_no_flush -T control_delay_alone -T control_no_pending ;;
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
+	exclusive) echo -T control_ignore_invalidation -T control_no_flush ;;
+	"exclusive faults") echo -t control_ignore_invalidation -t control_no_flush ;;
 	zap) echo -T no_memory_for_queue ;;
 	zap_race) echo -T control_mark_before_flush ;;
 	"zap_race faults") echo -t control_mark_before_flush ;;

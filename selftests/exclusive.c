@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * MMOPS_IOC_EXCLUSIVE, MMOPS_IOC_REVOKE and MMOPS_IOC_ATOMIC_ADD: what becomes
+ * of each kind of page, and of exclusive pages when something else happens to
+ * them. The oracles are the contents, pagemap, faults, /proc/self/status and
+ * the files of a memory cgroup.
+ *
+ * MMOPS_DISK is a directory on a disk file system, for a swap file.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+
+#include "exclusive.h"
+#include "faults.h"
+#include "kselftest_harness.h"
+
+#define PAGES		1000UL
+#define THP_ENABLED	"/sys/kernel/mm/transparent_hugepage/enabled"
+
+FIXTURE(exclusive)
+{
+	int dev;
+};
+
+FIXTURE_SETUP(exclusive)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+}
+
+FIXTURE_TEARDOWN(exclusive)
+{
+}
+
+TEST_F_TIMEOUT(exclusive, anon, TEST_SECONDS)
+{
+	char *map = map_stored(PAGES);
+	uint8_t results[PAGES];
+	long rss, faults;
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	status_kb("RssAnon");
+	rss = status_kb("RssAnon");
+	ASSERT_EQ(700, exclusive_of(self->dev, -1, map + 100 * page_size(), 700, results));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(i >= 100 && i < 800, is_exclusive(map + i * page_size()));
+	}
+	for (i = 0; i < 700; i++) {
+		ASSERT_EQ(MMOPS_PAGE_EXCLUSIVE, results[i]);
+	}
+	/* The pages stay charged. */
+	ASSERT_EQ(rss, status_kb("RssAnon"));
+	/* Once more; the pages stay exclusive. */
+	ASSERT_EQ(800, exclusive(self->dev, map, 800));
+	ASSERT_EQ(800, count_exclusive(map, PAGES));
+	/* A fault gives one page back. */
+	faults = minor_faults();
+	ASSERT_EQ(1 + 300, load(map, 300));
+	ASSERT_EQ(faults + 1, minor_faults());
+	ASSERT_EQ(799, count_exclusive(map, PAGES));
+	store(map, 301, 7);
+	ASSERT_EQ(798, count_exclusive(map, PAGES));
+	/* The rest comes back without. */
+	ASSERT_EQ(798, give_back(self->dev, map, PAGES));
+	ASSERT_EQ(0, count_exclusive(map, PAGES));
+	ASSERT_EQ(0, give_back(self->dev, map, PAGES));
+	faults = minor_faults();
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(i == 301 ? 7 : 1 + i, load(map, i));
+		store(map, i, i);
+	}
+	ASSERT_EQ(faults, minor_faults());
+	ASSERT_EQ(rss, status_kb("RssAnon"));
+}
+
+/* What is not there yet is faulted in. */
+TEST_F_TIMEOUT(exclusive, not_there, TEST_SECONDS)
+{
+	char *map = map_anon(3 * PMD_PAGES);
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	madvise(map, 3 * pmd_size(), MADV_NOHUGEPAGE);
+	/* The shared zero page, a page of its own, and nothing. */
+	load(map, 10);
+	store(map, 20, 20);
+	ASSERT_EQ(3 * PMD_PAGES, exclusive(self->dev, map, 3 * PMD_PAGES));
+	ASSERT_EQ(3 * PMD_PAGES, count_exclusive(map, 3 * PMD_PAGES));
+	for (i = 0; i < 3 * PMD_PAGES; i++) {
+		ASSERT_EQ(i == 20 ? 20 : 0, load(map, i));
+	}
+}
+
+/* Each page has its own result. */
+TEST_F_TIMEOUT(exclusive, results, TEST_SECONDS)
+{
+	char *map = map_stored(PAGES);
+	int fd = new_memfd(100);
+	uint8_t results[PAGES];
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_EQ(0, munmap(map + 100 * page_size(), 100 * page_size()));
+	ASSERT_EQ(0, mprotect(map + 300 * page_size(), 50 * page_size(), PROT_READ));
+	ASSERT_EQ(0, mprotect(map + 350 * page_size(), 50 * page_size(), PROT_NONE));
+	ASSERT_NE(map_at(map + 400 * page_size(), fd, 0, 100, PROT_READ | PROT_WRITE, MAP_SHARED),
+		  NULL);
+	/* What is private of a file becomes anonymous. */
+	ASSERT_NE(map_at(map + 600 * page_size(), fd, 0, 100, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE), NULL);
+	load_range(map, 600, 50);
+	ASSERT_EQ(PAGES - 300, exclusive_of(self->dev, -1, map, PAGES, results));
+	for (i = 0; i < PAGES; i++) {
+		int want = MMOPS_PAGE_EXCLUSIVE;
+
+		if (i >= 100 && i < 200)
+			want = MMOPS_PAGE_UNMAPPED;
+		if (i >= 300 && i < 400)
+			want = MMOPS_PAGE_READ_ONLY;
+		if (i >= 400 && i < 500)
+			want = MMOPS_PAGE_NOT_ANONYMOUS;
+		ASSERT_EQ(want, results[i]);
+	}
+	ASSERT_EQ(PAGES - 300, give_back(self->dev, map, PAGES));
+}
+
+static char *map_thp(size_t leaves)
+{
+	char *map = reserve(leaves * PMD_PAGES, 0);
+
+	write_file(THP_ENABLED, "madvise");
+	if (!map)
+		return NULL;
+	map = mmap(map, leaves * pmd_size(), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (map == MAP_FAILED || madvise(map, leaves * pmd_size(), MADV_HUGEPAGE))
+		return NULL;
+	store_range(map, 0, leaves * PMD_PAGES, 1);
+	return smaps_kb(map, "AnonHugePages") == (long)(leaves * pmd_size() / 1024) ? map : NULL;
+}
+
+/* Huge leaves are split; the pages share one folio and its lock. */
+TEST_F_TIMEOUT(exclusive, huge, TEST_SECONDS)
+{
+	char *map = map_thp(3);
+	size_t i;
+	long rss;
+
+	if (!map)
+		SKIP(return, "no huge pages");
+	rss = status_kb("RssAnon");
+	ASSERT_EQ(1, exclusive(self->dev, map + 5 * page_size(), 1));
+	ASSERT_EQ(2 * pmd_size() / 1024, smaps_kb(map, "AnonHugePages"));
+	ASSERT_EQ(1, count_exclusive(map, 3 * PMD_PAGES));
+	ASSERT_EQ(3 * PMD_PAGES, exclusive(self->dev, map, 3 * PMD_PAGES));
+	ASSERT_EQ(3 * PMD_PAGES, count_exclusive(map, 3 * PMD_PAGES));
+	ASSERT_EQ(rss, status_kb("RssAnon"));
+	ASSERT_EQ(PMD_PAGES, give_back(self->dev, map, PMD_PAGES));
+	for (i = 0; i < 3 * PMD_PAGES; i++) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+}
+
+TEST_F_TIMEOUT(exclusive, fork, TEST_SECONDS)
+{
+	char *map = map_stored(PAGES);
+	size_t i, wrong = 0;
+	int status;
+	pid_t pid;
+
+	ASSERT_NE(map, NULL);
+	ASSERT_EQ(PAGES, exclusive(self->dev, map, PAGES));
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		for (i = 0; i < PAGES; i++)
+			wrong += load(map, i) != 1 + i;
+		store_range(map, 0, PAGES, 5000);
+		_exit(!!wrong);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_EQ(0, status);
+	/* The parent keeps its own pages, and can have them exclusive again. */
+	ASSERT_EQ(PAGES, exclusive(self->dev, map, PAGES));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+}
+
+TEST_F_TIMEOUT(exclusive, mprotect, TEST_SECONDS)
+{
+	char *map = map_stored(PAGES);
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	ASSERT_EQ(PAGES, exclusive(self->dev, map, PAGES));
+	ASSERT_EQ(0, mprotect(map, PAGES * page_size(), PROT_READ));
+	for (i = 0; i < PAGES; i += 2) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+	/* What a mapping permits, and no more, comes back without a fault. */
+	ASSERT_EQ(PAGES / 2, give_back(self->dev, map, PAGES));
+	ASSERT_EQ(MMOPS_PAGE_READ_ONLY, exclusive_result(self->dev, map));
+	ASSERT_EQ(0, mprotect(map, PAGES * page_size(), PROT_READ | PROT_WRITE));
+	store_range(map, 0, PAGES, 9);
+	ASSERT_EQ(PAGES, exclusive(self->dev, map, PAGES));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(9 + i, load(map, i));
+	}
+}
+
+TEST_F_TIMEOUT(exclusive, mremap_munmap, TEST_SECONDS)
+{
+	char *map = map_stored(PAGES), *to = reserve(PAGES, 3);
+	long rss;
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	ASSERT_NE(to, NULL);
+	rss = status_kb("RssAnon");
+	ASSERT_EQ(PAGES, exclusive(self->dev, map, PAGES));
+	map = mremap(map, PAGES * page_size(), PAGES * page_size(), MREMAP_MAYMOVE | MREMAP_FIXED,
+		     to);
+	ASSERT_EQ(to, map);
+	ASSERT_EQ(PAGES, count_exclusive(map, PAGES));
+	for (i = 0; i < PAGES; i += 2) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+	ASSERT_EQ(PAGES / 2, count_exclusive(map, PAGES));
+	ASSERT_EQ(0, madvise(map, 100 * page_size(), MADV_DONTNEED));
+	ASSERT_EQ(rss - pages_kb(100), status_kb("RssAnon"));
+	ASSERT_EQ(0, load(map, 1));
+	ASSERT_EQ(0, munmap(map, PAGES * page_size()));
+	ASSERT_EQ(rss - pages_kb(PAGES), status_kb("RssAnon"));
+}
+
+/* A process may end with exclusive pages; another one may take them from it. */
+TEST_F_TIMEOUT(exclusive, exit_and_pidfd, TEST_SECONDS)
+{
+	char *map = map_stored(PAGES);
+	int pidfd, status;
+	pid_t pid;
+
+	ASSERT_NE(map, NULL);
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		store_range(map, 0, PAGES, 3);
+		exclusive(self->dev, map, PAGES);
+		raise(SIGSTOP);
+		pause();
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	pidfd = syscall(__NR_pidfd_open, pid, 0);
+	ASSERT_GE(pidfd, 0);
+	ASSERT_EQ(100, revoke_of(self->dev, pidfd, map, 100));
+	ASSERT_EQ(PAGES, exclusive_of(self->dev, pidfd, map, PAGES, NULL));
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_EQ(-ESRCH, exclusive_of(self->dev, pidfd, map, PAGES, NULL));
+	ASSERT_EQ(-ESRCH, revoke_of(self->dev, pidfd, map, PAGES));
+	ASSERT_EQ(-EBADF, exclusive_of(self->dev, self->dev, map, PAGES, NULL));
+	close(pidfd);
+	ASSERT_EQ(2, load(map, 1));
+}
+
+static int64_t raw(int dev, uint64_t addr, uint64_t len, uint64_t results, uint32_t flags)
+{
+	struct mmops_exclusive arg = {
+		.pidfd = -1, .flags = flags, .addr = addr, .len = len, .results = results,
+	};
+
+	return ioctl(dev, MMOPS_IOC_EXCLUSIVE, &arg) ? -errno : (int64_t)arg.exclusive;
+}
+
+TEST_F_TIMEOUT(exclusive, bad_input, TEST_SECONDS)
+{
+	size_t size = page_size();
+	char *map = map_stored(PAGES);
+	uint64_t addr = (uintptr_t)map;
+
+	ASSERT_NE(map, NULL);
+	ASSERT_EQ(-EINVAL, raw(self->dev, addr + 8, size, 0, 0));
+	ASSERT_EQ(-EINVAL, raw(self->dev, addr, size - 8, 0, 0));
+	ASSERT_EQ(-EINVAL, raw(self->dev, addr, 0, 0, 0));
+	ASSERT_EQ(-EINVAL, raw(self->dev, addr, -size, 0, 0));
+	ASSERT_EQ(-EINVAL, raw(self->dev, addr, size, 0, 1));
+	ASSERT_EQ(-EFAULT, raw(self->dev, addr, size, 8, 0));
+	/* All of the address space: the results have no room, the holes no pages. */
+	ASSERT_EQ(0, munmap(map + 100 * size, size));
+	ASSERT_EQ(-EFAULT, raw(self->dev, 0, 1ULL << 47, addr, 0));
+	ASSERT_EQ(0, raw(self->dev, 0, 1ULL << 16, 0, 0));
+	ASSERT_EQ(-EINVAL, atomic_add(self->dev, map + 4, 8, 1, 1, 1, NULL));
+	ASSERT_EQ(-EINVAL, atomic_add(self->dev, map, 12, 1, 1, 1, NULL));
+	ASSERT_EQ(-EINVAL, atomic_add(self->dev, map, 0, 1, 1, 1, NULL));
+	ASSERT_EQ(-EINVAL, atomic_add(self->dev, map, 8, 0, 1, 1, NULL));
+	ASSERT_EQ(-EINVAL, atomic_add(self->dev, map, 8, ~0ULL, 1, 1, NULL));
+	ASSERT_EQ(-EINVAL, atomic_add(self->dev, map, size, MMOPS_ATOMIC_ADD_MAX_PAGES + 1, 1, 1,
+				      NULL));
+	ASSERT_EQ(0, munmap(map, PAGES * size));
+	ASSERT_EQ(-EFAULT, atomic_add(self->dev, map, size, 1, 1, 1, NULL));
+}
+
+/* The device and the CPUs add to the same words. */
+#define WORDS		64UL
+#define WORD_PAGES	4UL
+#define ADDERS		2
+
+struct adder {
+	pthread_t thread;
+	char *map;
+	uint64_t rounds;
+	atomic_bool *stop;
+	uint64_t done;
+};
+
+static uint64_t *word(char *map, size_t i)
+{
+	return (uint64_t *)(map + i * (WORD_PAGES * page_size() / WORDS));
+}
+
+static void *add_on_cpu(void *arg)
+{
+	struct adder *adder = arg;
+	uint64_t round;
+	size_t i;
+
+	for (round = 0; round < adder->rounds && !*adder->stop; round++) {
+		for (i = 0; i < WORDS; i++) {
+			__atomic_fetch_add(word(adder->map, i), 1, __ATOMIC_RELAXED);
+			adder->done++;
+		}
+	}
+	return NULL;
+}
+
+/* How many additions went missing, of at least a million. */
+static int64_t run_atomic(int dev, uint64_t device_rounds, uint64_t cpu_rounds, uint64_t *taken,
+			  uint64_t *total)
+{
+	char *map = map_stored(WORD_PAGES);
+	struct adder adders[ADDERS] = {};
+	uint64_t sum = 0, want = 0;
+	atomic_bool stop = false;
+	int64_t added;
+	size_t i;
+
+	memset(map, 0, WORD_PAGES * page_size());
+	for (i = 0; i < ADDERS; i++) {
+		adders[i].map = map;
+		adders[i].rounds = cpu_rounds;
+		adders[i].stop = &stop;
+		pthread_create(&adders[i].thread, NULL, add_on_cpu, &adders[i]);
+	}
+	added = atomic_add(dev, map, WORD_PAGES * page_size() / WORDS, WORDS, 1, device_rounds,
+			   taken);
+	if (added < 0)
+		stop = true;
+	for (i = 0; i < ADDERS; i++) {
+		pthread_join(adders[i].thread, NULL);
+		want += adders[i].done;
+	}
+	if (added < 0)
+		return added;
+	want += added;
+	for (i = 0; i < WORDS; i++)
+		sum += *word(map, i);
+	munmap(map, WORD_PAGES * page_size());
+	*total = want;
+	return want - sum;
+}
+
+#define DEVICE_ROUNDS	8000UL
+#define CPU_ROUNDS	8000UL
+
+TEST_F_TIMEOUT(exclusive, atomicity, TEST_SECONDS)
+{
+	uint64_t taken = 0, total = 0;
+
+	ASSERT_EQ(0, run_atomic(self->dev, DEVICE_ROUNDS, CPU_ROUNDS, &taken, &total));
+	ASSERT_GE(total, 1000000);
+	/* There was something to contend for. */
+	ASSERT_GE(taken, WORD_PAGES + 10);
+	TH_LOG("%lu additions, %lu times a page was taken", total, taken);
+}
+
+/*
+ * The controls: what is lost if the device goes on with a page that it was told
+ * to let go, or if CPUs go on through their TLBs.
+ */
+static int64_t lost_with(int dev, const char *fault)
+{
+	uint64_t taken, total;
+	int64_t lost = 0;
+	int round;
+
+	if (set_fault(fault, 1))
+		return -EOPNOTSUPP;
+	for (round = 0; round < 20 && !lost; round++)
+		lost = run_atomic(dev, DEVICE_ROUNDS, CPU_ROUNDS, &taken, &total);
+	clear_faults();
+	return lost;
+}
+
+TEST_F_TIMEOUT(exclusive, control_ignore_invalidation, TEST_SECONDS)
+{
+	if (!faults_built_in())
+		SKIP(return, "needs the fault build");
+	ASSERT_GT(lost_with(self->dev, "ignore_invalidation"), 0);
+}
+
+TEST_F_TIMEOUT(exclusive, control_no_flush, TEST_SECONDS)
+{
+	if (!faults_built_in())
+		SKIP(return, "needs the fault build");
+	ASSERT_GT(lost_with(self->dev, "skip_flush"), 0);
+}
+
+TEST_HARNESS_MAIN
