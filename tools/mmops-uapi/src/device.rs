@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use bitflags::bitflags;
@@ -381,6 +381,17 @@ impl Device {
             kept: arg.kept,
         })
     }
+}
+
+/// A descriptor of a process, for calls on it.
+pub fn pidfd_open(pid: u32) -> Result<OwnedFd, std::io::Error> {
+    // SAFETY: The call takes no pointer.
+    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: The descriptor is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Turns the error number of `call` into an error; `done` is how far it got.

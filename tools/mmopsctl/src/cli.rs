@@ -82,6 +82,21 @@ pub enum Command {
     /// memfd) without swap, that are stored to through mappings alone, and stay mapped until
     /// mmopsctl has ended.
     Replicate(Replicate),
+    /// Show which leaves map the memory of a process: their size and state
+    ///
+    /// A leaf is an entry of the page tables that maps memory: 4 KiB, 2 MiB or 1 GiB. Each line is
+    /// a mapping: leaves of each size, how many of them are writable, dirty, young and soft-dirty,
+    /// and entries that are not present (swap, migration, memory of a device, markers). hugetlbfs
+    /// is left out.
+    ///
+    /// A PROGRAM is started, looked at after some time, and killed.
+    Leaves(Leaves),
+    /// Take permissions from the leaves of a process, or give them back
+    ///
+    /// The mappings stay as they are: an access that is not permitted faults, and the kernel
+    /// permits it again. So the program notices nothing, but the leaves that are writable
+    /// afterwards are those that were stored to.
+    Protect(Protect),
     /// Draw the rounds of one or more replications as an SVG picture
     ///
     /// Each log is one that the option --log of replicate wrote, and becomes one diagram: the pages
@@ -197,6 +212,38 @@ pub struct Replicate {
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Leaves {
+    /// Process
+    #[arg(required_unless_present = "command", conflicts_with = "command")]
+    pub pid: Option<u32>,
+    /// Program to start, with its arguments
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub command: Vec<String>,
+    /// Time that a program runs before it is looked at
+    #[arg(long, value_name = "TIME", default_value = "1s",
+          value_parser = humantime::parse_duration)]
+    pub after: Duration,
+    /// Print JSON: an array with one object for each mapping
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a picture, too
+    #[arg(long, short, value_name = "SVG")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Protect {
+    /// Process
+    pub pid: u32,
+    /// Addresses in hexadecimal: START-END, or START+LENGTH
+    #[arg(value_parser = crate::leaves::parse_range)]
+    pub range: (u64, u64),
+    /// What to permit: what the mappings allow, the same without w, or none
+    #[arg(value_parser = crate::leaves::parse_access)]
+    pub access: u32,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod cli;
 mod docs;
 mod harvest;
 mod info;
+mod leaves;
 mod log;
 mod plot;
 mod protect;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
         Command::Harvest(args) => harvest::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Replicate(args) => replicate::run(&args),
+        Command::Leaves(args) => leaves::run(&args),
+        Command::Protect(args) => leaves::protect(&args),
         Command::Plot(args) => plot::run(&args),
         Command::GenMan { dir } => docs::write_man(&dir),
         Command::GenRst => docs::print_rst(),
