@@ -5,8 +5,13 @@
 #ifndef LEAFMAP_H
 #define LEAFMAP_H
 
+#include "leaves.h"
 #include "mmops_selftest.h"
 #include "mmops_leafmap.h"
+
+#ifndef ARRAY_SIZE
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#endif
 
 #define LEAFMAP_DEV	"/dev/mmops_leafmap"
 
@@ -70,5 +75,58 @@ static inline int leafmap_unmap(int fd, uint64_t offset, uint64_t len)
 		SKIP(return, "no " LEAFMAP_DEV " (%s): it takes a guest with reserved memory", \
 		     strerror(errno));						\
 } while (0)
+
+/* A list of leaves to look into and to compare, with the number of each size. */
+struct leaves {
+	struct mmops_leaf leaf[8 * PMD_PAGES];
+	size_t nr;
+	size_t ptes, pmds, puds;
+};
+
+static inline void append_leaf(const struct mmops_leaf *leaf, void *data)
+{
+	struct leaves *leaves = data;
+
+	if (leaves->nr < ARRAY_SIZE(leaves->leaf))
+		leaves->leaf[leaves->nr] = *leaf;
+	leaves->nr++;
+	leaves->ptes += leaf->shift != PMD_SHIFT && leaf->shift != PUD_SHIFT;
+	leaves->pmds += leaf->shift == PMD_SHIFT;
+	leaves->puds += leaf->shift == PUD_SHIFT;
+}
+
+/* List the caller's leaves anew. 0 or -errno. */
+static inline int list_leaves(int dev, const char *addr, size_t len, struct leaves *leaves)
+{
+	int ret;
+
+	leaves->nr = leaves->ptes = leaves->pmds = leaves->puds = 0;
+	ret = for_each_leaf(dev, addr, len, append_leaf, leaves);
+	return ret || leaves->nr <= ARRAY_SIZE(leaves->leaf) ? ret : -E2BIG;
+}
+
+/* Same leaves in the same state; accessed bits may differ. */
+static inline bool same_leaves(const struct leaves *a, const struct leaves *b)
+{
+	size_t i;
+
+	if (a->nr != b->nr)
+		return false;
+	for (i = 0; i < a->nr; i++)
+		if (a->leaf[i].addr != b->leaf[i].addr || a->leaf[i].shift != b->leaf[i].shift ||
+		    ((a->leaf[i].state ^ b->leaf[i].state) & ~MMOPS_LEAF_YOUNG))
+			return false;
+	return true;
+}
+
+/* How many leaves have all of @state. */
+static inline size_t leaves_with(const struct leaves *leaves, uint32_t state)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < leaves->nr; i++)
+		n += (leaves->leaf[i].state & state) == state;
+	return n;
+}
 
 #endif /* LEAFMAP_H */

@@ -24,7 +24,8 @@ usage() {
 }
 
 programs=(uapi exclusive zap zap_race clean_record write_protect mappings fork layouts huge leafmap
-	pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race race)
+	pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race protect_pud
+	protect_pud_race race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -45,7 +46,7 @@ done
 
 if [[ -n $faults ]]; then
 	((${#selected[@]})) || selected=(uapi exclusive huge zap zap_race writeback
-		soft_dirty_race protect_race race)
+		soft_dirty_race protect_race protect_pud_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -66,6 +67,10 @@ arguments_of() {
 	"zap faults") echo -t no_memory_for_queue ;;
 	"soft_dirty_race faults") echo -t control_no_flush -t control_delay_alone \
 				-t control_no_pending ;;
+	protect_pud_race) echo -T control_window_alone -T control_clear_first \
+			       -T control_skip_retry -T control_stale_value -T control_no_flush \
+			       -T control_clear_first_dontneed ;;
+	"protect_pud_race faults") echo -t control_window_alone -t control_clear_first ;;
 	protect_race) echo -T control_clear_first -T control_stale_dirty -T control_stale_young \
 			   -T control_no_retry -T control_no_flush ;;
 	"protect_race faults") echo -t control_clear_first -t control_stale_dirty \

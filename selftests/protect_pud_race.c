@@ -1,0 +1,685 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Protection of leaves against what changes them meanwhile on other CPUs.
+ *
+ * Each observation is exact, so that correct code never fails it:
+ *
+ * unmap: all leaves are unmapped while they are protected, and nobody accesses
+ *	them. When both calls have returned, there are no leaves. A leaf that is
+ *	cleared while it changes is passed over by the unmapping and comes back.
+ *
+ * split: one call protects a page of a leaf, and splits it; another one all of
+ *	it. When both have returned, and nobody stores, nothing is writable. A
+ *	walk that passes over what has changed under it leaves the rest writable.
+ *
+ * dirty: a clean, writable leaf is stored to once while it is protected. When
+ *	both are done, the leaf is dirty. A new value that is made of one that was
+ *	read before loses the bit that the CPU sets in between.
+ *
+ * stale: when the call has returned and the leaf is still not writable, the value
+ *	in memory does not change. Without the flush a CPU goes on to store.
+ *
+ * The same functions are the negative controls, with the step left out.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "faults.h"
+#include "leafmap.h"
+#include "kselftest_harness.h"
+
+#define ROUNDS		80U
+#define CONTROL_ROUNDS	40U
+/* How long the fault build holds the windows open. */
+#define WINDOW_US	20000
+/* The same where a walk meets many leaves, and so many windows. */
+#define SPLIT_WINDOW_US	3000
+
+#define DAX_PUD		"/dev/dax0.0"
+
+enum { CPU_MAIN, CPU_A, CPU_B, NR_TEST_CPUS };
+
+/* A thread that does its part in each round, at a moment chosen by chance. */
+struct partner {
+	pthread_t thread;
+	int cpu;
+	void (*act)(void *arg);
+	void *arg;
+	_Atomic unsigned int wanted, done;
+	_Atomic unsigned int delay_us;
+	atomic_bool stop;
+};
+
+static void spin_us(uint64_t us)
+{
+	uint64_t end = now_ns() + us * 1000;
+
+	while (now_ns() < end)
+		;
+}
+
+static void *partner_loop(void *arg)
+{
+	struct partner *p = arg;
+	unsigned int round = 0;
+
+	pin_to_cpu(p->cpu);
+	while (true) {
+		while (atomic_load(&p->wanted) == round) {
+			if (atomic_load(&p->stop))
+				return NULL;
+			sched_yield();
+		}
+		round++;
+		spin_us(atomic_load(&p->delay_us));
+		p->act(p->arg);
+		atomic_store(&p->done, round);
+	}
+}
+
+static int partner_start(struct partner *p, int cpu, void (*act)(void *arg), void *arg)
+{
+	*p = (struct partner){ .cpu = cpu, .act = act, .arg = arg };
+	return pthread_create(&p->thread, NULL, partner_loop, p);
+}
+
+static void partner_go(struct partner *p, unsigned int delay_us)
+{
+	atomic_store(&p->delay_us, delay_us);
+	atomic_fetch_add(&p->wanted, 1);
+}
+
+static void partner_wait(struct partner *p)
+{
+	while (atomic_load(&p->done) != atomic_load(&p->wanted))
+		sched_yield();
+}
+
+static void partner_stop(struct partner *p)
+{
+	atomic_store(&p->stop, true);
+	pthread_join(p->thread, NULL);
+}
+
+FIXTURE(protect_pud_race)
+{
+	int dev, fd;
+	char *map;
+	size_t unit, len;	/* pages of a leaf; bytes of two */
+	bool control;
+	struct rng rng;
+	struct leaves leaves;
+	_Atomic unsigned int errors;
+	/* What a partner does. */
+	size_t page, end;
+	uint64_t value;
+};
+
+FIXTURE_VARIANT(protect_pud_race)
+{
+	uint32_t order;
+};
+
+FIXTURE_VARIANT_ADD(protect_pud_race, pte) { .order = MMOPS_LEAFMAP_PTE };
+FIXTURE_VARIANT_ADD(protect_pud_race, pmd) { .order = MMOPS_LEAFMAP_PMD };
+FIXTURE_VARIANT_ADD(protect_pud_race, pud) { .order = MMOPS_LEAFMAP_PUD };
+
+FIXTURE_SETUP(protect_pud_race)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	OPEN_LEAFMAP(self->fd);
+	if (nr_cpus() < NR_TEST_CPUS)
+		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
+	ASSERT_EQ(0, leafmap_serve(self->fd, variant->order, MMOPS_LEAFMAP_MAY_SPLIT));
+	self->unit = max(1UL << variant->order, 16UL);
+	self->len = 2 * self->unit * page_size();
+	self->map = map_gib(self->fd, 0, self->len, PROT_READ | PROT_WRITE);
+	ASSERT_NE(NULL, self->map);
+	self->rng.state = test_seed();
+	pin_to_cpu(CPU_MAIN);
+}
+
+FIXTURE_TEARDOWN(protect_pud_race)
+{
+	if (faults_built_in())
+		clear_faults();
+}
+
+#define SKIP_WITHOUT_FAULTS()							\
+do {										\
+	if (!faults_built_in())							\
+		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
+	self->control = true;							\
+} while (0)
+
+static unsigned int nr_rounds(FIXTURE_DATA(protect_pud_race) *self)
+{
+	return rounds(self->control ? CONTROL_ROUNDS : ROUNDS);
+}
+
+/* A delay that meets a window now and then; the fault build's are wider. */
+static unsigned int some_us(FIXTURE_DATA(protect_pud_race) *self)
+{
+	return rng_below(&self->rng, self->control ? WINDOW_US / 2 : 150);
+}
+
+/* Page tables as at first: nothing, and leaves of the full size to come. */
+static bool map_afresh(FIXTURE_DATA(protect_pud_race) *self)
+{
+	return mmap(self->map, self->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->fd,
+		    0) == self->map;
+}
+
+static void populate(FIXTURE_DATA(protect_pud_race) *self)
+{
+	size_t step = self->unit <= 16 ? 1 : self->unit, page;
+
+	for (page = 0; page < 2 * self->unit; page += step)
+		load(self->map, page);
+}
+
+static void protect_part(void *arg)
+{
+	FIXTURE_DATA(protect_pud_race) *self = arg;
+
+	if (protect_result(self->dev, self->map + self->page * page_size(),
+			   (self->end - self->page) * page_size(), PROT_READ, NULL))
+		self->errors++;
+}
+
+static void unmap_all(void *arg)
+{
+	FIXTURE_DATA(protect_pud_race) *self = arg;
+
+	if (leafmap_unmap(self->fd, 0, self->len))
+		self->errors++;
+}
+
+/* Leaves that are there after everything was unmapped, in all rounds. */
+static size_t race_unmap(FIXTURE_DATA(protect_pud_race) *self, struct __test_metadata *_metadata)
+{
+	struct partner a, b;
+	unsigned int round;
+	size_t lost = 0;
+
+	/* The two calls of protect are over leaves of their own and over all. */
+	self->page = 0;
+	self->end = self->unit;
+	if (partner_start(&a, CPU_A, unmap_all, self) ||
+	    partner_start(&b, CPU_B, protect_part, self))
+		return SIZE_MAX;
+	for (round = 0; round < nr_rounds(self); round++) {
+		populate(self);
+		partner_go(&a, some_us(self));
+		partner_go(&b, some_us(self));
+		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
+			self->errors++;
+		partner_wait(&a);
+		partner_wait(&b);
+		if (list_leaves(self->dev, self->map, self->len, &self->leaves))
+			self->errors++;
+		lost += self->leaves.nr;
+		if (self->leaves.nr)
+			unmap_all(self);
+		if (self->control && lost)
+			break;
+	}
+	partner_stop(&a);
+	partner_stop(&b);
+	TH_LOG("%zu leaves left in %u rounds", lost, round);
+	return lost;
+}
+
+TEST_F_TIMEOUT(protect_pud_race, unmap, TEST_SECONDS)
+{
+	ASSERT_EQ(0, race_unmap(self, _metadata));
+	ASSERT_EQ(0, self->errors);
+}
+
+TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	if (variant->order == MMOPS_LEAFMAP_PTE)
+		SKIP(return, "an unmap takes the lock of a PTE table before it looks");
+	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
+	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
+	ASSERT_LT(0, race_unmap(self, _metadata));
+	clear_faults();
+	ASSERT_EQ(0, self->errors);
+}
+
+/* With the windows open and nothing left out, nothing is lost. */
+TEST_F_TIMEOUT(protect_pud_race, control_window_alone, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
+	ASSERT_EQ(0, race_unmap(self, _metadata));
+	clear_faults();
+	ASSERT_EQ(0, self->errors);
+}
+
+/* Leaves that are writable when all of them were protected, in all rounds. */
+static size_t race_split(FIXTURE_DATA(protect_pud_race) *self, struct __test_metadata *_metadata)
+{
+	unsigned int round, before, overlapped = 0;
+	struct partner a, b;
+	size_t lost = 0;
+
+	if (partner_start(&a, CPU_A, protect_part, self) ||
+	    partner_start(&b, CPU_B, protect_part, self))
+		return SIZE_MAX;
+	for (round = 0; round < nr_rounds(self); round++) {
+		if (!map_afresh(self))
+			self->errors++;
+		populate(self);
+		/* A part across both leaves. */
+		self->page = self->unit - 1 - rng_below(&self->rng, self->unit / 2);
+		self->end = self->unit + 1 + rng_below(&self->rng, self->unit / 2);
+		partner_go(&a, self->control ? 0 : some_us(self));
+		partner_go(&b, self->control ? 0 : some_us(self));
+		/* The others look and lock before they split, at a window each. */
+		spin_us(self->control ? rng_below(&self->rng, 2 * SPLIT_WINDOW_US) : some_us(self));
+		before = atomic_load(&a.done);
+		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
+			self->errors++;
+		overlapped += before != atomic_load(&a.done);
+		partner_wait(&a);
+		partner_wait(&b);
+		if (list_leaves(self->dev, self->map, self->len, &self->leaves))
+			self->errors++;
+		lost += leaves_with(&self->leaves, MMOPS_LEAF_WRITE);
+		if (self->control && lost)
+			break;
+	}
+	partner_stop(&a);
+	partner_stop(&b);
+	TH_LOG("%zu leaves writable in %u rounds, %u met", lost, round, overlapped);
+	return lost;
+}
+
+TEST_F_TIMEOUT(protect_pud_race, split, TEST_SECONDS)
+{
+	ASSERT_EQ(0, race_split(self, _metadata));
+	ASSERT_EQ(0, self->errors);
+}
+
+TEST_F_TIMEOUT(protect_pud_race, control_skip_retry, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	if (variant->order == MMOPS_LEAFMAP_PTE)
+		SKIP(return, "a PTE is no leaf that can be split");
+	ASSERT_EQ(0, set_fault("window_us", SPLIT_WINDOW_US));
+	ASSERT_EQ(0, set_fault("skip_retry", 1));
+	ASSERT_LT(0, race_split(self, _metadata));
+	clear_faults();
+	ASSERT_EQ(0, self->errors);
+}
+
+static void store_once(void *arg)
+{
+	FIXTURE_DATA(protect_pud_race) *self = arg;
+
+	store(self->map, self->page, self->value);
+}
+
+/* Stores to leaves that are clean afterwards. */
+static size_t race_dirty(FIXTURE_DATA(protect_pud_race) *self, struct __test_metadata *_metadata)
+{
+	unsigned int round, faulted = 0;
+	struct partner a, b;
+	size_t lost = 0;
+
+	self->end = 2 * self->unit;
+	if (partner_start(&a, CPU_A, store_once, self) || partner_start(&b, CPU_B, store_once, self))
+		return SIZE_MAX;
+	for (round = 0; round < nr_rounds(self); round++) {
+		uint64_t writes;
+
+		unmap_all(self);
+		self->page = rng_below(&self->rng, 2 * self->unit);
+		self->value = round;
+		load(self->map, self->page);
+		if (list_leaves(self->dev, self->map, self->len, &self->leaves) ||
+		    leaves_with(&self->leaves, MMOPS_LEAF_WRITE) != 1 ||
+		    leaves_with(&self->leaves, MMOPS_LEAF_DIRTY))
+			self->errors++;
+		writes = leafmap_info(self->fd).writes;
+		partner_go(&a, some_us(self) / 2);
+		partner_go(&b, some_us(self) / 2);
+		/* The windows come after the call's start. */
+		spin_us(some_us(self) / (self->control ? 4 : 1));
+		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
+			self->errors++;
+		partner_wait(&a);
+		partner_wait(&b);
+		faulted += leafmap_info(self->fd).writes != writes;
+		if (list_leaves(self->dev, self->map, self->len, &self->leaves) ||
+		    self->leaves.nr != 1)
+			self->errors++;
+		lost += !leaves_with(&self->leaves, MMOPS_LEAF_DIRTY);
+		if (load(self->map, self->page) != self->value)
+			self->errors++;
+		if (self->control && lost)
+			break;
+	}
+	partner_stop(&a);
+	partner_stop(&b);
+	TH_LOG("%zu stores lost in %u rounds, %u met the protection%s", lost, round, faulted,
+	       self->unit <= 16 ? " (not counted for PTEs)" : "");
+	return lost;
+}
+
+TEST_F_TIMEOUT(protect_pud_race, dirty, TEST_SECONDS)
+{
+	ASSERT_EQ(0, race_dirty(self, _metadata));
+	ASSERT_EQ(0, self->errors);
+}
+
+TEST_F_TIMEOUT(protect_pud_race, control_stale_value, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
+	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
+	ASSERT_LT(0, race_dirty(self, _metadata));
+	clear_faults();
+	ASSERT_EQ(0, self->errors);
+}
+
+/* A thread that stores to one page all the time. */
+struct writer {
+	pthread_t thread;
+	char *map;
+	size_t page;
+	atomic_bool stop;
+	_Atomic uint64_t stores;
+};
+
+static void *writer_loop(void *arg)
+{
+	struct writer *w = arg;
+	uint64_t value = 0;
+
+	pin_to_cpu(CPU_A);
+	while (!atomic_load(&w->stop)) {
+		store(w->map, w->page, ++value);
+		atomic_store(&w->stores, value);
+	}
+	return NULL;
+}
+
+/* Values that changed through a leaf that was not writable any more. */
+static size_t race_stale(FIXTURE_DATA(protect_pud_race) *self, struct __test_metadata *_metadata)
+{
+	struct writer w = { .map = self->map, .page = self->unit + 1 };
+	unsigned int round, observed = 0;
+	char *other;
+	size_t lost = 0;
+
+	/* Another mapping, since a look at the value must not touch the leaf. */
+	other = map_gib(self->fd, 0, self->len, PROT_READ);
+	if (!other || pthread_create(&w.thread, NULL, writer_loop, &w))
+		return SIZE_MAX;
+	for (round = 0; round < nr_rounds(self); round++) {
+		uint64_t stores = atomic_load(&w.stores), before, after, end;
+
+		/* The writer's leaf is writable, and in its TLB. */
+		while (atomic_load(&w.stores) < stores + 2)
+			sched_yield();
+		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
+			self->errors++;
+		before = load(other, w.page);
+		end = now_ns() + 200000;
+		do
+			after = load(other, w.page);
+		while (after == before && now_ns() < end);
+		if (list_leaves(self->dev, self->map + w.page * page_size(), page_size(),
+				&self->leaves))
+			self->errors++;
+		if (self->leaves.nr == 1 && !leaves_with(&self->leaves, MMOPS_LEAF_WRITE)) {
+			observed++;
+			lost += after != before;
+		}
+		if (self->control && lost)
+			break;
+	}
+	atomic_store(&w.stop, true);
+	pthread_join(w.thread, NULL);
+	munmap(other, self->len);
+	TH_LOG("%zu stores past the protection in %u rounds, %u with the leaf read-only", lost, round,
+	       observed);
+	return lost;
+}
+
+TEST_F_TIMEOUT(protect_pud_race, stale, TEST_SECONDS)
+{
+	ASSERT_EQ(0, race_stale(self, _metadata));
+	ASSERT_EQ(0, self->errors);
+}
+
+TEST_F_TIMEOUT(protect_pud_race, control_no_flush, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	ASSERT_LT(0, race_stale(self, _metadata));
+	clear_faults();
+	ASSERT_EQ(0, self->errors);
+}
+
+/*
+ * Faults, stores and loads on all pages while two CPUs protect them whole and in
+ * parts: nothing is lost, and when all have stopped the last word holds.
+ */
+struct walker {
+	pthread_t thread;
+	FIXTURE_DATA(protect_pud_race) *self;
+	int cpu;
+	size_t first, step;
+	atomic_bool stop;
+	uint64_t passes;
+	_Atomic unsigned int wrong;
+};
+
+#define WALKED	16
+
+static void *walker_loop(void *arg)
+{
+	struct walker *w = arg;
+	size_t i;
+
+	pin_to_cpu(w->cpu);
+	while (!atomic_load(&w->stop)) {
+		for (i = 0; i < WALKED; i++) {
+			size_t page = w->first + i * w->step;
+
+			if (load(w->self->map, page) != w->passes)
+				w->wrong++;
+			store(w->self->map, page, w->passes + 1);
+		}
+		w->passes++;
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(protect_pud_race, fault, TEST_SECONDS)
+{
+	struct walker w = { .self = self, .cpu = CPU_A, .first = 0, .step = self->unit / 8 };
+	struct partner b;
+	unsigned int round;
+	size_t i;
+
+	for (i = 0; i < WALKED; i++)
+		store(self->map, w.first + i * w.step, 0);
+	ASSERT_EQ(0, partner_start(&b, CPU_B, protect_part, self));
+	ASSERT_EQ(0, pthread_create(&w.thread, NULL, walker_loop, &w));
+	for (round = 0; round < nr_rounds(self); round++) {
+		self->page = rng_below(&self->rng, self->unit);
+		self->end = self->unit + 1 + rng_below(&self->rng, self->unit);
+		partner_go(&b, some_us(self));
+		if (protect_result(self->dev, self->map, self->len,
+				   round % 2 ? PROT_READ | PROT_WRITE : PROT_READ, NULL))
+			self->errors++;
+		/* Large leaves again, and all to be faulted in. */
+		if (round % 16 == 15)
+			unmap_all(self);
+		partner_wait(&b);
+	}
+	atomic_store(&w.stop, true);
+	pthread_join(w.thread, NULL);
+	partner_stop(&b);
+	ASSERT_EQ(0, protect_result(self->dev, self->map, self->len, PROT_READ, NULL));
+	ASSERT_EQ(0, list_leaves(self->dev, self->map, self->len, &self->leaves));
+	ASSERT_LT(0, self->leaves.nr);
+	ASSERT_EQ(0, leaves_with(&self->leaves, MMOPS_LEAF_WRITE));
+	ASSERT_EQ(0, w.wrong);
+	ASSERT_EQ(0, self->errors);
+	for (i = 0; i < WALKED; i++) {
+		ASSERT_EQ(w.passes, load(self->map, w.first + i * w.step));
+	}
+	TH_LOG("%llu passes", (unsigned long long)w.passes);
+}
+
+/* Half of the mapping goes and comes; a call meets a hole or not. */
+static void remap_half(void *arg)
+{
+	FIXTURE_DATA(protect_pud_race) *self = arg;
+	char *half = self->map + self->len / 2;
+
+	if (munmap(half, self->len / 2))
+		self->errors++;
+	if (mmap(half, self->len / 2, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->fd,
+		 self->len / 2) != half)
+		self->errors++;
+	load(half, 0);
+	load(half, self->unit - 1);
+}
+
+TEST_F_TIMEOUT(protect_pud_race, munmap, TEST_SECONDS)
+{
+	unsigned int round, holes = 0;
+	struct partner a, b;
+
+	self->page = 0;
+	self->end = self->unit / 2;
+	ASSERT_EQ(0, partner_start(&a, CPU_A, remap_half, self));
+	ASSERT_EQ(0, partner_start(&b, CPU_B, protect_part, self));
+	for (round = 0; round < nr_rounds(self); round++) {
+		bool hole = false;
+		int ret;
+
+		if (round % 8 == 0)
+			unmap_all(self);
+		populate(self);
+		partner_go(&a, some_us(self));
+		partner_go(&b, some_us(self));
+		spin_us(some_us(self));
+		ret = protect_result(self->dev, self->map, self->len, PROT_READ, NULL);
+		hole = ret == -ENOMEM;
+		holes += hole;
+		if (ret && !hole)
+			self->errors++;
+		partner_wait(&a);
+		partner_wait(&b);
+		/* The first half was there all the time. */
+		if (list_leaves(self->dev, self->map, self->len / 2, &self->leaves))
+			self->errors++;
+		if (!hole && leaves_with(&self->leaves, MMOPS_LEAF_WRITE))
+			self->errors++;
+	}
+	partner_stop(&a);
+	partner_stop(&b);
+	ASSERT_EQ(0, self->errors);
+	TH_LOG("%u of %u calls met a hole", holes, round);
+}
+
+/* Page frames have no MADV_DONTNEED; device-DAX below has. */
+TEST_F_TIMEOUT(protect_pud_race, dontneed_refused, TEST_SECONDS)
+{
+	ASSERT_EQ(-1, madvise(self->map, self->len, MADV_DONTNEED));
+	ASSERT_EQ(EINVAL, errno);
+}
+
+/*
+ * Two leaves of 1 GiB of device-DAX.
+ */
+static void dontneed_all(void *arg)
+{
+	FIXTURE_DATA(protect_pud_race) *self = arg;
+
+	if (madvise(self->map, self->len, MADV_DONTNEED))
+		self->errors++;
+}
+
+static size_t race_dontneed(FIXTURE_DATA(protect_pud_race) *self, struct __test_metadata *_metadata)
+{
+	struct partner a, b;
+	unsigned int round;
+	size_t lost = 0;
+
+	self->page = 0;
+	self->end = self->unit;
+	if (partner_start(&a, CPU_A, dontneed_all, self) ||
+	    partner_start(&b, CPU_B, protect_part, self))
+		return SIZE_MAX;
+	for (round = 0; round < nr_rounds(self); round++) {
+		populate(self);
+		partner_go(&a, some_us(self));
+		partner_go(&b, some_us(self));
+		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
+			self->errors++;
+		partner_wait(&a);
+		partner_wait(&b);
+		if (list_leaves(self->dev, self->map, self->len, &self->leaves))
+			self->errors++;
+		lost += self->leaves.nr;
+		if (self->leaves.nr)
+			dontneed_all(self);
+		if (self->control && lost)
+			break;
+	}
+	partner_stop(&a);
+	partner_stop(&b);
+	TH_LOG("%zu leaves left in %u rounds", lost, round);
+	return lost;
+}
+
+static bool use_dax(FIXTURE_DATA(protect_pud_race) *self)
+{
+	self->fd = open(DAX_PUD, O_RDWR | O_CLOEXEC);
+	if (self->fd < 0)
+		return false;
+	self->unit = PUD_PAGES;
+	self->len = 2 * self->unit * page_size();
+	self->map = map_gib(self->fd, 0, self->len, PROT_READ | PROT_WRITE);
+	if (!self->map)
+		return false;
+	populate(self);
+	return !list_leaves(self->dev, self->map, self->len, &self->leaves) &&
+	       self->leaves.nr == 2 && self->leaves.puds == 2;
+}
+
+#define USE_DAX() do {								\
+	if (variant->order != MMOPS_LEAFMAP_PUD)				\
+		SKIP(return, "one variant is enough");				\
+	if (!use_dax(self))							\
+		SKIP(return, DAX_PUD " does not give two leaves of 1 GiB");	\
+} while (0)
+
+TEST_F_TIMEOUT(protect_pud_race, dontneed, TEST_SECONDS)
+{
+	USE_DAX();
+	ASSERT_EQ(0, race_dontneed(self, _metadata));
+	ASSERT_EQ(0, self->errors);
+}
+
+TEST_F_TIMEOUT(protect_pud_race, control_clear_first_dontneed, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	USE_DAX();
+	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
+	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
+	ASSERT_LT(0, race_dontneed(self, _metadata));
+	clear_faults();
+	ASSERT_EQ(0, self->errors);
+}
+
+TEST_HARNESS_MAIN
