@@ -5,6 +5,7 @@
 //! Compiled in by `MMOPS_FAULTS=1` alone. Each control is a file in
 //! `/sys/kernel/debug/mmops/faults` that holds a decimal number; all are 0 when the module is loaded.
 
+use crate::bindings;
 use core::sync::atomic::{
     AtomicUsize,
     Ordering, //
@@ -39,6 +40,8 @@ static PROTECT_STALE_VALUE: Atomic<u32> = Atomic::new(0);
 static SKIP_RETRY: Atomic<u32> = Atomic::new(0);
 static WINDOW_US: Atomic<u32> = Atomic::new(0);
 static IGNORE_INVALIDATION: Atomic<u32> = Atomic::new(0);
+static SPLIT_CLEAR_FIRST: Atomic<u32> = Atomic::new(0);
+static SPLIT_US: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
 const MAX_DELAY_US: u32 = 500_000;
@@ -71,6 +74,8 @@ impl Controls {
                     dir.read_write_file(c_str!("skip_retry"), &SKIP_RETRY);
                     dir.read_write_file(c_str!("window_us"), &WINDOW_US);
                     dir.read_write_file(c_str!("ignore_invalidation"), &IGNORE_INVALIDATION);
+                    dir.read_write_file(c_str!("split_clear_first"), &SPLIT_CLEAR_FIRST);
+                    dir.read_write_file(c_str!("split_us"), &SPLIT_US);
                 }),
                 dir: dir.clone(),
             }? Error),
@@ -154,6 +159,20 @@ pub(crate) unsafe fn protect_entry<T>(entry: *mut T, change: impl FnOnce(*mut T)
 /// A device goes on using pages that it was told to let go.
 pub(crate) fn ignore_invalidation() -> bool {
     IGNORE_INVALIDATION.load(Relaxed) != 0
+}
+
+/// Widens the window between the invalidation of a PMD leaf and the table that replaces it; as a
+/// fault has it, with the entry cleared meanwhile.
+///
+/// # Safety
+///
+/// `pmdp` is the entry of an invalidated leaf, and its lock is held.
+pub(crate) unsafe fn split_window(pmdp: *mut bindings::pmd_t) {
+    if SPLIT_CLEAR_FIRST.load(Relaxed) != 0 {
+        // SAFETY: By this function's safety requirements; the CPU changes it atomically, too.
+        unsafe { AtomicUsize::from_ptr(pmdp.cast()) }.store(0, Ordering::SeqCst);
+    }
+    delay(SPLIT_US.load(Relaxed));
 }
 
 /// Widens the window between the last changed entry and the flush.

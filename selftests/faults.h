@@ -39,6 +39,8 @@ static inline void clear_faults(void)
 	set_fault("skip_retry", 0);
 	set_fault("window_us", 0);
 	set_fault("ignore_invalidation", 0);
+	set_fault("split_clear_first", 0);
+	set_fault("split_us", 0);
 	set_fault("delay_us", 0);
 }
 

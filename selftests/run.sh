@@ -23,9 +23,14 @@ usage() {
 	END
 }
 
+<<<<<<< HEAD
 programs=(uapi exclusive zap zap_race clean_record write_protect mappings fork layouts huge leafmap
 	pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race protect_pud
 	protect_pud_race race)
+=======
+programs=(uapi exclusive zap zap_race clean_record write_protect mappings fork layouts huge split_race
+	leafmap pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race race)
+>>>>>>> c7d711d (selftests: Race a split in place against what else happens to the leaf)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -45,8 +50,13 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
+<<<<<<< HEAD
 	((${#selected[@]})) || selected=(uapi exclusive huge zap zap_race writeback
 		soft_dirty_race protect_race protect_pud_race race)
+=======
+	((${#selected[@]})) || selected=(uapi exclusive huge split_race zap zap_race writeback
+		soft_dirty_race protect_race race)
+>>>>>>> c7d711d (selftests: Race a split in place against what else happens to the leaf)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -55,6 +65,12 @@ fi
 arguments_of() {
 	case $1${faults:+ faults} in
 	writeback) echo -T control_transfer_before_flush ;;
+	split_race) echo -T control_delay_stores -T control_delay_mprotect \
+			 -T control_delay_dontneed -T control_delay_munmap \
+			 -T control_clear_mprotect -T control_clear_dontneed ;;
+	"split_race faults") echo -t control_delay_stores -t control_delay_mprotect \
+				  -t control_delay_dontneed -t control_delay_munmap \
+				  -t control_clear_mprotect -t control_clear_dontneed ;;
 	huge) echo -T restarted_walk_counts_once ;;
 	soft_dirty_race) echo -T control_no_flush -T control_delay_alone -T control_no_pending ;;
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
