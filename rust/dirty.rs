@@ -36,6 +36,7 @@ use crate::{
     mapping::Mapping,
     notifier::Event,
     pgtable::{
+        EntrySet,
         PmdLeaf,
         PteTable,
         PudLeaf,
@@ -71,6 +72,9 @@ const MAX_CHUNK_PAGES: usize = 1 << 62;
 /// Folios that wait for the TLB flush at the most. One flush serves as many pages, and the queue
 /// stays a small allocation.
 const QUEUE_FOLIOS: usize = 4096;
+
+/// Dirty entries of one PTE table from which on the TLB is flushed before its lock is released.
+const FLUSH_LOCKED: usize = 128;
 
 /// What becomes of huge leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -450,7 +454,7 @@ impl CleanRecord<'_, '_> {
 
             if self.transfer == Transfer::ToFolio && !taken.special {
                 // SAFETY: The leaf is present and not special, and its lock is held.
-                unsafe { self.queue.push(taken.pfn) };
+                unsafe { self.queue.push(taken.pfn, false) };
             }
             self.changed += pages.nr();
         }
@@ -482,6 +486,14 @@ fn clean_record_table<'s>(
     changed
 }
 
+/// Whether folios wait for the flush at the end in any case: a control marks them before it.
+fn waits_for_flush() -> bool {
+    #[cfg(mmops_faults)]
+    return crate::faults::transfer_before_flush() || crate::faults::trylock_fails();
+    #[cfg(not(mmops_faults))]
+    false
+}
+
 /// As [`clean_record_table`], and notes the folios that owe a dirty mark.
 #[inline(never)]
 fn clean_record_table_queue<'s>(
@@ -491,24 +503,33 @@ fn clean_record_table_queue<'s>(
     queue: &mut DirtyQueue,
 ) -> usize {
     let mut bits = bitmap.ascending(table.pgoff());
-    let mut changed = 0usize;
+    let mut taken = EntrySet::EMPTY;
 
     table.for_each_selected(
         scope,
         |pte| pte.dirty(),
         |i, entry| {
-            let old = entry.mkclean();
-
-            if old.dirty() {
+            if entry.mkclean().dirty() {
                 bits.set(i);
-                changed = changed.wrapping_add(1);
-                if !old.special() {
-                    // SAFETY: The entry is present and not special, and its lock is held.
-                    unsafe { queue.push(old.pfn()) };
-                }
+                taken.insert(i);
             }
         },
     );
     bits.finish();
+
+    let changed = taken.len();
+    // Many entries: one flush here is less than a pin for each. The lock of the table keeps what
+    // the entries map, so only folios that are clean by now have to wait, and be pinned.
+    let flushed = changed >= FLUSH_LOCKED && !waits_for_flush();
+
+    if flushed {
+        scope.flush_locked();
+    }
+    table.for_each_in(&taken, |pte| {
+        if !pte.special() {
+            // SAFETY: The entry is present and not special, and its lock is held.
+            unsafe { queue.push(pte.pfn(), flushed) };
+        }
+    });
     changed
 }

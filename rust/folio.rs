@@ -119,18 +119,25 @@ impl DirtyQueue {
         self.folios.capacity() - self.folios.len()
     }
 
-    /// Notes the folio that a page frame belongs to. Without room for it, it is not noted.
+    /// Notes the folio that a page frame belongs to. Without room it is not noted; nor if it
+    /// is dirty and the TLB has been `flushed` since the entry was cleaned: whoever takes that mark
+    /// from now on writes all that was stored.
     ///
     /// # Safety
     ///
     /// `pfn` is mapped by a present entry that is not special, and whose page-table lock is held.
     #[inline(always)]
-    pub(crate) unsafe fn push(&mut self, pfn: usize) {
+    pub(crate) unsafe fn push(&mut self, pfn: usize, flushed: bool) {
         // SAFETY: By this function's safety requirements there is a folio.
         let folio = unsafe { bindings::mmops_pfn_folio(pfn) };
         let Some(folio) = NonNull::new(folio) else {
             return;
         };
+
+        // SAFETY: The mapping holds a reference.
+        if flushed && unsafe { bindings::mmops_folio_test_dirty(folio.as_ptr()) } {
+            return;
+        }
 
         // Neighbours are often of one large folio; one reference does.
         if self.folios.last().is_some_and(|last| last.0 == folio) {

@@ -16,12 +16,16 @@
 
 mod huge;
 mod protect;
+mod set;
 mod soft_dirty;
 mod soft_leaf;
 mod table;
 mod value;
 
-pub(crate) use self::huge::TakenLeaf;
+pub(crate) use self::{
+    huge::TakenLeaf,
+    set::EntrySet, //
+};
 pub use self::{
     huge::{
         PmdLeaf,

@@ -143,6 +143,13 @@ impl<'s> FlushScope<'s> {
         #[cfg(mmops_faults)]
         crate::faults::delay_before_flush();
 
+        self.flush_locked();
+    }
+
+    /// As [`Self::flush`], under a page-table lock: who wants it spins until all CPUs have answered,
+    /// so only if that saves more than it costs.
+    #[inline(never)]
+    pub(crate) fn flush_locked(&mut self) {
         if self.is_nested() {
             // What the others changed may be of any size.
             self.stride = PAGE_SIZE;

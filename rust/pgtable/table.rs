@@ -2,7 +2,10 @@
 
 //! The part of a PTE table that a walk covers, under its page-table lock.
 
-use super::Pte;
+use super::{
+    EntrySet,
+    Pte, //
+};
 use crate::{
     bindings,
     gather::LockedGather,
@@ -158,6 +161,16 @@ impl<'t, 's> PteTable<'t, 's> {
                 (behind - first) << PAGE_SHIFT,
             );
         }
+    }
+
+    /// Calls `f` with the value of each entry of `set`. Indices that the table has not are ignored.
+    #[inline(always)]
+    pub(crate) fn for_each_in(&self, set: &EntrySet, mut f: impl FnMut(Pte)) {
+        set.for_each(|i| {
+            if i < self.nr {
+                f(self.hint(i));
+            }
+        });
     }
 
     /// Takes `nr` present entries from index `i` on, which map consecutive pages of one folio, out

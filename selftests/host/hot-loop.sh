@@ -4,9 +4,9 @@
 # The loops over a PTE table in mmops.ko call nothing for an entry, whether it is changed or not:
 # the C helpers and the closures are inlined, and the atomic exchange stands in the loop itself.
 #
-# Two kinds of call may stand in these functions, since no entry leads to them: a panic of an
-# overflow check, and the release of a folio for which the queue has no room (the walk makes room
-# before each table).
+# Three kinds of call may stand in these functions, since no entry leads to them: a panic of an
+# overflow check, the release of a folio for which the queue has no room (the walk makes room
+# before each table), and the flush of a table in which many entries were dirty.
 
 set -u
 
@@ -42,7 +42,7 @@ number=0
 for loop; do
 	number=$((number + 1))
 	body=$(instructions "$loop")
-	calls=$(called <<<"$body" | grep -vE 'panicking|^__folio_put|__x86_return_thunk')
+	calls=$(called <<<"$body" | grep -vE 'panicking|^__folio_put|FlushScope12flush_locked|__x86_return_thunk')
 	exchanges=$(grep -c cmpxchg <<<"$body")
 
 	if [ -z "$body" ]; then
