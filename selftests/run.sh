@@ -23,14 +23,9 @@ usage() {
 	END
 }
 
-<<<<<<< HEAD
-programs=(uapi exclusive zap zap_race clean_record write_protect mappings fork layouts huge leafmap
-	pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race protect_pud
-	protect_pud_race race)
-=======
 programs=(uapi exclusive zap zap_race clean_record write_protect mappings fork layouts huge split_race
-	leafmap pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race race)
->>>>>>> c7d711d (selftests: Race a split in place against what else happens to the leaf)
+	leafmap pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race protect_pud
+	protect_pud_race race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -50,13 +45,8 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-<<<<<<< HEAD
-	((${#selected[@]})) || selected=(uapi exclusive huge zap zap_race writeback
-		soft_dirty_race protect_race protect_pud_race race)
-=======
 	((${#selected[@]})) || selected=(uapi exclusive huge split_race zap zap_race writeback
-		soft_dirty_race protect_race race)
->>>>>>> c7d711d (selftests: Race a split in place against what else happens to the leaf)
+		soft_dirty_race protect_race protect_pud_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
