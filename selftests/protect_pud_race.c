@@ -32,8 +32,6 @@
 #define CONTROL_ROUNDS	40U
 /* How long the fault build holds the windows open. */
 #define WINDOW_US	20000
-/* The same where a walk meets many leaves, and so many windows. */
-#define SPLIT_WINDOW_US	3000
 
 #define DAX_PUD		"/dev/dax0.0"
 
@@ -157,10 +155,13 @@ static unsigned int nr_rounds(FIXTURE_DATA(protect_pud_race) *self)
 	return rounds(self->control ? CONTROL_ROUNDS : ROUNDS);
 }
 
-/* A delay that meets a window now and then; the fault build's are wider. */
+/*
+ * A delay that meets a window now and then. The fault build has two for a leaf,
+ * before its lock and while it changes, and there are two leaves.
+ */
 static unsigned int some_us(FIXTURE_DATA(protect_pud_race) *self)
 {
-	return rng_below(&self->rng, self->control ? WINDOW_US / 2 : 150);
+	return rng_below(&self->rng, self->control ? 4 * WINDOW_US : 150);
 }
 
 /* Page tables as at first: nothing, and leaves of the full size to come. */
@@ -187,6 +188,19 @@ static void protect_part(void *arg)
 		self->errors++;
 }
 
+/*
+ * Split leaves while another CPU is in its window before the lock; without one of
+ * its own, nor for the many smaller leaves that there are afterwards.
+ */
+static void protect_part_in_window(void *arg)
+{
+	FIXTURE_DATA(protect_pud_race) *self = arg;
+
+	if (self->control && set_fault("window_us", 0))
+		self->errors++;
+	protect_part(self);
+}
+
 static void unmap_all(void *arg)
 {
 	FIXTURE_DATA(protect_pud_race) *self = arg;
@@ -211,7 +225,8 @@ static size_t race_unmap(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 	for (round = 0; round < nr_rounds(self); round++) {
 		populate(self);
 		partner_go(&a, some_us(self));
-		partner_go(&b, some_us(self));
+		if (!self->control)
+			partner_go(&b, some_us(self));
 		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
 			self->errors++;
 		partner_wait(&a);
@@ -265,7 +280,7 @@ static size_t race_split(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 	struct partner a, b;
 	size_t lost = 0;
 
-	if (partner_start(&a, CPU_A, protect_part, self) ||
+	if (partner_start(&a, CPU_A, protect_part_in_window, self) ||
 	    partner_start(&b, CPU_B, protect_part, self))
 		return SIZE_MAX;
 	for (round = 0; round < nr_rounds(self); round++) {
@@ -275,10 +290,15 @@ static size_t race_split(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 		/* A part across both leaves. */
 		self->page = self->unit - 1 - rng_below(&self->rng, self->unit / 2);
 		self->end = self->unit + 1 + rng_below(&self->rng, self->unit / 2);
-		partner_go(&a, self->control ? 0 : some_us(self));
-		partner_go(&b, self->control ? 0 : some_us(self));
-		/* The others look and lock before they split, at a window each. */
-		spin_us(self->control ? rng_below(&self->rng, 2 * SPLIT_WINDOW_US) : some_us(self));
+		if (self->control) {
+			if (set_fault("window_us", WINDOW_US))
+				self->errors++;
+			partner_go(&a, WINDOW_US / 4);
+		} else {
+			partner_go(&a, some_us(self));
+			partner_go(&b, some_us(self));
+			spin_us(some_us(self));
+		}
 		before = atomic_load(&a.done);
 		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
 			self->errors++;
@@ -308,7 +328,6 @@ TEST_F_TIMEOUT(protect_pud_race, control_skip_retry, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	if (variant->order == MMOPS_LEAFMAP_PTE)
 		SKIP(return, "a PTE is no leaf that can be split");
-	ASSERT_EQ(0, set_fault("window_us", SPLIT_WINDOW_US));
 	ASSERT_EQ(0, set_fault("skip_retry", 1));
 	ASSERT_LT(0, race_split(self, _metadata));
 	clear_faults();
@@ -344,10 +363,11 @@ static size_t race_dirty(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 		    leaves_with(&self->leaves, MMOPS_LEAF_DIRTY))
 			self->errors++;
 		writes = leafmap_info(self->fd).writes;
-		partner_go(&a, some_us(self) / 2);
-		partner_go(&b, some_us(self) / 2);
-		/* The windows come after the call's start. */
-		spin_us(some_us(self) / (self->control ? 4 : 1));
+		partner_go(&a, some_us(self));
+		if (!self->control) {
+			partner_go(&b, some_us(self));
+			spin_us(some_us(self));
+		}
 		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
 			self->errors++;
 		partner_wait(&a);
@@ -623,7 +643,8 @@ static size_t race_dontneed(FIXTURE_DATA(protect_pud_race) *self, struct __test_
 	for (round = 0; round < nr_rounds(self); round++) {
 		populate(self);
 		partner_go(&a, some_us(self));
-		partner_go(&b, some_us(self));
+		if (!self->control)
+			partner_go(&b, some_us(self));
 		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
 			self->errors++;
 		partner_wait(&a);

@@ -76,7 +76,9 @@ arguments_of() {
 	protect_pud_race) echo -T control_window_alone -T control_clear_first \
 			       -T control_skip_retry -T control_stale_value -T control_no_flush \
 			       -T control_clear_first_dontneed ;;
-	"protect_pud_race faults") echo -t control_window_alone -t control_clear_first ;;
+	"protect_pud_race faults") echo -t control_window_alone -t control_clear_first \
+			       -t control_skip_retry -t control_stale_value -t control_no_flush \
+			       -t control_clear_first_dontneed ;;
 	protect_race) echo -T control_clear_first -T control_stale_dirty -T control_stale_young \
 			   -T control_no_retry -T control_no_flush ;;
 	"protect_race faults") echo -t control_clear_first -t control_stale_dirty \
