@@ -12,6 +12,7 @@ use crate::dirty::{DirtyBench, Op};
 use crate::layout::Density;
 use crate::protect::{Leaves, ProtectBench};
 use crate::scan::ScanBench;
+use crate::soft_dirty::SoftDirtyBench;
 use crate::zap::{Memory, ZapBench};
 
 const PAGES_64: u32 = 64;
@@ -24,6 +25,7 @@ const C_PROTECT: &str = "wp_shared_mapping_range";
 const SCAN: &str = "PAGEMAP_SCAN";
 const MPROTECT: &str = "mprotect(2)";
 const DONTNEED: &str = "madvise(MADV_DONTNEED)";
+const CLEAR_REFS: &str = "/proc/self/clear_refs";
 
 /// Calls whose times are added up where a single one is too short for the clock.
 const SMALL_CALLS: u32 = 200;
@@ -41,6 +43,9 @@ pub enum Work {
     Zap(Memory),
     /// Taking the write permission and giving it back, timed in userspace.
     Protect(Leaves),
+    /// One clearing of soft-dirty bits, of the whole process or of a hundredth of the range in its
+    /// middle, timed in userspace.
+    SoftDirty { part: bool },
 }
 
 /// One row of the table.
@@ -71,6 +76,11 @@ impl Case {
             Work::Round => Box::new(ScanBench::new(self.pages, self.density, true)?),
             Work::Zap(memory) => Box::new(ZapBench::new(memory, self.pages)?),
             Work::Protect(leaves) => Box::new(ProtectBench::new(leaves, self.pages)?),
+            Work::SoftDirty { part } => {
+                let middle = self.pages / 2;
+                let range = middle..middle + self.pages / 100;
+                Box::new(SoftDirtyBench::new(self.pages, part.then_some(range))?)
+            }
         })
     }
 
@@ -89,6 +99,7 @@ impl Case {
                 Leaves::Pte => 4.0 * pages,
                 Leaves::Pmd | Leaves::Pud => 0.1 * pages,
             },
+            Work::SoftDirty { .. } => 2.0 * (FAULT + WALK) * pages,
         };
         self.memory_pages() as f64 * FAULT + f64::from(runs + 1) * sample
     }
@@ -98,7 +109,7 @@ impl Case {
         let mappings = match self.work {
             // The memory of a device-DAX is its own.
             Work::Protect(Leaves::Pud) => 0,
-            Work::Dirty { .. } | Work::Zap(_) | Work::Protect(_) => 1,
+            Work::Dirty { .. } | Work::Zap(_) | Work::Protect(_) | Work::SoftDirty { .. } => 1,
             Work::Harvest | Work::Round => 2,
         };
         u64::from(self.pages) * mappings
@@ -161,6 +172,10 @@ pub const CASES: &[Case] = {
         case("protect/pud/1GiB", MPROTECT, 1.5, PAGES_1G, Dense, Work::Protect(Leaves::Pud)),
         case("protect/pmd/1GiB", MPROTECT, 1.2, PAGES_1G, Dense, Work::Protect(Leaves::Pmd)),
         case("protect/pte/1GiB", MPROTECT, 1.0, PAGES_1G, Dense, Work::Protect(Leaves::Pte)),
+        case("soft-dirty/whole/1GiB", CLEAR_REFS, 1.0, PAGES_1G, Dense,
+             Work::SoftDirty { part: false }),
+        case("soft-dirty/1percent/1GiB", CLEAR_REFS, 50.0, PAGES_1G, Dense,
+             Work::SoftDirty { part: true }),
     ]
 };
 

@@ -18,6 +18,7 @@ mod reference;
 mod region;
 mod report;
 mod scan;
+mod soft_dirty;
 mod stats;
 mod zap;
 
