@@ -16,8 +16,8 @@ pub mod sys;
 
 pub use bitmap::Bitmap;
 pub use device::{
-    pidfd_open, CleanRecord, Device, Features, Flags, Info, Prot, Protect, WriteProtect, Zap,
-    DEVICE_PATH,
+    pidfd_open, CleanRecord, ClearSoftDirty, Device, Features, Flags, Info, Prot, Protect,
+    WriteProtect, Zap, DEVICE_PATH,
 };
 pub use error::Error;
 pub use map::SharedMap;

@@ -102,6 +102,12 @@ pub enum Command {
     /// Each log is one that the option --log of replicate wrote, and becomes one diagram: the pages
     /// copied in each round, with those of a full copy for comparison.
     Plot(Plot),
+    /// See which pages of its own memory a program stores to
+    ///
+    /// Soft-dirty bits tell for each page of a process whether it was stored to since they were
+    /// cleared: private memory as well, unlike the dirty bits that the other commands take.
+    #[command(subcommand)]
+    SoftDirty(SoftDirty),
     /// Write the manual pages to a directory
     #[command(hide = true)]
     GenMan {
@@ -254,4 +260,67 @@ pub struct Plot {
     /// Picture to write
     #[arg(long, short, value_name = "SVG")]
     pub output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SoftDirty {
+    /// Run a program, and tell how many pages it stores to in each interval
+    ///
+    /// At the end of an interval the program is stopped (SIGSTOP), its soft-dirty bits are read and
+    /// cleared, and it goes on (SIGCONT); so each store counts in one interval, but for those after
+    /// the last look. Processes that the program starts are not followed.
+    ///
+    /// A page that is new counts when it is there, stored to or only read. What cannot be tracked
+    /// (hugetlbfs, mappings of device memory) does not count.
+    ///
+    /// The report is a table on standard output, unless --json or --output asks for another form. A
+    /// program that fails makes the command fail.
+    Run(SoftDirtyRun),
+    /// Clear the soft-dirty bits of a process, all or of a range of addresses
+    Clear(SoftDirtyClear),
+}
+
+#[derive(Debug, Args)]
+pub struct SoftDirtyRun {
+    /// Time from one look to the next, such as 100ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "500ms",
+          value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+    /// Print JSON, one object per line
+    ///
+    /// For each interval one with the members interval, seconds (since the start), pages, bytes,
+    /// kept (pages that cannot be tracked) and mappings: an array of objects with start, end, name
+    /// and pages, for each mapping that was stored to. At the end one with intervals, pages, bytes
+    /// and status, the exit status of the program, null if a signal ended it.
+    #[arg(long)]
+    pub json: bool,
+    /// Draw the pages of each interval to this SVG picture, and print no table
+    #[arg(long, short, value_name = "SVG")]
+    pub output: Option<PathBuf>,
+    /// Program to run, and its arguments
+    #[arg(required = true, last = true, value_name = "PROGRAM")]
+    pub program: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct SoftDirtyClear {
+    /// Number of the process
+    pub pid: u32,
+    /// First address and first address behind, in hexadecimal as in /proc/PID/maps
+    #[arg(long, value_name = "START-END", value_parser = address_range)]
+    pub range: Option<(u64, u64)>,
+}
+
+fn address_range(text: &str) -> Result<(u64, u64), String> {
+    let number = |text: &str| {
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        u64::from_str_radix(digits, 16).map_err(|error| format!("{text}: {error}"))
+    };
+    let (start, end) = text.split_once('-').ok_or("not of the form START-END")?;
+    let (start, end) = (number(start)?, number(end)?);
+    if start < end {
+        Ok((start, end))
+    } else {
+        Err("the range is empty".into())
+    }
 }

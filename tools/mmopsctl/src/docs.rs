@@ -49,7 +49,7 @@ fn rst() -> String {
     }
     out.push('\n');
     for sub in visible(&cli) {
-        command(&mut out, sub);
+        command(&mut out, &name, sub);
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
@@ -66,14 +66,14 @@ fn about(command: &Command) -> String {
     about.map(StyledStr::to_string).unwrap_or_default()
 }
 
-fn command(out: &mut String, command: &Command) {
-    let title = format!("mmopsctl {}", command.get_name());
+fn command(out: &mut String, parent: &str, this: &Command) {
+    let title = format!("{parent} {}", this.get_name());
     let _ = writeln!(out, "{title}\n{}\n", "=".repeat(title.len()));
-    let usage = command.clone().render_usage().to_string();
+    let usage = this.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     let _ = writeln!(out, "::\n\n    {usage}\n");
-    paragraphs(out, about(command), "");
-    let arguments = command
+    paragraphs(out, about(this), "");
+    let arguments = this
         .get_arguments()
         .filter(|arg| !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version"));
     for arg in arguments {
@@ -85,6 +85,9 @@ fn command(out: &mut String, command: &Command) {
             let _ = write!(help, " [default: {}]", default.to_string_lossy());
         }
         paragraphs(out, help, "    ");
+    }
+    for sub in visible(this) {
+        command(out, &title, sub);
     }
 }
 

@@ -12,6 +12,7 @@ mod plot;
 mod protect;
 mod replicate;
 mod replicator;
+mod soft_dirty;
 mod stop;
 mod tracked;
 mod units;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Leaves(args) => leaves::run(&args),
         Command::Protect(args) => leaves::protect(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::SoftDirty(args) => soft_dirty::run(&args),
         Command::GenMan { dir } => docs::write_man(&dir),
         Command::GenRst => docs::print_rst(),
     };
