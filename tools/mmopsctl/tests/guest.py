@@ -358,6 +358,63 @@ def test_watch_on_a_terminal(context):
         assert b"1,000" in output and b" stored to" in output, output[-500:]
 
 
+# Maps 400 pages, stores to all of them, and then to the first 50 for the seconds that are asked for.
+TOUCHER = """
+import mmap, sys, time
+view = mmap.mmap(-1, 400 * mmap.PAGESIZE)
+end = time.monotonic() + float(sys.argv[1])
+pages = 400
+while time.monotonic() < end:
+    for page in range(pages):
+        view[page * mmap.PAGESIZE] = 1
+    pages = 50
+    time.sleep(0.001)
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def test_soft_dirty_run_tells_pages_of_each_interval(context):
+    output = context.run("soft-dirty", "run", "--json", "--interval", "500ms", "--",
+                         sys.executable, "-c", TOUCHER, 8, 0).stdout
+    *intervals, total = [json.loads(line) for line in output.splitlines()]
+    seen = [mapping["pages"] for interval in intervals for mapping in interval["mappings"]
+            if mapping["name"].startswith("/dev/zero")]
+    assert seen[0] == 400 and len(seen) >= 3 and set(seen[1:]) == {50}, seen
+    assert total["status"] == 0 and total["intervals"] == len(intervals), total
+    assert total["pages"] == sum(interval["pages"] for interval in intervals), total
+
+
+def test_soft_dirty_run_as_table_and_picture(context):
+    command = ["soft-dirty", "run", "--interval", "300ms"]
+    lines = context.run(*command, "--", sys.executable, "-c", TOUCHER, 3, 0).stdout.splitlines()
+    assert lines[0].split() == ["seconds", "pages", "bytes", "most", "in"], lines
+    assert len(lines) >= 3 and "interval" in lines[-1], lines
+    picture = os.path.join(os.path.dirname(context.file), "picture.svg")
+    context.run(*command, "--output", picture, "--", sys.executable, "-c", TOUCHER, 2, 0)
+    with open(picture, encoding="utf-8") as file:
+        assert "pages stored to in each interval" in file.read()
+
+
+def test_soft_dirty_run_fails_with_its_program(context):
+    for program in [[sys.executable, "-c", TOUCHER, "0", "3"], ["/nonexistent"]]:
+        result = subprocess.run([context.program, "soft-dirty", "run", "--", *program],
+                                capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert result.returncode == 1 and program[0] in result.stderr, result
+
+
+def test_soft_dirty_clear(context):
+    with Storer(context.file, 100) as storer:
+        pid = storer.process.pid
+        storer.store(*range(100))
+        assert "cleared" in context.run("soft-dirty", "clear", pid).stdout
+        storer.store(7, 8)
+        with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+            area = next(line.split()[0] for line in maps if context.file in line)
+        output = context.run("soft-dirty", "clear", "--range", area, pid).stdout
+        assert output.startswith("2 pages"), output
+        assert context.run("soft-dirty", "clear", "--range", area, pid).stdout.startswith("0 ")
+
+
 def main():
     program = os.path.realpath(sys.argv[1])
     tests = [(name[5:], function) for name, function in globals().items()
