@@ -123,6 +123,17 @@ pub struct Protect {
     pub split_puds: u64,
 }
 
+/// Result of [`Device::notifier_log`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Number of events.
+    pub events: usize,
+    /// Events that were not kept since the last call.
+    pub lost: u64,
+    /// Whether the address space has ended and there is no more to come.
+    pub released: bool,
+}
+
 /// `/dev/mmops`, open.
 #[derive(Debug)]
 pub struct Device {
@@ -379,6 +390,40 @@ impl Device {
         Ok(ClearSoftDirty {
             cleared: arg.cleared,
             kept: arg.kept,
+        })
+    }
+
+    /// Subscribes this open device to all invalidations of the address space of a process, and to
+    /// its end. Up to `capacity` events are kept until they are read.
+    pub fn notifier_subscribe(&self, pidfd: BorrowedFd<'_>, capacity: u32) -> Result<(), Error> {
+        let mut arg = mmops_notifier_subscribe {
+            pidfd: pidfd.as_raw_fd(),
+            flags: MMOPS_NOTIFIER_MM,
+            capacity,
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        unsafe { ioc_notifier_subscribe(self.file.as_raw_fd(), &mut arg) }
+            .map_err(call("subscribe to invalidations", 0))?;
+        Ok(())
+    }
+
+    /// Waits for invalidations, and puts as many into `events` as there are and fit.
+    pub fn notifier_log(&self, events: &mut [mmops_notifier_event]) -> Result<Heard, Error> {
+        let mut arg = mmops_notifier_log {
+            events: events.as_mut_ptr() as u64,
+            nr: events.len().min(MMOPS_NOTIFIER_MAX_EVENTS as usize) as u32,
+            flags: MMOPS_NOTIFIER_WAIT,
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. Its
+        // array is at most that of `events`.
+        unsafe { ioc_notifier_log(self.file.as_raw_fd(), &mut arg) }
+            .map_err(call("read invalidations", 0))?;
+        Ok(Heard {
+            events: arg.nr as usize,
+            lost: arg.lost,
+            released: arg.released != 0,
         })
     }
 }

@@ -16,7 +16,7 @@ pub mod sys;
 
 pub use bitmap::Bitmap;
 pub use device::{
-    pidfd_open, CleanRecord, ClearSoftDirty, Device, Features, Flags, Info, Prot, Protect,
+    pidfd_open, CleanRecord, ClearSoftDirty, Device, Features, Flags, Heard, Info, Prot, Protect,
     WriteProtect, Zap, DEVICE_PATH,
 };
 pub use error::Error;

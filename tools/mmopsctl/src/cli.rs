@@ -5,6 +5,7 @@
 //! The comments here are the text of `--help`, of the manual pages and of
 //! `Documentation/mmopsctl.rst`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,6 +109,18 @@ pub enum Command {
     /// cleared: private memory as well, unlike the dirty bits that the other commands take.
     #[command(subcommand)]
     SoftDirty(SoftDirty),
+    /// Print what a driver would be told about the memory of a program, live
+    ///
+    /// A driver that mirrors the page tables of a process (shared virtual memory) is told by the
+    /// kernel about each range that is about to change, and has to stop using it. The command runs
+    /// PROGRAM, subscribes to its address space before its first instruction, and prints what it
+    /// hears: when, which event, and which addresses. At the end it prints on standard error how
+    /// often each event came, and over how many pages.
+    ///
+    /// The events are those of the kernel's enum mmu_notifier_event. It ends when the address space
+    /// does: when PROGRAM exits, or executes another program. Children that PROGRAM forks have
+    /// address spaces of their own and are not heard.
+    NotifierTrace(NotifierTrace),
     /// Write the manual pages to a directory
     #[command(hide = true)]
     GenMan {
@@ -323,4 +336,23 @@ fn address_range(text: &str) -> Result<(u64, u64), String> {
     } else {
         Err("the range is empty".into())
     }
+}
+
+#[derive(Debug, Args)]
+pub struct NotifierTrace {
+    /// Print JSON, one object per line
+    ///
+    /// Members: time (seconds since the subscription), event, start and end (addresses), pages, is_end
+    /// (whether it is the end of an invalidation), and blockable (whether a driver may sleep).
+    #[arg(long)]
+    pub json: bool,
+    /// Print the ends of invalidations as well as their beginnings
+    #[arg(long)]
+    pub ends: bool,
+    /// Write to this file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Program to run, and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
 }

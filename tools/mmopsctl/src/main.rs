@@ -8,6 +8,7 @@ mod harvest;
 mod info;
 mod leaves;
 mod log;
+mod notifier_trace;
 mod plot;
 mod protect;
 mod replicate;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Protect(args) => leaves::protect(&args),
         Command::Plot(args) => plot::run(&args),
         Command::SoftDirty(args) => soft_dirty::run(&args),
+        Command::NotifierTrace(args) => notifier_trace::run(&args),
         Command::GenMan { dir } => docs::write_man(&dir),
         Command::GenRst => docs::print_rst(),
     };

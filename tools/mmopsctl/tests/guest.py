@@ -415,6 +415,31 @@ def test_soft_dirty_clear(context):
         assert context.run("soft-dirty", "clear", "--range", area, pid).stdout.startswith("0 ")
 
 
+TRACED = """
+import mmap, os
+view = mmap.mmap(-1, 300 * mmap.PAGESIZE)
+view[0] = 1
+view.close()
+"""
+
+
+def test_notifier_trace(context):
+    context.run("notifier-trace", "--json", "--ends", "-o", context.log, "--",
+                sys.executable, "-c", TRACED)
+    with open(context.log, encoding="utf-8") as log:
+        events = [json.loads(line) for line in log]
+    assert [e for e in events if e["event"] == "unmap" and e["pages"] == 300], "no unmap"
+    assert events[-1]["event"] == "release", events[-1]
+    starts = [e for e in events if not e["is_end"] and e["event"] != "release"]
+    assert len(starts) == len([e for e in events if e["is_end"]]), "starts without ends"
+
+    table = context.run("notifier-trace", "--", sys.executable, "-c", TRACED)
+    assert "EVENT" in table.stdout and "protection-vma" in table.stdout, table.stdout[-500:]
+    assert "mmopsctl: unmap:" in table.stderr, table.stderr
+    missing = context.run("notifier-trace", "--", "/nonexistent", status=1)
+    assert "cannot run /nonexistent" in missing.stderr, missing.stderr
+
+
 def main():
     program = os.path.realpath(sys.argv[1])
     tests = [(name[5:], function) for name, function in globals().items()
