@@ -183,7 +183,7 @@ TEST_F_TIMEOUT(race, writeback, TEST_SECONDS)
 	uint64_t stale = 0;
 
 	self->spread_us = QUICK_US;
-	ASSERT_EQ(0, run_rounds(self, rounds(20 * ROUNDS), false, &stale));
+	ASSERT_EQ(0, run_rounds(self, rounds(5 * ROUNDS), false, &stale));
 	TH_LOG("%llu stores did not fault", (unsigned long long)stale);
 }
 
