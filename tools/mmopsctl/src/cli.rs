@@ -98,6 +98,19 @@ pub enum Command {
     /// permits it again. So the program notices nothing, but the leaves that are writable
     /// afterwards are those that were stored to.
     Protect(Protect),
+    /// Take pages away from a process, as memory pressure would
+    ///
+    /// The process is one that runs (--pid), or a program that is run for it. By default all of its
+    /// shared mappings are emptied: it finds its pages again, with all that it stored, by page
+    /// faults. A program is emptied again and again until it ends; its own data are not changed by
+    /// it, so a program that goes wrong then relies on something that nobody promised.
+    ///
+    /// With --range, exactly these addresses are emptied, whatever is there. Private memory is lost
+    /// then: it reads as zeros, or as what the file has.
+    ///
+    /// Each line is one turn: pages that were taken, and how long that took. Ends with an error if
+    /// the program does.
+    Zap(Zap),
     /// Draw the rounds of one or more replications as an SVG picture
     ///
     /// Each log is one that the option --log of replicate wrote, and becomes one diagram: the pages
@@ -263,6 +276,33 @@ pub struct Protect {
     /// What to permit: what the mappings allow, the same without w, or none
     #[arg(value_parser = crate::leaves::parse_access)]
     pub access: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Zap {
+    /// Process to take pages from
+    #[arg(long, value_name = "PID", conflicts_with = "program")]
+    pub pid: Option<u32>,
+    /// Addresses to empty, in hexadecimal as in /proc/PID/maps; may be given again [default: all
+    /// shared mappings]
+    #[arg(long, value_name = "START-END", value_parser = crate::zap::parse_range)]
+    pub range: Vec<std::ops::Range<u64>>,
+    /// Time between two turns, such as 100ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "1s",
+          value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+    /// End after this number of turns [default: 1 with --pid, else when the program ends]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: Option<u64>,
+    /// Print JSON
+    ///
+    /// One object with the members pid, page_size, turns (an array of objects with time, ranges,
+    /// zapped_pages and seconds) and exit_status.
+    #[arg(long)]
+    pub json: bool,
+    /// Program to run, with its arguments
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    pub program: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

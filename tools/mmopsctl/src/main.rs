@@ -18,6 +18,7 @@ mod stop;
 mod tracked;
 mod units;
 mod watch;
+mod zap;
 
 use std::io;
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Replicate(args) => replicate::run(&args),
         Command::Leaves(args) => leaves::run(&args),
         Command::Protect(args) => leaves::protect(&args),
+        Command::Zap(args) => zap::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::SoftDirty(args) => soft_dirty::run(&args),
         Command::NotifierTrace(args) => notifier_trace::run(&args),

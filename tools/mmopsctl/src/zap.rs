@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `mmopsctl zap`
+
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use mmops_uapi::{pidfd_open, Device, Error};
+use nix::errno::Errno;
+use procfs::process::{MMPermissions, MemoryMap, Process};
+use serde::Serialize;
+
+use crate::cli::Zap;
+use crate::stop::Stop;
+use crate::units;
+
+/// What one turn took away.
+#[derive(Debug, Serialize)]
+struct Turn {
+    /// Seconds since the begin.
+    time: f64,
+    ranges: usize,
+    zapped_pages: u64,
+    /// Seconds that the calls took.
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    pid: u32,
+    page_size: u64,
+    turns: Vec<Turn>,
+    /// Of the program, if one was run and ended by itself.
+    exit_status: Option<i32>,
+}
+
+pub fn run(args: &Zap) -> Result<()> {
+    let device = Device::open()?;
+    let page_size = u64::from(device.info()?.page_size);
+    let stop = Stop::install("what was done is complete")?;
+    let mut child = match args.program.split_first() {
+        Some((program, rest)) => Some(
+            Command::new(program)
+                .args(rest)
+                .spawn()
+                .with_context(|| format!("cannot run {}", program.display()))?,
+        ),
+        None => None,
+    };
+    let pid = match (&child, args.pid) {
+        (Some(child), _) => child.id(),
+        (None, Some(pid)) => pid,
+        (None, None) => bail!("name a process with --pid, or a program to run"),
+    };
+    let mut report = Report {
+        pid,
+        page_size,
+        turns: Vec::new(),
+        exit_status: None,
+    };
+    let result = turns(args, &device, &stop, child.as_mut(), &mut report);
+    if let Some(child) = &mut child {
+        // Whatever went wrong here is no reason to leave the program alone.
+        let status = child.wait().context("cannot wait for the program")?;
+        report.exit_status = status.code();
+        result?;
+        finish(args, &report)?;
+        return check(status);
+    }
+    result?;
+    finish(args, &report)
+}
+
+/// Takes pages away turn after turn, until a signal comes, the process has ended, or there were as
+/// many turns as asked for.
+fn turns(
+    args: &Zap,
+    device: &Device,
+    stop: &Stop,
+    mut child: Option<&mut Child>,
+    report: &mut Report,
+) -> Result<()> {
+    let begin = Instant::now();
+    let pidfd = pidfd_open(report.pid)
+        .with_context(|| format!("cannot open the process {}", report.pid))?;
+    let rounds = args
+        .rounds
+        .unwrap_or(if child.is_some() { u64::MAX } else { 1 });
+
+    for round in 0..rounds {
+        if round > 0 || child.is_some() {
+            match &mut child {
+                Some(child) => {
+                    if wait_for_end(child, args.interval, stop)? {
+                        break;
+                    }
+                }
+                None => stop.wait(args.interval),
+            }
+        }
+        if stop.requested() {
+            break;
+        }
+        let ranges = match ranges(args, report.pid) {
+            Ok(ranges) => ranges,
+            // It has ended meanwhile.
+            Err(_) if round > 0 || child.is_some() => break,
+            Err(error) => return Err(error),
+        };
+        let start = Instant::now();
+        let mut turn = Turn {
+            time: begin.elapsed().as_secs_f64(),
+            ranges: ranges.len(),
+            zapped_pages: 0,
+            seconds: 0.0,
+        };
+        for range in ranges {
+            // SAFETY: The process is another one, which the pidfd is of: this program's own memory
+            // does not change.
+            match unsafe { device.zap(Some(pidfd.as_fd()), range) } {
+                Ok(done) => turn.zapped_pages += done.zapped,
+                Err(error) if is_gone(&error, args) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        turn.seconds = start.elapsed().as_secs_f64();
+        if !args.json {
+            println!(
+                "{:8.2} s: {} in {}, {}",
+                turn.time,
+                units::pages(turn.zapped_pages, report.page_size),
+                units::count(turn.ranges as u64, "range"),
+                units::seconds(turn.seconds)
+            );
+        }
+        report.turns.push(turn);
+    }
+    Ok(())
+}
+
+/// The process has ended, or a mapping that was found is gone, locked or no memory.
+fn is_gone(error: &Error, args: &Zap) -> bool {
+    match error.errno() {
+        Some(Errno::ESRCH) => true,
+        Some(Errno::ENOMEM | Errno::EINVAL) => args.range.is_empty(),
+        _ => false,
+    }
+}
+
+/// What is to be taken away: the ranges named, or all shared mappings of files.
+fn ranges(args: &Zap, pid: u32) -> Result<Vec<Range<u64>>> {
+    if !args.range.is_empty() {
+        return Ok(args.range.clone());
+    }
+    let maps = Process::new(pid as i32)
+        .and_then(|process| process.maps())
+        .with_context(|| format!("cannot read the mappings of process {pid}"))?;
+    Ok(maps.into_iter().filter_map(shared).collect())
+}
+
+fn shared(map: MemoryMap) -> Option<Range<u64>> {
+    let (start, end) = map.address;
+    map.perms
+        .contains(MMPermissions::SHARED)
+        .then_some(start..end)
+}
+
+/// Waits until the program ends, a signal comes, or `time` is over; whether the program has ended.
+fn wait_for_end(child: &mut Child, time: Duration, stop: &Stop) -> Result<bool> {
+    const STEP: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + time;
+    loop {
+        if child
+            .try_wait()
+            .context("cannot wait for the program")?
+            .is_some()
+        {
+            return Ok(true);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stop.requested() {
+            return Ok(false);
+        }
+        stop.wait(left.min(STEP));
+    }
+}
+
+fn finish(args: &Zap, report: &Report) -> Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    }
+    Ok(())
+}
+
+fn check(status: ExitStatus) -> Result<()> {
+    if !status.success() {
+        bail!("the program ended with {status}");
+    }
+    Ok(())
+}
+
+/// A range of addresses, such as `7f0000000000-7f0000200000`, as `/proc/PID/maps` has it.
+pub fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let number = |part: &str| {
+        u64::from_str_radix(part.trim_start_matches("0x"), 16)
+            .map_err(|_| format!("{part} is no hexadecimal address"))
+    };
+    let (start, end) = text
+        .split_once('-')
+        .ok_or("a range is START-END, in hexadecimal")?;
+    let range = number(start)?..number(end)?;
+    if range.is_empty() {
+        return Err("the end is not above the start".into());
+    }
+    Ok(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_as_in_maps() {
+        assert_eq!(parse_range("1000-3000"), Ok(0x1000..0x3000));
+        assert_eq!(parse_range("0x7f00-0x8000"), Ok(0x7f00..0x8000));
+        for bad in ["", "1000", "3000-1000", "1000-1000", "x-y", "-"] {
+            assert!(parse_range(bad).is_err(), "{bad}");
+        }
+    }
+}
