@@ -85,7 +85,10 @@ use crate::{
     range::AddrRange,
     signal, //
 };
-use batch::Batch;
+use batch::{
+    Batch,
+    Slot, //
+};
 use core::cmp;
 use kernel::{
     mm::virt::{
@@ -222,6 +225,25 @@ pub fn take_from_cpu(
     )
 }
 
+/// So many pages need no allocation.
+const FEW: usize = 4;
+
+/// Room for a batch of `nr` pages at the most.
+fn room<'r>(
+    nr: usize,
+    few: &'r mut [Slot; FEW],
+    many: &'r mut KVec<Slot>,
+) -> Result<&'r mut [Slot]> {
+    if nr <= FEW {
+        return Ok(few);
+    }
+    many.reserve(cmp::min(nr, BATCH), GFP_KERNEL)?;
+    while many.len() < cmp::min(nr, BATCH) {
+        many.push_within_capacity(Slot::EMPTY).map_err(|_| ENOMEM)?;
+    }
+    Ok(many)
+}
+
 /// How often a batch is tried before its pages are tried alone, and each of these.
 const TRIES: usize = 4;
 
@@ -242,7 +264,9 @@ fn run<K>(
         return Err(EINVAL);
     }
 
-    let mut batch = Batch::new(cmp::min(range.nr_pages(), BATCH))?;
+    let mut few = [Slot::EMPTY; FEW];
+    let mut many = KVec::new();
+    let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);
     let mut outcome = Outcome::default();
     let mut left = results;
     let mut addr = range.start();
@@ -260,7 +284,7 @@ fn run<K>(
         match place.vma {
             Err(refused) => now.fill(refused),
             Ok(vma) => {
-                batch.start(addr, nr)?;
+                batch.start(addr, nr);
 
                 let ret = run_batch(guard, vma, &mut batch, owner, begin, program);
 
@@ -279,12 +303,12 @@ fn run<K>(
 fn run_batch<K>(
     guard: &MmapRead<'_>,
     vma: &VmaRef,
-    batch: &mut Batch,
+    batch: &mut Batch<'_>,
     owner: Owner,
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result {
-    let mut attempt = |batch: &mut Batch, first: usize, nr: usize| -> Result {
+    let mut attempt = |batch: &mut Batch<'_>, first: usize, nr: usize| -> Result {
         batch.collect(guard, vma, first, nr)?;
         if batch.is_settled(first, nr) {
             return Ok(());

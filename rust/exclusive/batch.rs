@@ -23,7 +23,10 @@ use crate::{
     tlb::FlushScope,
     walk::Vma, //
 };
-use core::ptr::NonNull;
+use core::{
+    cmp,
+    ptr::NonNull, //
+};
 use kernel::{
     error::to_result,
     mm::virt::VmaRef,
@@ -52,53 +55,56 @@ pub(super) enum State {
 ///
 /// # Invariants
 ///
-/// - `page` is set, and the slot owns one reference of its folio, if `state` is `Referenced`,
-///   `Exclusive` or `Refused`, and in no other state.
+/// - `page` is set to the page and its folio, and the slot owns one reference of the folio, if
+///   `state` is `Referenced`, `Exclusive` or `Refused`, and in no other state.
 /// - With `locks`, the slot owns the lock of the folio.
+#[derive(Debug)]
 pub(super) struct Slot {
-    page: Option<NonNull<bindings::page>>,
+    page: Option<(NonNull<bindings::page>, NonNull<bindings::folio>)>,
     state: State,
     locks: bool,
     dirty: bool,
 }
 
 impl Slot {
-    const EMPTY: Self = Self {
+    pub(super) const EMPTY: Self = Self {
         page: None,
         state: State::Pending,
         locks: false,
         dirty: false,
     };
 
-    pub(super) fn page(&self) -> Option<NonNull<bindings::page>> {
-        self.page
+    /// The page, if it is exclusive and its folio is locked.
+    pub(super) fn exclusive(&self) -> Option<NonNull<bindings::page>> {
+        match (self.state, self.page) {
+            (State::Exclusive, Some((page, _))) => Some(page),
+            _ => None,
+        }
     }
 
-    pub(super) fn is_exclusive(&self) -> bool {
-        self.state == State::Exclusive
-    }
-
-    fn folio(&self) -> Option<NonNull<bindings::folio>> {
-        let page = self.page?;
-
-        // SAFETY: By the type invariants the page is referenced.
-        NonNull::new(unsafe { bindings::mmops_page_folio(page.as_ptr()) })
+    fn is_settled(&self) -> bool {
+        matches!(self.state, State::Settled(_))
     }
 
     /// Unlocks and lets the page go, and says how far it has come by that.
+    #[inline(always)]
     fn release(&mut self, state: State) {
-        if let Some(folio) = self.folio() {
-            if self.locks {
-                // SAFETY: By the type invariants the lock is owned.
-                unsafe { bindings::mmops_folio_unlock(folio.as_ptr()) };
+        if let Some((_, folio)) = self.page.take() {
+            // SAFETY: By the type invariants a reference is owned, and with `locks` the lock. A
+            // dirty one is locked by this slot or another one of the batch.
+            unsafe {
+                if self.dirty && !bindings::mmops_folio_test_dirty(folio.as_ptr()) {
+                    kernel::bindings::folio_mark_dirty(folio.as_ptr());
+                }
+                if self.locks {
+                    bindings::mmops_folio_unlock(folio.as_ptr());
+                }
+                bindings::mmops_folio_put(folio.as_ptr());
             }
-            // SAFETY: By the type invariants a reference is owned.
-            unsafe { bindings::mmops_folio_put(folio.as_ptr()) };
         }
-        *self = Self {
-            state,
-            ..Self::EMPTY
-        };
+        self.locks = false;
+        self.dirty = false;
+        self.state = state;
     }
 
     fn settle(&mut self, result: PageResult) {
@@ -106,65 +112,68 @@ impl Slot {
     }
 }
 
+/// Unlocks the pages and lets them go; those that are exclusive are settled if `valid`.
+#[inline(never)]
+pub(super) fn release(slots: &mut [Slot], valid: bool) {
+    for slot in slots {
+        match slot.state {
+            State::Settled(_) | State::NeedsFault | State::Pending => {}
+            State::Exclusive if valid => slot.settle(PageResult::Exclusive),
+            State::Refused(result) => slot.settle(result),
+            _ => slot.release(State::Pending),
+        }
+    }
+}
+
 /// Consecutive pages of one VMA.
-pub(super) struct Batch {
-    slots: KVec<Slot>,
+pub(super) struct Batch<'b> {
+    room: &'b mut [Slot],
+    nr: usize,
     addr: usize,
 }
 
-impl Batch {
-    /// Room for `capacity` pages. Sleeps.
-    pub(super) fn new(capacity: usize) -> Result<Self> {
-        Ok(Self {
-            slots: KVec::with_capacity(capacity, GFP_KERNEL)?,
+impl<'b> Batch<'b> {
+    /// With room for so many pages.
+    pub(super) fn new(room: &'b mut [Slot]) -> Self {
+        Self {
+            room,
+            nr: 0,
             addr: 0,
-        })
+        }
     }
 
     /// Begins anew with `nr` pages from `addr` on, which lie in one VMA.
-    pub(super) fn start(&mut self, addr: usize, nr: usize) -> Result {
-        self.slots.clear();
-        for _ in 0..nr {
-            self.slots
-                .push_within_capacity(Slot::EMPTY)
-                .map_err(|_| EINVAL)?;
-        }
+    pub(super) fn start(&mut self, addr: usize, nr: usize) {
+        release(self.room, false);
+        self.nr = cmp::min(nr, self.room.len());
         self.addr = addr;
-        Ok(())
+        for slot in self.some(0, nr) {
+            slot.state = State::Pending;
+        }
     }
 
     pub(super) fn nr(&self) -> usize {
-        self.slots.len()
-    }
-
-    pub(super) fn slots(&self) -> &[Slot] {
-        &self.slots
-    }
-
-    pub(super) fn addr_of(&self, i: usize) -> usize {
-        self.addr + (i << PAGE_SHIFT)
+        self.nr
     }
 
     fn range(&self, first: usize, nr: usize) -> Result<AddrRange> {
-        AddrRange::new(self.addr_of(first), self.addr_of(first + nr))
+        let start = self.addr + (first << PAGE_SHIFT);
+
+        AddrRange::new(start, start + (nr << PAGE_SHIFT))
     }
 
     fn some(&mut self, first: usize, nr: usize) -> &mut [Slot] {
-        self.slots.get_mut(first..first + nr).unwrap_or(&mut [])
+        self.room.get_mut(first..first + nr).unwrap_or(&mut [])
     }
 
     /// Whether nothing is left to be done with the pages.
-    pub(super) fn is_settled(&self, first: usize, nr: usize) -> bool {
-        self.slots
-            .iter()
-            .skip(first)
-            .take(nr)
-            .all(|slot| matches!(slot.state, State::Settled(_)))
+    pub(super) fn is_settled(&mut self, first: usize, nr: usize) -> bool {
+        self.some(first, nr).iter().all(Slot::is_settled)
     }
 
     pub(super) fn give_up(&mut self, i: usize) {
         for slot in self.some(i, 1) {
-            if !matches!(slot.state, State::Settled(_)) {
+            if !slot.is_settled() {
                 slot.settle(PageResult::Busy);
             }
         }
@@ -174,7 +183,7 @@ impl Batch {
     pub(super) fn report(&self, results: &mut [PageResult]) -> usize {
         let mut exclusive = 0;
 
-        for (slot, result) in self.slots.iter().zip(results) {
+        for (slot, result) in self.room.iter().zip(results) {
             *result = match slot.state {
                 State::Settled(result) => result,
                 _ => PageResult::Untouched,
@@ -210,12 +219,12 @@ impl Batch {
     fn scan(&mut self, guard: &MmapRead<'_>, vma: &VmaRef, first: usize, nr: usize) -> Result {
         let range = self.range(first, nr)?;
         let addr = self.addr;
-        let slots = &mut self.slots;
+        let slots = &mut *self.room;
 
-        scan::walk(guard, vma, &range, &mut |table: &mut PteTable<'_, '_>| {
+        scan::for_each_table(guard, vma, &range, true, |table| {
             let start = (table.addr() - addr) >> PAGE_SHIFT;
 
-            for (i, slot) in slots.iter_mut().skip(start).take(table.nr()).enumerate() {
+            for (i, slot) in part(slots, start, table.nr()) {
                 if matches!(slot.state, State::Pending | State::NeedsFault) {
                     scan_entry(table, i, slot);
                 }
@@ -253,7 +262,7 @@ impl Batch {
             }
             any = true;
 
-            let addr = self.addr_of(i);
+            let addr = self.addr + (i << PAGE_SHIFT);
             // SAFETY: The guard holds the mmap lock.
             let ret = unsafe { bindings::mmops_fault_in_writable(guard.as_ptr(), addr, run) };
 
@@ -308,30 +317,25 @@ impl Batch {
         // SAFETY: As above; the pages lie in the VMA.
         let mut scope = unsafe { FlushScope::begin(raw, range, Event::Exclusive, owner) };
         let addr = self.addr;
-        let slots = &mut self.slots;
+        let slots = &mut *self.room;
         let mut any = false;
 
-        let ret = scan::walk(guard, vma, &range, &mut |table: &mut PteTable<'_, '_>| {
+        let ret = scan::for_each_table(guard, vma, &range, true, |table| {
             let start = (table.addr() - addr) >> PAGE_SHIFT;
 
-            for (i, slot) in slots.iter_mut().skip(start).take(table.nr()).enumerate() {
+            for (i, slot) in part(slots, start, table.nr()) {
                 if slot.state == State::Referenced {
                     any |= convert_entry(table, i, slot, &mut scope);
                 }
             }
         });
 
-        scope.flush();
-        for slot in self.some(first, nr) {
-            if let (true, Some(folio)) = (slot.dirty, slot.folio()) {
-                // SAFETY: The folio is referenced and locked.
-                unsafe { kernel::bindings::folio_mark_dirty(folio.as_ptr()) };
-            }
-        }
+        // Flushes. Folios are marked dirty when they are let go, which comes after it.
         drop(scope);
 
         // Lets go what did not get so far, when it is dropped at the latest.
-        let pages = ExclusivePages::new(self, first, nr);
+        let start = range_start(self.addr, first);
+        let pages = ExclusivePages::new(self.some(first, nr), start);
 
         ret?;
         Ok(any.then_some(pages))
@@ -348,15 +352,17 @@ impl Batch {
     ) -> Result {
         let range = self.range(first, nr)?;
         let addr = self.addr;
-        let slots = &mut self.slots;
+        let slots = &mut *self.room;
 
-        scan::walk_tables(guard, vma, &range, &mut |table: &mut PteTable<'_, '_>| {
+        scan::for_each_table(guard, vma, &range, false, |table| {
             let start = (table.addr() - addr) >> PAGE_SHIFT;
 
-            for (i, slot) in slots.iter_mut().skip(start).take(table.nr()).enumerate() {
-                if !table.value(i).present() {
-                    if let Kind::Already(_) = scan::kind(table, i) {
-                        scan_entry(table, i, slot);
+            for (i, slot) in part(slots, start, table.nr()) {
+                let pte = table.value(i);
+
+                if !pte.none() && !pte.present() {
+                    if let Kind::Already(page) = scan::kind(table, pte) {
+                        refer(slot, page);
                     }
                 }
             }
@@ -392,14 +398,14 @@ impl Batch {
 
         let range = self.range(lowest, behind - lowest)?;
         let addr = self.addr;
-        let slots = &mut self.slots;
+        let slots = &mut *self.room;
         let mut restored = 0;
 
         let ret = with_invalidation(guard.mm(), &range, Event::Clear, Owner::NONE, || {
-            scan::walk_tables(guard, vma, &range, &mut |table: &mut PteTable<'_, '_>| {
+            scan::for_each_table(guard, vma, &range, false, |table| {
                 let start = (table.addr() - addr) >> PAGE_SHIFT;
 
-                for (i, slot) in slots.iter_mut().skip(start).take(table.nr()).enumerate() {
+                for (i, slot) in part(slots, start, table.nr()) {
                     if slot.state == State::Referenced {
                         restored += usize::from(restore_entry(table, i, slot));
                     }
@@ -425,7 +431,9 @@ impl Batch {
         let mut locked = None;
 
         for (i, slot) in self.some(first, nr).iter_mut().enumerate() {
-            let Some(folio) = slot.folio() else { continue };
+            let Some((_, folio)) = slot.page else {
+                continue;
+            };
 
             // Neighbours are often of one large folio; one lock does.
             if locked != Some(folio) {
@@ -451,47 +459,58 @@ impl Batch {
         }
         Ok((lowest, behind))
     }
+}
 
-    /// Unlocks the pages and lets them go; those that are exclusive are settled if `valid`.
-    pub(super) fn release(&mut self, first: usize, nr: usize, valid: bool) {
-        for slot in self.some(first, nr) {
-            match slot.state {
-                State::Exclusive if valid => slot.settle(PageResult::Exclusive),
-                State::Refused(result) => slot.settle(result),
-                State::Settled(_) | State::NeedsFault => {}
-                _ => slot.release(State::Pending),
-            }
-        }
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        release(self.room, false);
     }
 }
 
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let nr = self.nr();
+fn range_start(addr: usize, first: usize) -> usize {
+    addr + (first << PAGE_SHIFT)
+}
 
-        self.release(0, nr, false);
+/// The slots for the entries of a table, with the indices of these.
+#[inline(always)]
+fn part(slots: &mut [Slot], start: usize, nr: usize) -> impl Iterator<Item = (usize, &mut Slot)> {
+    let slots = slots.get_mut(start..start + nr).unwrap_or(&mut []);
+
+    slots.iter_mut().enumerate()
+}
+
+/// Gets a reference of a page that an entry keeps, whose lock is held.
+#[inline(always)]
+fn refer(slot: &mut Slot, page: NonNull<bindings::page>) {
+    // SAFETY: The entry keeps the page.
+    let folio = unsafe { bindings::mmops_page_folio(page.as_ptr()) };
+
+    if let Some(folio) = NonNull::new(folio) {
+        // SAFETY: As above.
+        unsafe { bindings::mmops_folio_get(folio.as_ptr()) };
+        // INVARIANT: The reference was just got.
+        slot.page = Some((page, folio));
+        slot.state = State::Referenced;
     }
 }
 
 /// Looks at one entry, and gets a reference of its page.
+#[inline(always)]
 fn scan_entry(table: &PteTable<'_, '_>, i: usize, slot: &mut Slot) {
-    match scan::kind(table, i) {
-        Kind::Page(page) | Kind::Already(page) => {
-            // SAFETY: The entry keeps the page, and its lock is held.
-            unsafe { bindings::mmops_folio_get(bindings::mmops_page_folio(page.as_ptr())) };
-            // INVARIANT: The reference was just got.
-            slot.page = Some(page);
-            slot.state = State::Referenced;
-        }
+    match scan::kind(table, table.value(i)) {
+        Kind::Page(page) | Kind::Already(page) => refer(slot, page),
         Kind::NeedsFault => slot.state = State::NeedsFault,
         Kind::Refused(result) => slot.settle(result),
     }
 }
 
 /// Restores one entry, if it still is of the slot's page, whose folio is locked.
+#[inline(always)]
 fn restore_entry(table: &PteTable<'_, '_>, i: usize, slot: &Slot) -> bool {
-    match (scan::kind(table, i), slot.page) {
-        (Kind::Already(found), Some(page)) if found == page => {
+    let pte = table.value(i);
+
+    match (scan::kind(table, pte), slot.page) {
+        (Kind::Already(found), Some((page, _))) if found == page => {
             // SAFETY: The VMA is valid, the entry's lock is held and the folio is locked.
             unsafe {
                 bindings::mmops_excl_restore(
@@ -499,7 +518,7 @@ fn restore_entry(table: &PteTable<'_, '_>, i: usize, slot: &Slot) -> bool {
                     page.as_ptr(),
                     table.addr_of(i),
                     table.entry_ptr(i),
-                    table.value(i).as_raw(),
+                    pte.as_raw(),
                 )
             };
             true
@@ -510,25 +529,28 @@ fn restore_entry(table: &PteTable<'_, '_>, i: usize, slot: &Slot) -> bool {
 
 /// Replaces one entry, if it still is of the slot's page, whose folio is locked. Returns whether it
 /// is exclusive now.
+#[inline(always)]
 fn convert_entry(
     table: &PteTable<'_, '_>,
     i: usize,
     slot: &mut Slot,
     scope: &mut FlushScope<'_>,
 ) -> bool {
-    let Some(page) = slot.page else { return false };
+    let Some((page, _)) = slot.page else {
+        return false;
+    };
+    let pte = table.value(i);
 
-    match scan::kind(table, i) {
+    match scan::kind(table, pte) {
         Kind::Already(found) if found == page => {}
         Kind::Page(found) if found == page => {
-            let old = table.value(i);
             let ptep = table.entry_ptr(i);
             let mm = table.vma().mm_ptr();
 
             scope.record(table.addr_of(i), 1 << PAGE_SHIFT);
             // SAFETY: The entry is valid and its lock is held; it maps the page.
             let old = unsafe {
-                bindings::mmops_excl_make(mm, table.addr_of(i), ptep, old.as_raw(), page.as_ptr())
+                bindings::mmops_excl_make(mm, table.addr_of(i), ptep, pte.as_raw(), page.as_ptr())
             };
 
             // Whoever pins a page without a lock looks at the entry afterwards.

@@ -2,7 +2,10 @@
 
 //! The pages in the hands of a device.
 
-use super::batch::Batch;
+use super::batch::{
+    self,
+    Slot, //
+};
 use crate::{
     bindings,
     notifier::{
@@ -40,38 +43,32 @@ use kernel::{
 ///
 /// Dropping it unlocks the folios and lets the pages go.
 pub struct ExclusivePages<'b> {
-    batch: &'b mut Batch,
-    first: usize,
-    nr: usize,
+    slots: &'b mut [Slot],
+    addr: usize,
     // A folio is unlocked by the thread that locked it.
     _nts: NotThreadSafe,
 }
 
 impl<'b> ExclusivePages<'b> {
-    pub(super) fn new(batch: &'b mut Batch, first: usize, nr: usize) -> Self {
+    pub(super) fn new(slots: &'b mut [Slot], addr: usize) -> Self {
         Self {
-            batch,
-            first,
-            nr,
+            slots,
+            addr,
             _nts: NotThreadSafe,
         }
     }
 
     /// The pages, in ascending order of addresses.
     pub fn iter(&self) -> impl Iterator<Item = ExclusivePage<'_>> {
-        let slots = self.batch.slots().iter().enumerate();
+        let slots = self.slots.iter().enumerate();
 
-        slots
-            .skip(self.first)
-            .take(self.nr)
-            .filter(|(_, slot)| slot.is_exclusive())
-            .filter_map(|(i, slot)| {
-                Some(ExclusivePage {
-                    addr: self.batch.addr_of(i),
-                    page: slot.page()?,
-                    _pages: PhantomData,
-                })
+        slots.filter_map(|(i, slot)| {
+            Some(ExclusivePage {
+                addr: self.addr + (i << PAGE_SHIFT),
+                page: slot.exclusive()?,
+                _pages: PhantomData,
             })
+        })
     }
 
     /// Lets the pages go; `valid` says whether the device got them.
@@ -81,7 +78,7 @@ impl<'b> ExclusivePages<'b> {
 
     #[inline(never)]
     fn let_go(&mut self, valid: bool) {
-        self.batch.release(self.first, self.nr, valid);
+        batch::release(self.slots, valid);
     }
 }
 
@@ -99,7 +96,7 @@ impl Drop for ExclusivePages<'_> {
 pub struct ExclusivePage<'a> {
     addr: usize,
     page: NonNull<bindings::page>,
-    _pages: PhantomData<&'a Batch>,
+    _pages: PhantomData<&'a Slot>,
 }
 
 impl ExclusivePage<'_> {

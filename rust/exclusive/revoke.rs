@@ -3,9 +3,14 @@
 //! Giving exclusive pages back to the CPU without a fault.
 
 use super::{
-    batch::Batch,
+    batch::{
+        Batch,
+        Slot, //
+    },
+    room,
     Outcome,
-    BATCH, //
+    BATCH,
+    FEW, //
 };
 use crate::{
     mm::MmapRead,
@@ -40,7 +45,9 @@ use kernel::{
 ///
 /// Source: `remove_device_exclusive_entry()`, `restore_exclusive_pte()`.
 pub fn revoke(guard: &MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
-    let mut batch = Batch::new(cmp::min(range.nr_pages(), BATCH))?;
+    let mut few = [Slot::EMPTY; FEW];
+    let mut many = KVec::new();
+    let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);
     let mut outcome = Outcome::default();
 
     let ret = guard.for_each_mapped(range, |vma, part| {
@@ -54,7 +61,7 @@ pub fn revoke(guard: &MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
 
             outcome.done = addr - range.start();
             signal::interruption()?;
-            batch.start(addr, (end - addr) >> PAGE_SHIFT)?;
+            batch.start(addr, (end - addr) >> PAGE_SHIFT);
             outcome.exclusive += revoke_batch(guard, vma, &mut batch)?;
             addr = end;
         }
@@ -71,7 +78,7 @@ pub fn revoke(guard: &MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
     }
 }
 
-fn revoke_batch(guard: &MmapRead<'_>, vma: &VmaRef, batch: &mut Batch) -> Result<usize> {
+fn revoke_batch(guard: &MmapRead<'_>, vma: &VmaRef, batch: &mut Batch<'_>) -> Result<usize> {
     let nr = batch.nr();
 
     batch.collect_exclusive(guard, vma, 0, nr)?;

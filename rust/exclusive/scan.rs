@@ -6,36 +6,24 @@ use super::PageResult;
 use crate::{
     bindings,
     mm::MmapRead,
-    notifier::{
-        Event,
-        Owner, //
-    },
     pgtable::{
-        PmdLeaf,
         Pte,
         PteTable,
-        PudLeaf, //
+        PMD_SIZE, //
     },
     range::AddrRange,
-    tlb::FlushScope,
-    walk::{
-        engine::{
-            self,
-            Engine,
-            PmdAction,
-            TableAction,
-            Visitor, //
-        },
-        LeafAction,
-        Vma, //
-    }, //
+    walk::Vma, //
 };
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    cmp,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     mm::virt::VmaRef,
+    page::PAGE_SHIFT,
     prelude::*, //
 };
 
@@ -51,36 +39,30 @@ pub(super) enum Kind {
     Refused(PageResult),
 }
 
-/// Looks at entry `i` of a table.
-#[inline(never)]
-pub(super) fn kind(table: &PteTable<'_, '_>, i: usize) -> Kind {
+/// Looks at an entry of a table, whose lock is held.
+#[inline(always)]
+pub(super) fn kind(table: &PteTable<'_, '_>, pte: Pte) -> Kind {
     // SAFETY: The table's lock is held, so that the entry keeps the page.
-    unsafe { kind_of(table.vma().as_ptr(), table.addr_of(i), table.value(i)) }
+    unsafe { kind_of(table.vma().as_ptr(), pte) }
 }
 
 /// What is to be done where there is no page table.
 #[inline(never)]
 pub(super) fn kind_of_nothing(vma: &VmaRef) -> Kind {
     // SAFETY: The reference keeps the VMA. An entry of zero is none.
-    unsafe {
-        kind_of(
-            vma.as_ptr(),
-            vma.start(),
-            Pte::from_raw(bindings::pte_t { pte: 0 }),
-        )
-    }
+    unsafe { kind_of(vma.as_ptr(), Pte::from_raw(bindings::pte_t { pte: 0 })) }
 }
 
 /// # Safety
 ///
 /// The VMA is valid, and the page that the entry is of is kept.
 #[inline(always)]
-unsafe fn kind_of(vma: *mut bindings::vm_area_struct, addr: usize, pte: Pte) -> Kind {
+unsafe fn kind_of(vma: *mut bindings::vm_area_struct, pte: Pte) -> Kind {
     use bindings as b;
 
     let mut page = ptr::null_mut();
     // SAFETY: By this function's safety requirements.
-    let kind = unsafe { b::mmops_excl_kind(vma, addr, pte.as_raw(), &mut page) } as u32;
+    let kind = unsafe { b::mmops_excl_kind(vma, pte.as_raw(), &mut page) } as u32;
 
     match (kind, NonNull::new(page)) {
         (b::mmops_excl_kind_MMOPS_EXCL_PAGE, Some(page)) => Kind::Page(page),
@@ -94,86 +76,37 @@ unsafe fn kind_of(vma: *mut bindings::vm_area_struct, addr: usize, pte: Pte) -> 
     }
 }
 
-/// Calls `f` with each PTE table in the range. Huge leaves are split first.
-#[inline(never)]
-pub(super) fn walk(
-    guard: &MmapRead<'_>,
+/// Calls `f` with each PTE table in the range, locked. Huge leaves are split first, or passed over.
+///
+/// The walks of [`crate::walk`] do more for each table than the work on a single page is.
+#[inline(always)]
+pub(super) fn for_each_table(
+    _guard: &MmapRead<'_>,
     vma: &VmaRef,
     range: &AddrRange,
-    f: &mut dyn FnMut(&mut PteTable<'_, '_>),
-) -> Result {
-    engine::walk_range_vma(
-        guard,
-        vma,
-        range,
-        Engine::new(&mut Tables { f, split: true }),
-    )
-}
-
-/// As [`walk`]; huge leaves are passed over.
-#[inline(never)]
-pub(super) fn walk_tables(
-    guard: &MmapRead<'_>,
-    vma: &VmaRef,
-    range: &AddrRange,
-    f: &mut dyn FnMut(&mut PteTable<'_, '_>),
-) -> Result {
-    engine::walk_range_vma(
-        guard,
-        vma,
-        range,
-        Engine::new(&mut Tables { f, split: false }),
-    )
-}
-
-struct Tables<'f> {
-    f: &'f mut dyn FnMut(&mut PteTable<'_, '_>),
     split: bool,
-}
+    mut f: impl FnMut(&PteTable<'_, '_>),
+) -> Result {
+    let raw = NonNull::new(vma.as_ptr()).ok_or(EINVAL)?;
+    let mut addr = range.start();
 
-impl Visitor for Tables<'_> {
-    /// The scope is the caller's.
-    const EVENT: Option<Event> = None;
+    while addr < range.end() {
+        let end = cmp::min((addr & !(PMD_SIZE - 1)) + PMD_SIZE, range.end());
+        let mut ptl = ptr::null_mut();
+        // SAFETY: The guard holds the mmap lock, so that the VMA stays.
+        let ptep = unsafe { bindings::mmops_excl_lock_table(raw.as_ptr(), addr, split, &mut ptl) };
 
-    fn owner(&self) -> Owner {
-        Owner::NONE
+        if let Some(ptep) = NonNull::new(ptep) {
+            let nr = (end - addr) >> PAGE_SHIFT;
+
+            // SAFETY: The table is mapped and locked until below, and has `nr` entries from the
+            // address on; the guard keeps the VMA.
+            unsafe {
+                f(&PteTable::new(ptep, addr, nr, Vma::from_raw(raw)));
+                bindings::mmops_pte_unmap_unlock(ptep.as_ptr(), ptl);
+            }
+        }
+        addr = end;
     }
-
-    fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
-        true
-    }
-
-    fn checkpoint(&mut self, _nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
-        Ok(())
-    }
-
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<TableAction> {
-        (self.f)(table);
-        Ok(TableAction::Done)
-    }
-
-    fn pmd_leaf<'s>(
-        &mut self,
-        _leaf: &mut PmdLeaf<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<PmdAction> {
-        Ok(if self.split {
-            PmdAction::Split
-        } else {
-            PmdAction::Done
-        })
-    }
-
-    /// Such a leaf is not anonymous.
-    fn pud_leaf<'s>(
-        &mut self,
-        _leaf: &mut PudLeaf<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction> {
-        Ok(LeafAction::Done)
-    }
+    Ok(())
 }

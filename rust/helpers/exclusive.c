@@ -42,15 +42,15 @@ static __always_inline int mmops_excl_nonpresent(struct vm_area_struct *vma, pte
 }
 
 /* Called with the page table lock held; *@page is set for the first two kinds. */
-__mmops_helper int mmops_excl_kind(struct vm_area_struct *vma, unsigned long addr, pte_t pte,
-				   struct page **page)
+__mmops_helper int mmops_excl_kind(struct vm_area_struct *vma, pte_t pte, struct page **page)
 {
 	struct folio *folio;
 
 	if (!pte_present(pte))
 		return mmops_excl_nonpresent(vma, pte, page);
-	*page = vm_normal_page(vma, addr, pte);
-	if (*page) {
+	/* Not vm_normal_page(): the VMA is no PFN map. */
+	if (!pte_special(pte)) {
+		*page = pte_page(pte);
 		folio = page_folio(*page);
 		if (folio_test_ksm(folio))
 			return MMOPS_EXCL_KSM;
@@ -86,6 +86,21 @@ __mmops_helper void mmops_excl_undo(struct mm_struct *mm, unsigned long addr, pt
 	set_pte_at(mm, addr, ptep, old);
 }
 
+/* can_change_pte_writable() for a private anonymous page of a writable VMA. */
+static __always_inline bool mmops_excl_can_be_writable(struct vm_area_struct *vma,
+						       struct page *page, pte_t pte)
+{
+	if (pte_protnone(pte))
+		return false;
+	/* vma_soft_dirty_enabled() */
+	if (pgtable_supports_soft_dirty() && !(vma->vm_flags & VM_SOFTDIRTY) &&
+	    !pte_soft_dirty(pte))
+		return false;
+	if (userfaultfd_pte_wp(vma, pte) || userfaultfd_pte_rwp(vma, pte))
+		return false;
+	return PageAnon(page) && PageAnonExclusive(page);
+}
+
 /* As restore_exclusive_pte(), with the folio and the page table locked. */
 __mmops_helper void mmops_excl_restore(struct vm_area_struct *vma, struct page *page,
 				       unsigned long addr, pte_t *ptep, pte_t old)
@@ -98,7 +113,7 @@ __mmops_helper void mmops_excl_restore(struct vm_area_struct *vma, struct page *
 		pte = pte_mkuffd(pte);
 	if (pte_swp_uffd(old) && userfaultfd_rwp(vma))
 		pte = pte_modify(pte, PAGE_NONE);
-	if ((vma->vm_flags & VM_WRITE) && can_change_pte_writable(vma, addr, pte)) {
+	if ((vma->vm_flags & VM_WRITE) && mmops_excl_can_be_writable(vma, page, pte)) {
 		if (folio_test_dirty(page_folio(page)))
 			pte = pte_mkdirty(pte);
 		/* pte_mkwrite(): a shadow stack never becomes exclusive. */
@@ -108,7 +123,6 @@ __mmops_helper void mmops_excl_restore(struct vm_area_struct *vma, struct page *
 	update_mmu_cache(vma, addr, ptep);
 }
 
-/* Not anonymous, hugetlbfs, read-only: what make_device_exclusive() never gets. */
 __mmops_helper bool mmops_vma_is_shadow_stack(const struct vm_area_struct *vma)
 {
 	return vma->vm_flags & VM_SHADOW_STACK;
@@ -117,6 +131,49 @@ __mmops_helper bool mmops_vma_is_shadow_stack(const struct vm_area_struct *vma)
 __mmops_helper bool mmops_vma_is_special(const struct vm_area_struct *vma)
 {
 	return vma->vm_flags & (VM_IO | VM_PFNMAP);
+}
+
+/*
+ * The PTE table for @addr, mapped and locked. NULL if there is none; a huge
+ * leaf is split, or is none if @split is not set. Called with the mmap lock
+ * held, so that no table above the lowest goes away.
+ */
+__mmops_helper pte_t *mmops_excl_lock_table(struct vm_area_struct *vma, unsigned long addr,
+					    bool split, spinlock_t **ptl)
+{
+	pgd_t *pgd = pgd_offset(vma->vm_mm, addr);
+	unsigned int tries = 16;
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t *pmd;
+	pte_t *pte;
+
+	if (pgd_none(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, addr);
+	if (p4d_none(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, addr);
+	/* A leaf of this size is not anonymous. */
+	if (pud_none(*pud) || pud_leaf(*pud))
+		return NULL;
+	pmd = pmd_offset(pud, addr);
+	while (tries--) {
+		pmd_t value = pmdp_get_lockless(pmd);
+
+		if (pmd_none(value))
+			return NULL;
+		if (pmd_is_huge(value)) {
+			if (!split)
+				return NULL;
+			split_huge_pmd(vma, pmd, addr);
+			continue;
+		}
+		pte = pte_offset_map_lock(vma->vm_mm, pmd, addr, ptl);
+		if (pte)
+			return pte;
+	}
+	return NULL;
 }
 
 /* Fault in @nr pages for writing. How many, from @addr on, or an error for the first. */
