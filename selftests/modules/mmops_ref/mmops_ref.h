@@ -51,6 +51,30 @@ struct mmops_ref_dirty {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_ref_exclusive - argument of MMOPS_REF_IOC_EXCLUSIVE
+ * @side: in: MMOPS_REF_KERNEL: make_device_exclusive() for each page;
+ *	MMOPS_REF_MMOPS: one call
+ * @pad: must be zero
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @count: out: pages that were made device-exclusive
+ * @ns: out: nanoseconds that this alone took
+ * @reserved: must be zero
+ *
+ * For base pages of anonymous memory of the caller.
+ */
+struct mmops_ref_exclusive {
+	__u32 side;
+	__u32 pad;
+	__u64 addr;
+	__u64 len;
+	__u64 count;
+	__u64 ns;
+	__u64 reserved[2];
+};
+
 #define MMOPS_REF_IOC_DIRTY	_IOWR(0xBE, 0x00, struct mmops_ref_dirty)
+#define MMOPS_REF_IOC_EXCLUSIVE	_IOWR(0xBE, 0x01, struct mmops_ref_exclusive)
 
 #endif /* _MMOPS_REF_H */

@@ -3,6 +3,8 @@
 //! `/dev/mmops_ref`: the kernel's own C functions and those of the crate `mmops`, on the same
 //! range and timed the same way. For tests and benchmarks; the interface is `mmops_ref.h`.
 
+mod exclusive;
+
 use core::pin::Pin;
 use kernel::{
     bindings,
@@ -37,7 +39,7 @@ use mmops::{
     mapping::Mapping,
     range::PageRange, //
 };
-use zerocopy::FromZeros;
+use zerocopy::Immutable;
 use zerocopy_derive::Immutable;
 
 module! {
@@ -122,18 +124,27 @@ impl MiscDevice for Device {
     }
 
     fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        if cmd != IOC_DIRTY {
-            return Err(ENOTTY);
-        }
-
         let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
-        let mut arg = Dirty::new_zeroed();
 
-        user().reader().read_slice(arg.as_mut_bytes())?;
-        arg.run()?;
-        user().writer().write_slice(arg.as_bytes())?;
-        Ok(0)
+        match cmd {
+            IOC_DIRTY => with_arg(user, Dirty::run),
+            exclusive::IOC => with_arg(user, exclusive::Exclusive::run),
+            _ => Err(ENOTTY),
+        }
     }
+}
+
+/// Reads an argument, calls `f`, and writes the argument back.
+fn with_arg<A: FromBytes + IntoBytes + Immutable>(
+    user: impl Fn() -> UserSlice,
+    f: impl FnOnce(&mut A) -> Result,
+) -> Result<isize> {
+    let mut arg = A::new_zeroed();
+
+    user().reader().read_slice(arg.as_mut_bytes())?;
+    f(&mut arg)?;
+    user().writer().write_slice(arg.as_bytes())?;
+    Ok(0)
 }
 
 impl Dirty {

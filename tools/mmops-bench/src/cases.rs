@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::bench::Bench;
 use crate::dirty::{DirtyBench, Op};
+use crate::exclusive::{self, ExclusiveBench};
 use crate::layout::Density;
 use crate::protect::{Leaves, ProtectBench};
 use crate::scan::ScanBench;
@@ -24,6 +25,8 @@ const C_CLEAN: &str = "clean_record_shared_mapping_range";
 const C_PROTECT: &str = "wp_shared_mapping_range";
 const SCAN: &str = "PAGEMAP_SCAN";
 const MPROTECT: &str = "mprotect(2)";
+const MAKE_EXCLUSIVE: &str = "make_device_exclusive";
+const FAULTS: &str = "a fault per page";
 const DONTNEED: &str = "madvise(MADV_DONTNEED)";
 const CLEAR_REFS: &str = "/proc/self/clear_refs";
 
@@ -41,6 +44,8 @@ pub enum Work {
     Round,
     /// Taking all pages away that were stored to before, timed in userspace.
     Zap(Memory),
+    /// Making pages exclusive, timed inside the kernel, or giving them back, timed in userspace.
+    Exclusive(exclusive::Op),
     /// Taking the write permission and giving it back, timed in userspace.
     Protect(Leaves),
     /// One clearing of soft-dirty bits, of the whole process or of a hundredth of the range in its
@@ -75,6 +80,7 @@ impl Case {
             Work::Harvest => Box::new(ScanBench::new(self.pages, self.density, false)?),
             Work::Round => Box::new(ScanBench::new(self.pages, self.density, true)?),
             Work::Zap(memory) => Box::new(ZapBench::new(memory, self.pages)?),
+            Work::Exclusive(op) => Box::new(ExclusiveBench::new(op, self.pages)?),
             Work::Protect(leaves) => Box::new(ProtectBench::new(leaves, self.pages)?),
             Work::SoftDirty { part } => {
                 let middle = self.pages / 2;
@@ -95,6 +101,13 @@ impl Case {
             Work::Dirty { calls, .. } => 3.0 * f64::from(calls) * (touched + WALK * pages),
             Work::Harvest | Work::Round => (FAULT + 1.0) * touched + 2.0 * WALK * pages,
             Work::Zap(_) => 2.0 * (FAULT + 1.0) * touched,
+            Work::Exclusive(op) => {
+                let calls = match op {
+                    exclusive::Op::Make { calls, .. } => f64::from(calls),
+                    exclusive::Op::Restore => 1.0,
+                };
+                2.0 * calls * (2.0 * FAULT + 1.0) * pages
+            }
             Work::Protect(leaves) => match leaves {
                 Leaves::Pte => 4.0 * pages,
                 Leaves::Pmd | Leaves::Pud => 0.1 * pages,
@@ -109,7 +122,11 @@ impl Case {
         let mappings = match self.work {
             // The memory of a device-DAX is its own.
             Work::Protect(Leaves::Pud) => 0,
-            Work::Dirty { .. } | Work::Zap(_) | Work::Protect(_) | Work::SoftDirty { .. } => 1,
+            Work::Dirty { .. }
+            | Work::Zap(_)
+            | Work::Exclusive(_)
+            | Work::Protect(_)
+            | Work::SoftDirty { .. } => 1,
             Work::Harvest | Work::Round => 2,
         };
         u64::from(self.pages) * mappings
@@ -136,6 +153,10 @@ const fn case(
 
 const fn dirty(op: Op) -> Work {
     Work::Dirty { op, calls: 1 }
+}
+
+const fn make(calls: u32, second: bool) -> Work {
+    Work::Exclusive(exclusive::Op::Make { calls, second })
 }
 
 const CLEAN: Op = Op::Clean { transfer: false };
@@ -169,6 +190,11 @@ pub const CASES: &[Case] = {
         case("zap/dirty-shared/1GiB", DONTNEED, 1.0, PAGES_1G, Dense,
              Work::Zap(Memory::DirtyShared)),
         case("zap/anon/1GiB", DONTNEED, 1.0, PAGES_1G, Dense, Work::Zap(Memory::Anonymous)),
+        case("exclusive/512p/1thread", MAKE_EXCLUSIVE, 10.0, 512, Dense, make(1, false)),
+        case("exclusive/4096p/2threads", MAKE_EXCLUSIVE, 10.0, 4096, Dense, make(1, true)),
+        case("exclusive/1p/1thread", MAKE_EXCLUSIVE, 1.0, 1, Dense, make(SMALL_CALLS, false)),
+        case("exclusive/restore-by-revoke/512p", FAULTS, 10.0, 512, Dense,
+             Work::Exclusive(exclusive::Op::Restore)),
         case("protect/pud/1GiB", MPROTECT, 1.5, PAGES_1G, Dense, Work::Protect(Leaves::Pud)),
         case("protect/pmd/1GiB", MPROTECT, 1.2, PAGES_1G, Dense, Work::Protect(Leaves::Pmd)),
         case("protect/pte/1GiB", MPROTECT, 1.0, PAGES_1G, Dense, Work::Protect(Leaves::Pte)),
@@ -190,9 +216,15 @@ mod tests {
         let names: HashSet<_> = CASES.iter().map(|c| c.name).collect();
         assert_eq!(names.len(), CASES.len());
         for case in CASES {
-            let size = case.name.rsplit('/').next().unwrap();
+            let mut parts = case.name.rsplit('/');
+            let size = parts
+                .find(|part| !part.ends_with("thread") && !part.ends_with("threads"))
+                .unwrap();
             let pages = match size.split('+').next().unwrap() {
+                "1p" => 1,
                 "64p" => 64,
+                "512p" => 512,
+                "4096p" => 4096,
                 "512MiB" => 131_072,
                 "1GiB" => 262_144,
                 "4GiB" => 1_048_576,

@@ -8,6 +8,7 @@
 mod bench;
 mod cases;
 mod dirty;
+mod exclusive;
 mod layout;
 mod machine;
 mod pagemap;

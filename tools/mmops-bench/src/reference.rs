@@ -43,8 +43,24 @@ pub struct Dirty {
 
 const _: () = assert!(size_of::<Dirty>() == 104);
 
+/// `struct mmops_ref_exclusive`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exclusive {
+    pub side: u32,
+    pub pad: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub count: u64,
+    pub ns: u64,
+    pub reserved: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Exclusive>() == 56);
+
 mod ioctl {
     nix::ioctl_readwrite!(dirty, 0xbe, 0x00, super::Dirty);
+    nix::ioctl_readwrite!(exclusive, 0xbe, 0x01, super::Exclusive);
 }
 
 /// An open `/dev/mmops_ref`.
@@ -75,6 +91,15 @@ impl Reference {
         // it names and is borrowed for writing. The call changes page-table entries only, never
         // the contents of memory.
         unsafe { ioctl::dirty(self.0.as_raw_fd(), &mut arg) }.context("MMOPS_REF_IOC_DIRTY")?;
+        Ok(arg)
+    }
+
+    /// Makes pages device-exclusive; the results are in the returned copy of `arg`.
+    pub fn exclusive(&self, mut arg: Exclusive) -> Result<Exclusive> {
+        // SAFETY: `arg` is the argument that this ioctl takes. The call changes page-table entries
+        // only, never the contents of memory.
+        unsafe { ioctl::exclusive(self.0.as_raw_fd(), &mut arg) }
+            .context("MMOPS_REF_IOC_EXCLUSIVE")?;
         Ok(arg)
     }
 }

@@ -42,14 +42,14 @@ impl Mapping {
     fn address(&self) -> u64 {
         match self {
             Mapping::Shared(region) => region.address(),
-            Mapping::Anonymous(memory) => memory.base.as_ptr() as u64,
+            Mapping::Anonymous(memory) => memory.address(),
         }
     }
 
     fn len(&self) -> usize {
         match self {
             Mapping::Shared(region) => region.len(),
-            Mapping::Anonymous(memory) => memory.len.get(),
+            Mapping::Anonymous(memory) => memory.len(),
         }
     }
 
@@ -70,13 +70,15 @@ impl Mapping {
     }
 }
 
-struct Anonymous {
+/// Anonymous memory in base pages.
+pub struct Anonymous {
     base: NonNull<c_void>,
     len: NonZeroUsize,
 }
 
 impl Anonymous {
-    fn new(pages: u32) -> Result<Self> {
+    /// Maps `pages` pages, none of which is there yet.
+    pub fn new(pages: u32) -> Result<Self> {
         let len = NonZeroUsize::new(pages as usize * PAGE_SIZE).context("empty region")?;
         let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: The kernel chooses the address, so no other mapping is touched.
@@ -91,7 +93,28 @@ impl Anonymous {
         }
     }
 
-    fn store(&self, pages: &[u32]) {
+    /// The first address.
+    pub fn address(&self) -> u64 {
+        self.base.as_ptr() as u64
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    /// Loads from each of `pages`.
+    pub fn load(&self, pages: &[u32]) {
+        for &page in pages {
+            let offset = page as usize * PAGE_SIZE;
+            assert!(offset < self.len.get(), "page {page} is outside");
+            // SAFETY: As for `store`.
+            unsafe { self.base.as_ptr().cast::<u8>().add(offset).read_volatile() };
+        }
+    }
+
+    /// Stores to each of `pages`.
+    pub fn store(&self, pages: &[u32]) {
         for &page in pages {
             let offset = page as usize * PAGE_SIZE;
             assert!(offset < self.len.get(), "page {page} is outside");

@@ -92,6 +92,13 @@ pub struct CleanRecord {
     pub cleaned: u64,
 }
 
+/// What [`Device::revoke`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoke {
+    /// Base pages that were given back.
+    pub revoked: u64,
+}
+
 /// Result of [`Device::zap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zap {
@@ -279,6 +286,38 @@ impl Device {
             errno => Error::Process { call: "zap", errno },
         })?;
         Ok(Zap { zapped: arg.zapped })
+    }
+
+    /// Gives pages that are a device's own back to the CPU: pages of the caller without a pidfd.
+    ///
+    /// Nothing that a program can see changes: an access would give a page back as well.
+    pub fn revoke(
+        &self,
+        pidfd: Option<BorrowedFd<'_>>,
+        range: Range<u64>,
+    ) -> Result<Revoke, Error> {
+        let mut arg = mmops_revoke {
+            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+            addr: range.start,
+            len: range.end.saturating_sub(range.start),
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. The
+        // call changes page-table entries only, never the contents of memory.
+        let result = unsafe { ioc_revoke(self.file.as_raw_fd(), &mut arg) };
+        result.map_err(|errno| match errno {
+            Errno::EINTR => Error::Interrupted {
+                call: "revoke",
+                done: arg.done,
+            },
+            errno => Error::Process {
+                call: "revoke",
+                errno,
+            },
+        })?;
+        Ok(Revoke {
+            revoked: arg.revoked,
+        })
     }
 
     /// Protects the leaves of a range of addresses of a process, the caller without a pidfd, below

@@ -17,7 +17,7 @@ pub mod sys;
 pub use bitmap::Bitmap;
 pub use device::{
     pidfd_open, CleanRecord, ClearSoftDirty, Device, Features, Flags, Heard, Info, Prot, Protect,
-    WriteProtect, Zap, DEVICE_PATH,
+    Revoke, WriteProtect, Zap, DEVICE_PATH,
 };
 pub use error::Error;
 pub use map::SharedMap;

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `make_device_exclusive()` and the operation `exclusive`, on the same pages.
+
+use crate::{
+    KERNEL,
+    MMOPS, //
+};
+use core::ptr;
+use kernel::{
+    bindings,
+    ioctl::_IOWR,
+    page::PAGE_SIZE,
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+use mmops::{
+    exclusive::{
+        self,
+        PageResult, //
+    },
+    mm::{
+        self,
+        MmapRead, //
+    },
+    notifier::Owner,
+    range::AddrRange, //
+};
+use zerocopy_derive::Immutable;
+
+// As in the kernel's crate.
+#[allow(improper_ctypes)]
+extern "C" {
+    // mm/rmap.c
+    fn make_device_exclusive(
+        mm: *mut bindings::mm_struct,
+        addr: usize,
+        owner: *mut c_void,
+        foliop: *mut *mut bindings::folio,
+    ) -> *mut bindings::page;
+}
+
+pub(crate) const IOC: u32 = _IOWR::<Exclusive>(0xBE, 0x01);
+
+/// `struct mmops_ref_exclusive`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Exclusive {
+    side: u32,
+    pad: u32,
+    addr: u64,
+    len: u64,
+    count: u64,
+    ns: u64,
+    reserved: [u64; 2],
+}
+
+impl Exclusive {
+    pub(crate) fn run(&mut self) -> Result {
+        if self.pad != 0 || self.reserved != [0; 2] || self.side > MMOPS {
+            return Err(EINVAL);
+        }
+
+        let end = self.addr.checked_add(self.len).ok_or(EINVAL)?;
+        let range = AddrRange::new(self.addr as usize, end as usize)?;
+        let mm = mm::current()?;
+        let mut results = KVVec::from_elem(PageResult::Untouched, range.nr_pages(), GFP_KERNEL)?;
+        let guard = MmapRead::lock(&mm);
+        let start = Instant::<Monotonic>::now();
+
+        let count = if self.side == KERNEL {
+            by_kernel(&guard, &range)?
+        } else {
+            exclusive::take_from_cpu(&guard, &range, Owner::NONE, &mut results)?.exclusive
+        };
+
+        self.ns = start.elapsed().as_nanos() as u64;
+        self.count = count as u64;
+        Ok(())
+    }
+}
+
+fn by_kernel(guard: &MmapRead<'_>, range: &AddrRange) -> Result<usize> {
+    let mut count = 0;
+
+    for addr in (range.start()..range.end()).step_by(PAGE_SIZE) {
+        let mut folio = ptr::null_mut();
+        // SAFETY: The guard holds the mmap lock of the mm.
+        let page = kernel::error::from_err_ptr(unsafe {
+            make_device_exclusive(guard.mm().as_raw(), addr, ptr::null_mut(), &mut folio)
+        })?;
+
+        // SAFETY: The function returned the folio locked and with a reference. It is one page, and
+        // its entry keeps it, so that this drops a reference and frees nothing.
+        unsafe {
+            bindings::folio_unlock(folio);
+            bindings::__free_pages(page, 0);
+        }
+        count += 1;
+    }
+    Ok(count)
+}
