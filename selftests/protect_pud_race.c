@@ -29,11 +29,13 @@
 #include "kselftest_harness.h"
 
 #define ROUNDS		80U
-#define CONTROL_ROUNDS	40U
+/* A control ends with the first loss. */
+#define CONTROL_ROUNDS	150U
 /* How long the fault build holds the windows open. */
 #define WINDOW_US	20000
 
 #define DAX_PUD		"/dev/dax0.0"
+#define DAX_PMD		"/dev/dax1.0"
 
 enum { CPU_MAIN, CPU_A, CPU_B, NR_TEST_CPUS };
 
@@ -104,7 +106,8 @@ FIXTURE(protect_pud_race)
 	int dev, fd;
 	char *map;
 	size_t unit, len;	/* pages of a leaf; bytes of two */
-	bool control;
+	bool control, nothing_to_lose;
+	unsigned int call_us;	/* that the last call took */
 	struct rng rng;
 	struct leaves leaves;
 	_Atomic unsigned int errors;
@@ -152,16 +155,33 @@ do {										\
 
 static unsigned int nr_rounds(FIXTURE_DATA(protect_pud_race) *self)
 {
-	return rounds(self->control ? CONTROL_ROUNDS : ROUNDS);
+	return self->control && !self->nothing_to_lose ? CONTROL_ROUNDS : rounds(ROUNDS);
+}
+
+/* PTEs have a window each. */
+static unsigned int window_us(uint32_t order)
+{
+	return order == MMOPS_LEAFMAP_PTE ? WINDOW_US / 32 : WINDOW_US;
 }
 
 /*
- * A delay that meets a window now and then. The fault build has two for a leaf,
- * before its lock and while it changes, and there are two leaves.
+ * A delay that meets a window now and then: within as long as the last call took,
+ * where windows are held open. How long these really are depends on the clocks
+ * of the machine.
  */
 static unsigned int some_us(FIXTURE_DATA(protect_pud_race) *self)
 {
-	return rng_below(&self->rng, self->control ? 4 * WINDOW_US : 150);
+	return rng_below(&self->rng, self->control ? self->call_us + 100 : 150);
+}
+
+/* Protect both leaves. */
+static void protect_both(FIXTURE_DATA(protect_pud_race) *self)
+{
+	uint64_t start = now_ns();
+
+	if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
+		self->errors++;
+	self->call_us = (now_ns() - start) / 1000;
 }
 
 /* Page tables as at first: nothing, and leaves of the full size to come. */
@@ -227,8 +247,7 @@ static size_t race_unmap(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 		partner_go(&a, some_us(self));
 		if (!self->control)
 			partner_go(&b, some_us(self));
-		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
-			self->errors++;
+		protect_both(self);
 		partner_wait(&a);
 		partner_wait(&b);
 		if (list_leaves(self->dev, self->map, self->len, &self->leaves))
@@ -254,11 +273,15 @@ TEST_F_TIMEOUT(protect_pud_race, unmap, TEST_SECONDS)
 TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
-	if (variant->order == MMOPS_LEAFMAP_PTE)
-		SKIP(return, "an unmap takes the lock of a PTE table before it looks");
-	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
+	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
-	ASSERT_LT(0, race_unmap(self, _metadata));
+	/* An unmap takes the lock of a PTE table before it looks. */
+	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
+	if (self->nothing_to_lose) {
+		ASSERT_EQ(0, race_unmap(self, _metadata));
+	} else {
+		ASSERT_LT(0, race_unmap(self, _metadata));
+	}
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
 }
@@ -267,7 +290,8 @@ TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
 TEST_F_TIMEOUT(protect_pud_race, control_window_alone, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
+	self->nothing_to_lose = true;
+	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, race_unmap(self, _metadata));
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
@@ -300,8 +324,7 @@ static size_t race_split(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 			spin_us(some_us(self));
 		}
 		before = atomic_load(&a.done);
-		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
-			self->errors++;
+		protect_both(self);
 		overlapped += before != atomic_load(&a.done);
 		partner_wait(&a);
 		partner_wait(&b);
@@ -326,10 +349,14 @@ TEST_F_TIMEOUT(protect_pud_race, split, TEST_SECONDS)
 TEST_F_TIMEOUT(protect_pud_race, control_skip_retry, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
-	if (variant->order == MMOPS_LEAFMAP_PTE)
-		SKIP(return, "a PTE is no leaf that can be split");
 	ASSERT_EQ(0, set_fault("skip_retry", 1));
-	ASSERT_LT(0, race_split(self, _metadata));
+	/* A PTE is not split, and its table is locked before it is looked at. */
+	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
+	if (self->nothing_to_lose) {
+		ASSERT_EQ(0, race_split(self, _metadata));
+	} else {
+		ASSERT_LT(0, race_split(self, _metadata));
+	}
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
 }
@@ -368,8 +395,7 @@ static size_t race_dirty(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 			partner_go(&b, some_us(self));
 			spin_us(some_us(self));
 		}
-		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
-			self->errors++;
+		protect_both(self);
 		partner_wait(&a);
 		partner_wait(&b);
 		faulted += leafmap_info(self->fd).writes != writes;
@@ -445,8 +471,7 @@ static size_t race_stale(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 		/* The writer's leaf is writable, and in its TLB. */
 		while (atomic_load(&w.stores) < stores + 2)
 			sched_yield();
-		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
-			self->errors++;
+		protect_both(self);
 		before = load(other, w.page);
 		end = now_ns() + 200000;
 		do
@@ -619,7 +644,7 @@ TEST_F_TIMEOUT(protect_pud_race, dontneed_refused, TEST_SECONDS)
 }
 
 /*
- * Two leaves of 1 GiB of device-DAX.
+ * Two leaves of device-DAX, or PTEs of a memfd.
  */
 static void dontneed_all(void *arg)
 {
@@ -645,8 +670,7 @@ static size_t race_dontneed(FIXTURE_DATA(protect_pud_race) *self, struct __test_
 		partner_go(&a, some_us(self));
 		if (!self->control)
 			partner_go(&b, some_us(self));
-		if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
-			self->errors++;
+		protect_both(self);
 		partner_wait(&a);
 		partner_wait(&b);
 		if (list_leaves(self->dev, self->map, self->len, &self->leaves))
@@ -663,26 +687,27 @@ static size_t race_dontneed(FIXTURE_DATA(protect_pud_race) *self, struct __test_
 	return lost;
 }
 
-static bool use_dax(FIXTURE_DATA(protect_pud_race) *self)
+static bool use_dax(FIXTURE_DATA(protect_pud_race) *self, uint32_t order)
 {
-	self->fd = open(DAX_PUD, O_RDWR | O_CLOEXEC);
+	if (order == MMOPS_LEAFMAP_PTE)
+		self->fd = new_memfd(2 * self->unit);
+	else
+		self->fd = open(order == MMOPS_LEAFMAP_PUD ? DAX_PUD : DAX_PMD, O_RDWR | O_CLOEXEC);
 	if (self->fd < 0)
 		return false;
-	self->unit = PUD_PAGES;
-	self->len = 2 * self->unit * page_size();
 	self->map = map_gib(self->fd, 0, self->len, PROT_READ | PROT_WRITE);
 	if (!self->map)
 		return false;
 	populate(self);
-	return !list_leaves(self->dev, self->map, self->len, &self->leaves) &&
-	       self->leaves.nr == 2 && self->leaves.puds == 2;
+	if (list_leaves(self->dev, self->map, self->len, &self->leaves))
+		return false;
+	return order == MMOPS_LEAFMAP_PTE ? self->leaves.ptes == 2 * self->unit :
+	       self->leaves.nr == 2 && self->leaves.leaf[0].shift == 12 + order;
 }
 
 #define USE_DAX() do {								\
-	if (variant->order != MMOPS_LEAFMAP_PUD)				\
-		SKIP(return, "one variant is enough");				\
-	if (!use_dax(self))							\
-		SKIP(return, DAX_PUD " does not give two leaves of 1 GiB");	\
+	if (!use_dax(self, variant->order))					\
+		SKIP(return, "no device-DAX that gives two leaves of this size"); \
 } while (0)
 
 TEST_F_TIMEOUT(protect_pud_race, dontneed, TEST_SECONDS)
@@ -696,9 +721,14 @@ TEST_F_TIMEOUT(protect_pud_race, control_clear_first_dontneed, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
 	USE_DAX();
-	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
+	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
-	ASSERT_LT(0, race_dontneed(self, _metadata));
+	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
+	if (self->nothing_to_lose) {
+		ASSERT_EQ(0, race_dontneed(self, _metadata));
+	} else {
+		ASSERT_LT(0, race_dontneed(self, _metadata));
+	}
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
 }
