@@ -5,6 +5,7 @@
 # file to MMOPS_SHARE/tap, and scripts/check counts them all on the host.
 #
 #	MMOPS_MODULES, MMOPS_MODULES_FAULTS	built modules, plain and with faults
+#	MMOPS_KERNEL				build directory of the kernel
 #	MMOPS_SELFTESTS				built programs of selftests/
 #	MMOPS_BIN				built programs of tools/
 #	MMOPS_TESTS				names of those to run, all when empty
@@ -122,9 +123,10 @@ check load_mmops_minimal insmod "$minimal"
 check minimal_depends_on_mmops depends_on_mmops "$minimal"
 check minimal_uses_mmops in_use_by mmops_minimal
 check unload_mmops_minimal rmmod mmops_minimal
-check load_mmops_mirror insmod "$(module_file "$MMOPS_MODULES" mmops_mirror)"
+# The kernel's own, whose device has memory that the CPU cannot reach.
+check load_test_hmm insmod "$MMOPS_KERNEL/lib/test_hmm.ko"
 check device_appears wait_for_device /dev/mmops
-check mirror_appears wait_for_device /dev/hmm_dmirror1
+check test_hmm_appears wait_for_device /dev/hmm_dmirror1
 check plain_build_has_no_faults faults_absent
 end
 
@@ -148,6 +150,13 @@ end
 
 group 45-tools
 "$top/tools/mmopsctl/tests/guest.py" "$MMOPS_BIN/mmopsctl" | tee "$file"
+
+# A device of the same name, so one after the other.
+begin 44-modules-mirror
+check unload_test_hmm rmmod test_hmm
+check load_mmops_mirror insmod "$(module_file "$MMOPS_MODULES" mmops_mirror)"
+check mirror_appears wait_for_device /dev/hmm_dmirror1
+end
 
 [ -n "${MMOPS_TESTS:-}" ] || {
 	group 46-mirror
