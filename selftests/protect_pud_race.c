@@ -473,7 +473,8 @@ static size_t race_stale(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 			sched_yield();
 		protect_both(self);
 		before = load(other, w.page);
-		end = now_ns() + 200000;
+		/* Longer than a time slice of a host that has fewer CPUs. */
+		end = now_ns() + 5000000;
 		do
 			after = load(other, w.page);
 		while (after == before && now_ns() < end);
