@@ -160,7 +160,7 @@ impl Lister<'_> {
 
 impl Walk for Lister<'_> {
     fn checkpoint(&mut self, nr: usize) -> Result {
-        signal::interruption()?;
+        signal::pending()?;
         if self.list.capacity() - self.list.len() < nr.min(MIN_ROOM) {
             return Err(ENOSPC);
         }

@@ -271,7 +271,7 @@ impl Visitor for Protect {
     }
 
     fn checkpoint(&mut self, _nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
-        signal::interruption()
+        signal::pending()
     }
 
     fn pte_table<'s>(

@@ -295,7 +295,7 @@ impl WalkMut for Mark {
     const EVENT: Event = Event::SoftDirty;
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
-        signal::interruption()
+        signal::pending()
     }
 
     fn pte_table<'s>(
@@ -428,7 +428,7 @@ impl WalkMut for Clear {
     }
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
-        signal::interruption()
+        signal::pending()
     }
 
     fn pte_table<'s>(

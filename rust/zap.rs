@@ -249,7 +249,7 @@ impl Visitor for Zapper<'_, '_, '_> {
     }
 
     fn checkpoint(&mut self, _nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
-        signal::interruption()?;
+        signal::pending()?;
         self.gather.make_room();
         Ok(())
     }
