@@ -26,7 +26,6 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21
 #endif
-#define THP_ENABLED	"/sys/kernel/mm/transparent_hugepage/enabled"
 
 FIXTURE(exclusive)
 {
@@ -134,21 +133,6 @@ TEST_F_TIMEOUT(exclusive, results, TEST_SECONDS)
 		ASSERT_EQ(want, results[i]);
 	}
 	ASSERT_EQ(PAGES - 300, give_back(self->dev, map, PAGES));
-}
-
-static char *map_thp(size_t leaves)
-{
-	char *map = reserve(leaves * PMD_PAGES, 0);
-
-	write_file(THP_ENABLED, "madvise");
-	if (!map)
-		return NULL;
-	map = mmap(map, leaves * pmd_size(), PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	if (map == MAP_FAILED || madvise(map, leaves * pmd_size(), MADV_HUGEPAGE))
-		return NULL;
-	store_range(map, 0, leaves * PMD_PAGES, 1);
-	return smaps_kb(map, "AnonHugePages") == (long)(leaves * pmd_size() / 1024) ? map : NULL;
 }
 
 /* Huge leaves are split; the pages share one folio and its lock. */

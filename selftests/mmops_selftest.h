@@ -417,6 +417,24 @@ static inline int write_file(const char *path, const char *text)
 	return ret;
 }
 
+#define THP_ENABLED	"/sys/kernel/mm/transparent_hugepage/enabled"
+
+/* Anonymous memory of @leaves aligned PMDs, each a huge leaf and stored to; or NULL. */
+static inline char *map_thp(size_t leaves)
+{
+	char *map = reserve(leaves * PMD_PAGES, 0);
+
+	write_file(THP_ENABLED, "madvise");
+	if (!map)
+		return NULL;
+	map = mmap(map, leaves * pmd_size(), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (map == MAP_FAILED || madvise(map, leaves * pmd_size(), MADV_HUGEPAGE))
+		return NULL;
+	store_range(map, 0, leaves * PMD_PAGES, 1);
+	return smaps_kb(map, "AnonHugePages") == (long)(leaves * pmd_size() / 1024) ? map : NULL;
+}
+
 /*
  * The device, or a skip that says what to do.
  */

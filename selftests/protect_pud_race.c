@@ -229,8 +229,9 @@ static void unmap_all(void *arg)
 		self->errors++;
 }
 
-/* Leaves that are there after everything was unmapped, in all rounds. */
-static size_t race_unmap(FIXTURE_DATA(protect_pud_race) *self, struct __test_metadata *_metadata)
+/* Leaves that are there after @take_all took all of them away, in all rounds. */
+static size_t race_take_all(FIXTURE_DATA(protect_pud_race) *self,
+			    struct __test_metadata *_metadata, void (*take_all)(void *))
 {
 	struct partner a, b;
 	unsigned int round;
@@ -239,7 +240,7 @@ static size_t race_unmap(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 	/* The two calls of protect are over leaves of their own and over all. */
 	self->page = 0;
 	self->end = self->unit;
-	if (partner_start(&a, CPU_A, unmap_all, self) ||
+	if (partner_start(&a, CPU_A, take_all, self) ||
 	    partner_start(&b, CPU_B, protect_part, self))
 		return SIZE_MAX;
 	for (round = 0; round < nr_rounds(self); round++) {
@@ -254,7 +255,7 @@ static size_t race_unmap(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 			self->errors++;
 		lost += self->leaves.nr;
 		if (self->leaves.nr)
-			unmap_all(self);
+			take_all(self);
 		if (self->control && lost)
 			break;
 	}
@@ -266,7 +267,7 @@ static size_t race_unmap(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 
 TEST_F_TIMEOUT(protect_pud_race, unmap, TEST_SECONDS)
 {
-	ASSERT_EQ(0, race_unmap(self, _metadata));
+	ASSERT_EQ(0, race_take_all(self, _metadata, unmap_all));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -278,9 +279,9 @@ TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
 	/* An unmap takes the lock of a PTE table before it looks. */
 	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
 	if (self->nothing_to_lose) {
-		ASSERT_EQ(0, race_unmap(self, _metadata));
+		ASSERT_EQ(0, race_take_all(self, _metadata, unmap_all));
 	} else {
-		ASSERT_LT(0, race_unmap(self, _metadata));
+		ASSERT_LT(0, race_take_all(self, _metadata, unmap_all));
 	}
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
@@ -292,7 +293,7 @@ TEST_F_TIMEOUT(protect_pud_race, control_window_alone, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	self->nothing_to_lose = true;
 	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
-	ASSERT_EQ(0, race_unmap(self, _metadata));
+	ASSERT_EQ(0, race_take_all(self, _metadata, unmap_all));
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
 }
@@ -655,39 +656,6 @@ static void dontneed_all(void *arg)
 		self->errors++;
 }
 
-static size_t race_dontneed(FIXTURE_DATA(protect_pud_race) *self, struct __test_metadata *_metadata)
-{
-	struct partner a, b;
-	unsigned int round;
-	size_t lost = 0;
-
-	self->page = 0;
-	self->end = self->unit;
-	if (partner_start(&a, CPU_A, dontneed_all, self) ||
-	    partner_start(&b, CPU_B, protect_part, self))
-		return SIZE_MAX;
-	for (round = 0; round < nr_rounds(self); round++) {
-		populate(self);
-		partner_go(&a, some_us(self));
-		if (!self->control)
-			partner_go(&b, some_us(self));
-		protect_both(self);
-		partner_wait(&a);
-		partner_wait(&b);
-		if (list_leaves(self->dev, self->map, self->len, &self->leaves))
-			self->errors++;
-		lost += self->leaves.nr;
-		if (self->leaves.nr)
-			dontneed_all(self);
-		if (self->control && lost)
-			break;
-	}
-	partner_stop(&a);
-	partner_stop(&b);
-	TH_LOG("%zu leaves left in %u rounds", lost, round);
-	return lost;
-}
-
 static bool use_dax(FIXTURE_DATA(protect_pud_race) *self, uint32_t order)
 {
 	if (order == MMOPS_LEAFMAP_PTE)
@@ -714,7 +682,7 @@ static bool use_dax(FIXTURE_DATA(protect_pud_race) *self, uint32_t order)
 TEST_F_TIMEOUT(protect_pud_race, dontneed, TEST_SECONDS)
 {
 	USE_DAX();
-	ASSERT_EQ(0, race_dontneed(self, _metadata));
+	ASSERT_EQ(0, race_take_all(self, _metadata, dontneed_all));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -726,9 +694,9 @@ TEST_F_TIMEOUT(protect_pud_race, control_clear_first_dontneed, TEST_SECONDS)
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
 	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
 	if (self->nothing_to_lose) {
-		ASSERT_EQ(0, race_dontneed(self, _metadata));
+		ASSERT_EQ(0, race_take_all(self, _metadata, dontneed_all));
 	} else {
-		ASSERT_LT(0, race_dontneed(self, _metadata));
+		ASSERT_LT(0, race_take_all(self, _metadata, dontneed_all));
 	}
 	clear_faults();
 	ASSERT_EQ(0, self->errors);

@@ -19,7 +19,6 @@
 
 #define PAGES		1000UL
 #define KPF_DIRTY	4
-#define THP_ENABLED	"/sys/kernel/mm/transparent_hugepage/enabled"
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define NR_HUGEPAGES	"/proc/sys/vm/nr_hugepages"
 #define PAGEMAP_SWAP	(1ULL << 62)
@@ -233,22 +232,6 @@ TEST_F_TIMEOUT(zap, disk_file, TEST_SECONDS)
 	}
 	close(direct);
 	close(fd);
-}
-
-/* Huge leaves. @leaves aligned PMDs, each a leaf, or NULL. */
-static char *map_thp(size_t leaves)
-{
-	char *map = reserve(leaves * PMD_PAGES, 0);
-
-	write_file(THP_ENABLED, "madvise");
-	if (!map)
-		return NULL;
-	map = mmap(map, leaves * pmd_size(), PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	if (map == MAP_FAILED || madvise(map, leaves * pmd_size(), MADV_HUGEPAGE))
-		return NULL;
-	store_range(map, 0, leaves * PMD_PAGES, 1);
-	return smaps_kb(map, "AnonHugePages") == (long)(leaves * pmd_size() / 1024) ? map : NULL;
 }
 
 TEST_F_TIMEOUT(zap, huge_whole, TEST_SECONDS)
