@@ -271,10 +271,10 @@ pub struct Protect {
     /// Process
     pub pid: u32,
     /// Addresses in hexadecimal: START-END, or START+LENGTH
-    #[arg(value_parser = crate::leaves::parse_range)]
-    pub range: (u64, u64),
+    #[arg(value_parser = crate::address::parse_range)]
+    pub range: std::ops::Range<u64>,
     /// What to permit: what the mappings allow, the same without w, or none
-    #[arg(value_parser = crate::leaves::parse_access)]
+    #[arg(value_parser = crate::protect::parse_access)]
     pub access: u32,
 }
 
@@ -285,7 +285,7 @@ pub struct Zap {
     pub pid: Option<u32>,
     /// Addresses to empty, in hexadecimal as in /proc/PID/maps; may be given again [default: all
     /// shared mappings]
-    #[arg(long, value_name = "START-END", value_parser = crate::zap::parse_range)]
+    #[arg(long, value_name = "START-END", value_parser = crate::address::parse_range)]
     pub range: Vec<std::ops::Range<u64>>,
     /// Time between two turns, such as 100ms or 2s
     #[arg(long, value_name = "TIME", default_value = "1s",

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `mmopsctl leaves` and `mmopsctl protect`
+//! `mmopsctl leaves`
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::thread;
 
 use anyhow::{anyhow, bail, Context, Result};
-use mmops_uapi::{pidfd_open, sys, Device, Prot};
+use mmops_uapi::{pidfd_open, sys, Device};
 use plotters::prelude::*;
+use procfs::process::{MMapPath, MemoryMap, Process};
 use serde::Serialize;
 
-use crate::cli::{Leaves, Protect};
-use crate::units;
+use crate::cli::Leaves;
 
 /// Leaves of one size in one mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -100,27 +99,39 @@ impl Mapping {
     }
 }
 
-/// The mappings in the text of `/proc/PID/maps`.
-fn parse_maps(maps: &str) -> Vec<Mapping> {
-    let parse = |line: &str| {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        Some(Mapping {
-            start: u64::from_str_radix(start, 16).ok()?,
-            end: u64::from_str_radix(end, 16).ok()?,
-            protection: fields.next()?.to_owned(),
-            name: fields.skip(3).collect::<Vec<_>>().join(" "),
+impl From<MemoryMap> for Mapping {
+    fn from(map: MemoryMap) -> Self {
+        let name = match map.pathname {
+            MMapPath::Path(path) => path.display().to_string(),
+            MMapPath::Anonymous => String::new(),
+            MMapPath::Heap => "[heap]".into(),
+            MMapPath::Stack => "[stack]".into(),
+            MMapPath::Vdso => "[vdso]".into(),
+            MMapPath::Vvar => "[vvar]".into(),
+            MMapPath::Other(name) => name,
+            other => format!("{other:?}"),
+        };
+        Self {
+            start: map.address.0,
+            end: map.address.1,
+            protection: map.perms.as_str(),
+            name,
             ..Default::default()
-        })
-    };
-    let user = |mapping: &Mapping| mapping.end < 1 << 63;
-    maps.lines().filter_map(parse).filter(user).collect()
+        }
+    }
+}
+
+/// The mappings of a process that are its own; `[vsyscall]` is the kernel's.
+fn mappings_of(pid: u32) -> Result<Vec<Mapping>> {
+    let maps = Process::new(pid as i32)
+        .and_then(|process| process.maps())
+        .with_context(|| format!("cannot read the mappings of process {pid}"))?;
+    let user = |map: &MemoryMap| map.address.1 < 1 << 63;
+    Ok(maps.into_iter().filter(user).map(Mapping::from).collect())
 }
 
 fn look(device: &Device, pid: u32, pidfd: &OwnedFd) -> Result<Vec<Mapping>> {
-    let path = format!("/proc/{pid}/maps");
-    let maps = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let mut mappings = parse_maps(&maps);
+    let mut mappings = mappings_of(pid)?;
     for mapping in &mut mappings {
         for leaf in device.leaves(Some(pidfd.as_fd()), mapping.start..mapping.end)? {
             mapping.add(&leaf);
@@ -246,66 +257,28 @@ fn draw(mappings: &[Mapping], path: &Path) -> Result<(), Box<dyn std::error::Err
     Ok(())
 }
 
-/// `start-end` or `start+length`, in hexadecimal as in `/proc/PID/maps`.
-pub fn parse_range(text: &str) -> Result<(u64, u64), String> {
-    let hex = |s: &str| {
-        u64::from_str_radix(s.trim_start_matches("0x"), 16).map_err(|e| format!("{s}: {e}"))
-    };
-    if let Some((start, end)) = text.split_once('-') {
-        return Ok((hex(start)?, hex(end)?));
-    }
-    let (start, len) = text
-        .split_once('+')
-        .ok_or("neither START-END nor START+LENGTH")?;
-    let start = hex(start)?;
-    let end = start.checked_add(hex(len)?).ok_or("the range wraps")?;
-    Ok((start, end))
-}
-
-/// `r`, `w` and `x`, or `none`.
-pub fn parse_access(text: &str) -> Result<u32, String> {
-    if text == "none" {
-        return Ok(0);
-    }
-    let bit = |c| match c {
-        'r' => Ok(Prot::READ.bits()),
-        'w' => Ok(Prot::WRITE.bits()),
-        'x' => Ok(Prot::EXEC.bits()),
-        other => Err(format!("{other} is none of r, w and x")),
-    };
-    text.chars().try_fold(0, |access, c| Ok(access | bit(c)?))
-}
-
-pub fn protect(args: &Protect) -> Result<()> {
-    let device = Device::open()?;
-    let pidfd = pidfd_open(args.pid).with_context(|| format!("process {}", args.pid))?;
-    let (start, end) = args.range;
-    let prot = Prot::from_bits_truncate(args.access);
-    let done = device.protect(Some(pidfd.as_fd()), start..end, prot)?;
-    println!(
-        "changed {} of 4K, {} of 2M, {} of 1G; split {} of 2M, {} of 1G",
-        units::count(done.ptes, "leaf").replace("leafs", "leaves"),
-        done.pmds,
-        done.puds,
-        done.split_pmds,
-        done.split_puds
-    );
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use procfs::process::MemoryMaps;
+    use procfs::FromRead;
+
     use super::*;
 
     #[test]
-    fn maps_are_read() {
-        let maps = "7f0000000000-7f0000200000 rw-s 00000000 00:01 5  /memfd:a b (deleted)\n\
-                    ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0  [vsyscall]\n";
-        let mappings = parse_maps(maps);
-        assert_eq!(mappings.len(), 1);
+    fn mappings_are_read() {
+        let text = [
+            "7f0000000000-7f0000200000 rw-s 00000000 00:01 5  /memfd:a b (deleted)\n",
+            "7ffc00000000-7ffc00001000 r-xp 00000000 00:00 0  [vdso]\n",
+        ]
+        .concat();
+        let maps = MemoryMaps::from_read(text.as_bytes()).unwrap();
+        let mappings: Vec<_> = maps.into_iter().map(Mapping::from).collect();
         assert_eq!(mappings[0].start, 0x7f00_0000_0000);
+        assert_eq!(mappings[0].end, 0x7f00_0020_0000);
+        assert_eq!(mappings[0].protection, "rw-s");
         assert_eq!(mappings[0].name, "/memfd:a b (deleted)");
-        assert!(mappings[0].is_empty());
+        assert_eq!(mappings[1].name, "[vdso]");
+        assert!(mappings[1].is_empty());
     }
 
     #[test]
@@ -323,15 +296,5 @@ mod tests {
         assert_eq!(mapping.counts().map(|count| count.dirty), [1, 1, 1]);
         assert_eq!(mapping.pte.writable, 0);
         assert_eq!(mapping.absent, 1);
-    }
-
-    #[test]
-    fn ranges_and_accesses() {
-        assert_eq!(parse_range("0x1000-3000"), Ok((0x1000, 0x3000)));
-        assert_eq!(parse_range("1000+2000"), Ok((0x1000, 0x3000)));
-        assert!(parse_range("1000").is_err());
-        assert_eq!(parse_access("rw"), Ok(3));
-        assert_eq!(parse_access("none"), Ok(0));
-        assert!(parse_access("q").is_err());
     }
 }

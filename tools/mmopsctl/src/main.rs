@@ -2,6 +2,7 @@
 
 //! Dirty tracking of memory-mapped files with mmops, from the command line.
 
+mod address;
 mod cli;
 mod docs;
 mod harvest;
@@ -18,6 +19,7 @@ mod stop;
 mod tracked;
 mod units;
 mod watch;
+mod write_protect;
 mod zap;
 
 use std::io;
@@ -30,12 +32,12 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Info(args) => info::run(&args),
-        Command::WriteProtect(args) => protect::run(&args),
+        Command::WriteProtect(args) => write_protect::run(&args),
         Command::Harvest(args) => harvest::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Replicate(args) => replicate::run(&args),
         Command::Leaves(args) => leaves::run(&args),
-        Command::Protect(args) => leaves::protect(&args),
+        Command::Protect(args) => protect::run(&args),
         Command::Zap(args) => zap::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::SoftDirty(args) => soft_dirty::run(&args),

@@ -1,35 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `mmopsctl write-protect`
+//! `mmopsctl protect`
+
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use mmops_uapi::Device;
+use mmops_uapi::{pidfd_open, Device, Prot};
 
-use crate::cli::WriteProtect;
-use crate::tracked::Tracked;
-use crate::units;
+use crate::cli::Protect;
 
-pub fn run(args: &WriteProtect) -> Result<()> {
-    let device = Device::open()?;
-    let page_size = u64::from(device.info()?.page_size);
-    let tracked = Tracked::open(&args.file)?;
-    let range = tracked.range(&args.pages, page_size)?;
-    let result = device
-        .write_protect(
-            tracked.file(),
-            range.start,
-            range.end - range.start,
-            args.huge.into(),
-        )
-        .with_context(|| args.file.display().to_string())?;
-    println!(
-        "{} write-protected",
-        units::pages(result.write_protected, page_size)
-    );
-    if result.write_protected == 0 {
-        if let Some(hint) = tracked.hint_when_clean() {
-            eprintln!("mmopsctl: {hint}");
-        }
+/// `r`, `w` and `x`, or `none`.
+pub fn parse_access(text: &str) -> Result<u32, String> {
+    if text == "none" {
+        return Ok(0);
     }
+    let bit = |c| match c {
+        'r' => Ok(Prot::READ.bits()),
+        'w' => Ok(Prot::WRITE.bits()),
+        'x' => Ok(Prot::EXEC.bits()),
+        other => Err(format!("{other} is none of r, w and x")),
+    };
+    text.chars().try_fold(0, |access, c| Ok(access | bit(c)?))
+}
+
+pub fn run(args: &Protect) -> Result<()> {
+    let device = Device::open()?;
+    let pidfd = pidfd_open(args.pid).with_context(|| format!("process {}", args.pid))?;
+    let prot = Prot::from_bits_truncate(args.access);
+    let done = device.protect(Some(pidfd.as_fd()), args.range.clone(), prot)?;
+    println!(
+        "leaves changed: {} of 4K, {} of 2M, {} of 1G; split: {} of 2M, {} of 1G",
+        done.ptes, done.pmds, done.puds, done.split_pmds, done.split_puds
+    );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses() {
+        assert_eq!(parse_access("rw"), Ok(3));
+        assert_eq!(parse_access("none"), Ok(0));
+        assert!(parse_access("q").is_err());
+    }
 }

@@ -201,33 +201,3 @@ fn check(status: ExitStatus) -> Result<()> {
     }
     Ok(())
 }
-
-/// A range of addresses, such as `7f0000000000-7f0000200000`, as `/proc/PID/maps` has it.
-pub fn parse_range(text: &str) -> Result<Range<u64>, String> {
-    let number = |part: &str| {
-        u64::from_str_radix(part.trim_start_matches("0x"), 16)
-            .map_err(|_| format!("{part} is no hexadecimal address"))
-    };
-    let (start, end) = text
-        .split_once('-')
-        .ok_or("a range is START-END, in hexadecimal")?;
-    let range = number(start)?..number(end)?;
-    if range.is_empty() {
-        return Err("the end is not above the start".into());
-    }
-    Ok(range)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_as_in_maps() {
-        assert_eq!(parse_range("1000-3000"), Ok(0x1000..0x3000));
-        assert_eq!(parse_range("0x7f00-0x8000"), Ok(0x7f00..0x8000));
-        for bad in ["", "1000", "3000-1000", "1000-1000", "x-y", "-"] {
-            assert!(parse_range(bad).is_err(), "{bad}");
-        }
-    }
-}
