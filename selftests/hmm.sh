@@ -4,6 +4,7 @@
 # Run the kernel's own tests of mirrors, tools/testing/selftests/mm/hmm-tests.c, against
 # samples/mirror, and print one TAP result for each test that the file has.
 set -u
+. "$(dirname "$0")/tap.sh"
 
 usage() {
 	cat <<-END
@@ -81,27 +82,10 @@ for test in "${tests[@]}"; do
 	fi
 done
 
-number=0
-failed=0
-planned=
-seen=0
-while IFS= read -r line; do
-	case $line in
-	"TAP version"*) ;;
-	1..*) planned=${line#1..}; planned=${planned%% *} ;;
-	"ok "* | "not ok "*)
-		((++number, ++seen))
-		[[ $line == not* ]] && ((++failed))
-		[[ $line =~ ^((not )?ok)\ [0-9]+\ -?\ ?(.*)$ ]]
-		echo "${BASH_REMATCH[1]} $number - ${BASH_REMATCH[3]}"
-		;;
-	"#"*) echo "$line" ;;
-	*) echo "# $line" ;;
-	esac
-done < <(cd /tmp && timeout -k 10 "${MMOPS_TIMEOUT:-1800}" "$dir/kernel/hmm-tests" "${chosen[@]}" 2>&1)
+cd /tmp
+renumber "" "$dir/kernel/hmm-tests" "${chosen[@]}"
 if [[ -z $planned || $seen != "$planned" || $planned != $((${#chosen[@]} / 2)) ]]; then
-	((++number, ++failed))
-	echo "not ok $number - hmm-tests: ran $seen of $((${#chosen[@]} / 2)) tests"
+	failure "hmm-tests: ran $seen of $((${#chosen[@]} / 2)) tests, exit status $status"
 fi
 for line in "${skipped[@]}"; do
 	((++number))

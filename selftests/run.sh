@@ -3,6 +3,7 @@
 #
 # Run the test programs and print their results as one flat TAP stream.
 set -u
+. "$(dirname "$0")/tap.sh"
 
 usage() {
 	cat <<-END
@@ -100,37 +101,13 @@ if [[ -n $faults && ! -d /sys/kernel/debug/mmops/faults ]]; then
 	exit 1
 fi
 
-number=0
-failed=0
 for program in "${selected[@]}"; do
 	read -ra arguments <<<"$(arguments_of "$program")"
-	planned=
-	seen=0
-	status=
 	echo "# $program ${arguments[*]}"
 	started=$SECONDS
-	while IFS= read -r line; do
-		case $line in
-		"TAP version"*) ;;
-		1..*) planned=${line#1..}; planned=${planned%% *} ;;
-		"ok "* | "not ok "*)
-			((++number, ++seen))
-			[[ $line == not* ]] && ((++failed))
-			[[ $line =~ ^((not )?ok)\ [0-9]+\ -?\ ?(.*)$ ]]
-			echo "${BASH_REMATCH[1]} $number - $program: ${BASH_REMATCH[3]}"
-			;;
-		"exit status "*) status=${line#exit status } ;;
-		"#"*) echo "$line" ;;
-		*) echo "# $line" ;;
-		esac
-	done < <(
-		timeout -k 10 "${MMOPS_TIMEOUT:-1800}" "$dir/$program" "${arguments[@]}" 2>&1
-		echo "exit status $?"
-	)
+	renumber "$program: " "$dir/$program" "${arguments[@]}"
 	if [[ -z $planned || $seen != "$planned" || $status -gt 1 && $status != 4 ]]; then
-		((++number, ++failed))
-		echo "not ok $number - $program: ran $seen of ${planned:-?} tests," \
-		     "exit status $status"
+		failure "$program: ran $seen of ${planned:-?} tests, exit status $status"
 	fi
 	echo "# $program took $((SECONDS - started)) s"
 done
