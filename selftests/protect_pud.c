@@ -583,8 +583,14 @@ TEST_F_TIMEOUT(dax, mprotect_and_protect, TEST_SECONDS)
 						  PROT_READ | PROT_WRITE, NULL));
 		ASSERT_TRUE(store_is_fatal(self->map, 0, 1));
 		ASSERT_EQ(0, wrong(self->map, &self->sample));
-		ASSERT_EQ(0, mprotect(self->map, self->len, PROT_NONE));
-		ASSERT_TRUE(store_is_fatal(self->map, 0, 1));
+		/*
+		 * pud_present() of x86 is false for a PROT_NONE leaf, of which the
+		 * next mprotect() warns with CONFIG_DEBUG_VM (pudp_invalidate()).
+		 */
+		if (!is_debug_kernel()) {
+			ASSERT_EQ(0, mprotect(self->map, self->len, PROT_NONE));
+			ASSERT_TRUE(store_is_fatal(self->map, 0, 1));
+		}
 		ASSERT_EQ(0, mprotect(self->map, self->len, PROT_READ | PROT_WRITE));
 		ASSERT_EQ(0, protect_result(self->dev, self->map, self->len, PROT_READ, &got));
 		ASSERT_EQ(0, mprotect(self->map, self->len, PROT_READ));
