@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "faults.h"
+#include "fuzz.h"
 #include "kselftest_harness.h"
 
 #define PAGES	64UL
@@ -352,33 +353,8 @@ TEST_F_TIMEOUT(uapi, bitmap_ends_late, TEST_SECONDS)
 }
 
 /*
- * Random arguments. A wrong one may be found before another, so any errno that
- * some argument calls for is right; without any, the call has to succeed.
+ * Random arguments; fuzz.h says by which rule.
  */
-#define MAY(e)	(1ULL << (e))
-
-static uint64_t random_word(struct rng *rng)
-{
-	switch (rng_below(rng, 6)) {
-	case 0:
-		return 0;
-	case 1:
-		return rng_below(rng, 2 * PAGES);
-	case 2:
-		return ~0ULL - rng_below(rng, 3);
-	case 3:
-		return 1ULL << rng_below(rng, 64);
-	default:
-		return rng_next(rng);
-	}
-}
-
-/* Most arguments are good ones, so that each errno has its turn. */
-static bool mostly(struct rng *rng)
-{
-	return rng_below(rng, 8);
-}
-
 static uint64_t range_errors(uint64_t first, uint64_t nr)
 {
 	return !nr || first + nr < first ? MAY(EINVAL) : 0;
@@ -392,16 +368,13 @@ TEST_F_TIMEOUT(uapi, fuzz_info, TEST_SECONDS)
 	for (i = 0; i < n; i++) {
 		struct mmops_info info, before;
 		bool good;
-		size_t j;
 		int ret;
 
 		info.version = rng_next(&rng);
 		info.page_size = rng_next(&rng);
 		info.features = rng_next(&rng);
-		for (j = 0; j < 4; j++)
-			info.reserved[j] = mostly(&rng) ? 0 : random_word(&rng);
-		good = !(info.reserved[0] | info.reserved[1] | info.reserved[2] |
-			 info.reserved[3]);
+		random_reserved(&rng, info.reserved, 4);
+		good = !reserved_errors(info.reserved, 4);
 		before = info;
 		errno = 0;
 		ret = ioctl(self->dev, MMOPS_IOC_INFO, &info);
@@ -432,31 +405,24 @@ TEST_F_TIMEOUT(uapi, fuzz_write_protect, TEST_SECONDS)
 		arg.nr = mostly(&rng) ? 1 + rng_below(&rng, 2 * PAGES) : random_word(&rng);
 		arg.write_protected = rng_next(&rng);
 		arg.done = rng_next(&rng);
-		arg.reserved[0] = mostly(&rng) ? 0 : random_word(&rng);
-		arg.reserved[1] = mostly(&rng) ? 0 : random_word(&rng);
+		random_reserved(&rng, arg.reserved, 2);
 		before = arg;
 
 		if (self->fd_errno[fd])
 			may |= MAY(self->fd_errno[fd]);
-		if (arg.flags & ~MMOPS_SPLIT || arg.reserved[0] || arg.reserved[1])
+		if (arg.flags & ~MMOPS_SPLIT)
 			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, 2);
 		may |= range_errors(arg.first, arg.nr);
 
 		errno = 0;
 		if (ioctl(self->dev, MMOPS_IOC_WRITE_PROTECT, &arg)) {
-			ASSERT_NE(0, may & MAY(errno)) {
-				TH_LOG("call %u: errno %d, wanted one of %#llx", i, errno,
-				       (unsigned long long)may);
-			}
-			ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
 			if (i % 16 == 0)
 				assert_untouched(_metadata, self);
 			continue;
 		}
-		ASSERT_EQ(0, may) {
-			TH_LOG("call %u succeeded, wanted one of %#llx", i,
-			       (unsigned long long)may);
-		}
+		ASSERT_FUZZ_SUCCESS(may, i);
 		expected = arg.first < PAGES ? min(arg.nr, PAGES - arg.first) : 0;
 		ASSERT_EQ(expected, arg.write_protected);
 		ASSERT_EQ(arg.nr, arg.done);
@@ -501,15 +467,14 @@ TEST_F_TIMEOUT(uapi, fuzz_clean_record, TEST_SECONDS)
 		arg.end = rng_below(&rng, 2) ? 0 : rng_next(&rng);
 		arg.cleaned = rng_next(&rng);
 		arg.done = rng_next(&rng);
-		arg.reserved[0] = mostly(&rng) ? 0 : random_word(&rng);
-		arg.reserved[1] = mostly(&rng) ? 0 : random_word(&rng);
+		random_reserved(&rng, arg.reserved, 2);
 		before = arg;
 
 		if (self->fd_errno[fd])
 			may |= MAY(self->fd_errno[fd]);
-		if (arg.flags & ~(MMOPS_SPLIT | MMOPS_NO_TRANSFER) || arg.reserved[0] ||
-		    arg.reserved[1])
+		if (arg.flags & ~(MMOPS_SPLIT | MMOPS_NO_TRANSFER))
 			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, 2);
 		may |= range_errors(arg.first, arg.nr);
 		overflow = arg.first + arg.nr < arg.first;
 		end = arg.first + arg.nr;
@@ -522,11 +487,7 @@ TEST_F_TIMEOUT(uapi, fuzz_clean_record, TEST_SECONDS)
 
 		errno = 0;
 		if (ioctl(self->dev, MMOPS_IOC_CLEAN_RECORD, &arg)) {
-			ASSERT_NE(0, may & MAY(errno)) {
-				TH_LOG("call %u: errno %d, wanted one of %#llx", i, errno,
-				       (unsigned long long)may);
-			}
-			ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
 			ASSERT_EQ(0, count_bits(self->bitmap, words * BITS_PER_WORD));
 			if (i % 16 == 0)
 				assert_untouched(_metadata, self);
@@ -535,10 +496,7 @@ TEST_F_TIMEOUT(uapi, fuzz_clean_record, TEST_SECONDS)
 		/* A large bitmap need not be there beyond what the range covers. */
 		if (bits > words * BITS_PER_WORD && end - arg.bitmap_pgoff <= words * BITS_PER_WORD)
 			may &= ~MAY(EFAULT);
-		ASSERT_EQ(0, may) {
-			TH_LOG("call %u succeeded, wanted one of %#llx", i,
-			       (unsigned long long)may);
-		}
+		ASSERT_FUZZ_SUCCESS(may, i);
 		expected = arg.first < PAGES ? min(arg.nr, PAGES - arg.first) : 0;
 		ASSERT_EQ(expected, arg.cleaned);
 		ASSERT_EQ(expected, count_bits(self->bitmap, words * BITS_PER_WORD));
@@ -561,6 +519,198 @@ TEST_F_TIMEOUT(uapi, fuzz_clean_record, TEST_SECONDS)
 	assert_untouched(_metadata, self);
 	ASSERT_GT(succeeded, n / 10);
 	ASSERT_LT(succeeded, n);
+}
+
+/*
+ * The calls on ranges of addresses.
+ */
+FIXTURE(ranges)
+{
+	int dev;
+	struct area area;
+};
+
+FIXTURE_SETUP(ranges)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	ASSERT_EQ(0, area_new(&self->area));
+}
+
+FIXTURE_TEARDOWN(ranges)
+{
+	area_free(&self->area);
+}
+
+/* Which pages of the area are there, in the eyes of pagemap. */
+static void assert_present(struct __test_metadata *_metadata, const struct area *area,
+			   uint64_t gone_addr, uint64_t gone_len)
+{
+	uint64_t entries[AREA_PAGES];
+	size_t page;
+
+	ASSERT_EQ(0, area_pagemap(area, entries));
+	for (page = 0; page < AREA_PAGES; page++) {
+		bool there = area->kind[page] != AREA_HOLE &&
+			     !area_in_range(area, page, gone_addr, gone_len);
+
+		ASSERT_EQ(there, !!(entries[page] & PAGEMAP_PRESENT)) {
+			TH_LOG("page %zu", page);
+		}
+	}
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_zap, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(4000), succeeded = 0;
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+	size_t page;
+
+	for (i = 0; i < n; i++) {
+		struct mmops_zap arg, before;
+		uint64_t may = 0, zapped = 0;
+		int ret;
+
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		area_random_range(area, &rng, &arg.addr, &arg.len);
+		arg.zapped = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, 2);
+		before = arg;
+
+		if (arg.flags)
+			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, 2);
+		may |= area_range_errors(area, arg.addr, arg.len);
+		if (area_has(area, arg.addr, arg.len, AREA_LOCKED))
+			may |= MAY(EINVAL);
+
+		errno = 0;
+		ret = ioctl(self->dev, MMOPS_IOC_ZAP, &arg);
+		if (ret) {
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+			assert_present(_metadata, area, 0, 0);
+		} else {
+			ASSERT_FUZZ_SUCCESS(may, i);
+			assert_present(_metadata, area, arg.addr, arg.len);
+			succeeded++;
+		}
+		for (page = 0; page < AREA_PAGES; page++) {
+			bool taken = !ret && area_in_range(area, page, arg.addr, arg.len);
+
+			zapped += taken;
+			if (!area_is_writable(area, page))
+				continue;
+			ASSERT_EQ(taken && area->kind[page] != AREA_SHARED ? 0 : 1 + page,
+				  load(area->map, page));
+		}
+		if (ret)
+			continue;
+		ASSERT_EQ(zapped, arg.zapped);
+		ASSERT_EQ(arg.len, arg.done);
+		before.zapped = arg.zapped;
+		before.done = arg.done;
+		ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+		area_touch(area);
+	}
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
+/* All of the address space, now and then, and mostly as it has to be asked for. */
+static void random_all(struct rng *rng, struct mmops_soft_dirty_clear *arg)
+{
+	if (rng_below(rng, 16))
+		return;
+	arg->flags |= MMOPS_SOFT_DIRTY_ALL;
+	if (mostly(rng))
+		arg->flags = MMOPS_SOFT_DIRTY_ALL;
+	if (mostly(rng))
+		arg->addr = 0;
+	if (mostly(rng))
+		arg->len = 0;
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_soft_dirty_clear, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(4000), succeeded = 0, of_all = 0;
+	bool soft_dirty[AREA_PAGES] = {};
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+	uint64_t entries[AREA_PAGES];
+	size_t page;
+
+	/* No mapping is new from here on. */
+	ASSERT_GE(soft_dirty_clear_all(self->dev), 0);
+	for (i = 0; i < n; i++) {
+		struct mmops_soft_dirty_clear arg, before;
+		uint64_t may = 0, cleared = 0;
+		bool all;
+		int ret;
+
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (area_is_writable(area, page) && !rng_below(&rng, 4)) {
+				store(area->map, page, i);
+				soft_dirty[page] = true;
+			}
+		}
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? rng_below(&rng, 2) * MMOPS_SOFT_DIRTY_FORGET :
+					   random_word(&rng);
+		area_random_range(area, &rng, &arg.addr, &arg.len);
+		random_all(&rng, &arg);
+		arg.cleared = rng_next(&rng);
+		arg.kept = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, 2);
+		before = arg;
+
+		all = arg.flags & MMOPS_SOFT_DIRTY_ALL;
+		may |= reserved_errors(arg.reserved, 2);
+		if (arg.flags & ~(MMOPS_SOFT_DIRTY_ALL | MMOPS_SOFT_DIRTY_FORGET))
+			may |= MAY(EINVAL);
+		if (!all)
+			may |= area_range_errors(area, arg.addr, arg.len);
+		else if (arg.flags != MMOPS_SOFT_DIRTY_ALL || arg.addr || arg.len)
+			may |= MAY(EINVAL);
+
+		errno = 0;
+		ret = ioctl(self->dev, MMOPS_IOC_SOFT_DIRTY_CLEAR, &arg);
+		if (ret) {
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+		} else {
+			ASSERT_FUZZ_SUCCESS(may, i);
+			succeeded++;
+			of_all += all;
+		}
+		ASSERT_EQ(0, area_pagemap(area, entries));
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (!ret && (all || area_in_range(area, page, arg.addr, arg.len))) {
+				cleared += soft_dirty[page];
+				soft_dirty[page] = false;
+			}
+			ASSERT_EQ(soft_dirty[page], !!(entries[page] & PAGEMAP_SOFT_DIRTY)) {
+				TH_LOG("call %u, page %zu", i, page);
+			}
+		}
+		if (ret)
+			continue;
+		if (all) {
+			ASSERT_GE(arg.cleared, cleared);
+		} else {
+			ASSERT_EQ(cleared, arg.cleared);
+			ASSERT_EQ(0, arg.kept);
+			ASSERT_EQ(arg.len, arg.done);
+		}
+		before.cleared = arg.cleared;
+		before.kept = arg.kept;
+		before.done = arg.done;
+		ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+	}
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+	ASSERT_GT(of_all, 0);
 }
 
 /* The plain build holds no trace of the faults. */
