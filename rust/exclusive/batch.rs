@@ -144,11 +144,10 @@ impl<'b> Batch<'b> {
 
     /// Begins anew with `nr` pages from `addr` on, which lie in one VMA.
     pub(super) fn start(&mut self, addr: usize, nr: usize) {
-        release(self.room, false);
         self.nr = cmp::min(nr, self.room.len());
         self.addr = addr;
         for slot in self.some(0, nr) {
-            slot.state = State::Pending;
+            slot.release(State::Pending);
         }
     }
 
@@ -208,17 +207,24 @@ impl<'b> Batch<'b> {
     ) -> Result {
         // Once more for what was faulted in, and for what reclaim was quicker with.
         for _ in 0..3 {
-            self.scan(guard, vma, first, nr)?;
-            if !self.fault_in(guard, first, nr)? {
+            if self.scan(guard, vma, first, nr)? || !self.fault_in(guard, first, nr)? {
                 break;
             }
         }
         Ok(())
     }
 
-    fn scan(&mut self, guard: &MmapRead<'_>, vma: &VmaRef, first: usize, nr: usize) -> Result {
+    /// Returns whether nothing has to be faulted in.
+    fn scan(
+        &mut self,
+        guard: &MmapRead<'_>,
+        vma: &VmaRef,
+        first: usize,
+        nr: usize,
+    ) -> Result<bool> {
         let range = self.range(first, nr)?;
         let addr = self.addr;
+        let mut left = nr;
         let slots = &mut *self.room;
 
         scan::for_each_table(guard, vma, &range, true, |table| {
@@ -228,8 +234,12 @@ impl<'b> Batch<'b> {
                 if matches!(slot.state, State::Pending | State::NeedsFault) {
                     scan_entry(table, i, slot);
                 }
+                left -= usize::from(slot.state != State::NeedsFault);
             }
         })?;
+        if left == 0 {
+            return Ok(true);
+        }
 
         // Where there is no page table.
         for slot in self.some(first, nr) {
@@ -240,7 +250,7 @@ impl<'b> Batch<'b> {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Returns whether anything was to be done.
