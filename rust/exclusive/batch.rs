@@ -18,7 +18,10 @@ use crate::{
         Event,
         Owner, //
     },
-    pgtable::PteTable,
+    pgtable::{
+        Pte,
+        PteTable, //
+    },
     range::AddrRange,
     tlb::FlushScope,
     walk::Vma, //
@@ -546,40 +549,39 @@ fn convert_entry(
     slot: &mut Slot,
     scope: &mut FlushScope<'_>,
 ) -> bool {
-    let Some((page, _)) = slot.page else {
+    let Some((page, folio)) = slot.page else {
         return false;
     };
     let pte = table.value(i);
 
-    match scan::kind(table, pte) {
-        Kind::Already(found) if found == page => {}
-        Kind::Page(found) if found == page => {
-            let ptep = table.entry_ptr(i);
-            let mm = table.vma().mm_ptr();
-
-            scope.record(table.addr_of(i), 1 << PAGE_SHIFT);
-            // SAFETY: The entry is valid and its lock is held; it maps the page.
-            let old = unsafe {
-                bindings::mmops_excl_make(mm, table.addr_of(i), ptep, pte.as_raw(), page.as_ptr())
-            };
-
-            // Whoever pins a page without a lock looks at the entry afterwards.
-            // SAFETY: The slot has a reference of the page.
-            if unsafe { bindings::mmops_page_maybe_pinned(page.as_ptr()) } {
-                // SAFETY: As above; the entry was this one, and the lock was held since.
-                unsafe { bindings::mmops_excl_undo(mm, table.addr_of(i), ptep, old) };
-                slot.state = State::Refused(PageResult::Pinned);
-                return false;
-            }
-            slot.dirty = crate::pgtable::Pte::from_raw(old).dirty();
-        }
-        Kind::Refused(result) => {
+    // SAFETY: The function computes on the values alone.
+    if !unsafe { bindings::mmops_excl_is_of(pte.as_raw(), page.as_ptr()) } {
+        match scan::kind(table, pte) {
+            Kind::Already(found) if found == page => slot.state = State::Exclusive,
             // Neighbours may need its lock.
-            slot.state = State::Refused(result);
-            return false;
+            Kind::Refused(result) => slot.state = State::Refused(result),
+            _ => {}
         }
-        _ => return false,
+        return slot.state == State::Exclusive;
     }
+
+    let ptep = table.entry_ptr(i);
+    let mm = table.vma().mm_ptr();
+    let addr = table.addr_of(i);
+
+    scope.record(addr, 1 << PAGE_SHIFT);
+    // SAFETY: The entry is valid and its lock is held; it maps the page.
+    let old = unsafe { bindings::mmops_excl_make(mm, addr, ptep, pte.as_raw(), page.as_ptr()) };
+
+    // Whoever pins a page without a lock looks at the entry afterwards.
+    // SAFETY: The slot has a reference of the folio.
+    if unsafe { bindings::mmops_folio_maybe_pinned(folio.as_ptr()) } {
+        // SAFETY: As above; the entry was this one, and the lock was held since.
+        unsafe { bindings::mmops_excl_undo(mm, addr, ptep, old) };
+        slot.state = State::Refused(PageResult::Pinned);
+        return false;
+    }
+    slot.dirty = Pte::from_raw(old).dirty();
     slot.state = State::Exclusive;
     true
 }

@@ -68,7 +68,6 @@ unsafe fn kind_of(vma: *mut bindings::vm_area_struct, pte: Pte) -> Kind {
         (b::mmops_excl_kind_MMOPS_EXCL_PAGE, Some(page)) => Kind::Page(page),
         (b::mmops_excl_kind_MMOPS_EXCL_ALREADY, Some(page)) => Kind::Already(page),
         (b::mmops_excl_kind_MMOPS_EXCL_KSM, _) => Kind::Refused(PageResult::Ksm),
-        (b::mmops_excl_kind_MMOPS_EXCL_PINNED, _) => Kind::Refused(PageResult::Pinned),
         (b::mmops_excl_kind_MMOPS_EXCL_USERFAULTFD, _) => Kind::Refused(PageResult::Userfaultfd),
         (b::mmops_excl_kind_MMOPS_EXCL_POISONED, _) => Kind::Refused(PageResult::Poisoned),
         (b::mmops_excl_kind_MMOPS_EXCL_GUARD, _) => Kind::Refused(PageResult::Fault),

@@ -14,7 +14,6 @@ enum mmops_excl_kind {
 	MMOPS_EXCL_ALREADY,	/* device-exclusive already */
 	MMOPS_EXCL_FAULT,	/* a write fault is needed first */
 	MMOPS_EXCL_KSM,
-	MMOPS_EXCL_PINNED,
 	MMOPS_EXCL_USERFAULTFD,	/* a fault would have to ask userspace */
 	MMOPS_EXCL_POISONED,
 	MMOPS_EXCL_GUARD,
@@ -56,11 +55,20 @@ __mmops_helper int mmops_excl_kind(struct vm_area_struct *vma, pte_t pte, struct
 			return MMOPS_EXCL_KSM;
 		/* What is writable belongs to this mapping alone. */
 		if (folio_test_anon(folio) && pte_write(pte))
-			return folio_maybe_dma_pinned(folio) ? MMOPS_EXCL_PINNED : MMOPS_EXCL_PAGE;
+			return MMOPS_EXCL_PAGE;
 	}
 	if (userfaultfd_pte_wp(vma, pte) || userfaultfd_pte_rwp(vma, pte))
 		return MMOPS_EXCL_USERFAULTFD;
 	return MMOPS_EXCL_FAULT;
+}
+
+/*
+ * Whether an entry still is what MMOPS_EXCL_PAGE said of @page, whose folio is
+ * locked since: it neither becomes another kind of page nor is it merged.
+ */
+__mmops_helper bool mmops_excl_is_of(pte_t pte, struct page *page)
+{
+	return pte_present(pte) && pte_write(pte) && pte_pfn(pte) == page_to_pfn(page);
 }
 
 /*
@@ -189,9 +197,9 @@ __mmops_helper void mmops_folio_get(struct folio *folio)
 }
 
 /* After an exchange of the entry, which is a full barrier; see try_grab_folio_fast(). */
-__mmops_helper bool mmops_page_maybe_pinned(struct page *page)
+__mmops_helper bool mmops_folio_maybe_pinned(struct folio *folio)
 {
-	return folio_maybe_dma_pinned(page_folio(page));
+	return folio_maybe_dma_pinned(folio);
 }
 
 __mmops_helper int mmops_folio_lock_killable(struct folio *folio)
