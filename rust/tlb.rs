@@ -40,6 +40,50 @@ use kernel::page::PAGE_SIZE;
 /// Marks what belongs to the scope with lifetime `'s` and to no other; invariant in it.
 pub(crate) type ScopeBrand<'s> = PhantomData<fn(&'s ()) -> &'s ()>;
 
+/// `mm->tlb_flush_pending`, raised once.
+///
+/// # Invariants
+///
+/// `mm` is valid for as long as the value lives, which raised the count when it was made.
+struct Pending {
+    mm: *mut bindings::mm_struct,
+    #[cfg(mmops_faults)]
+    skipped: bool,
+}
+
+impl Pending {
+    /// # Safety
+    ///
+    /// `mm` stays valid for as long as the value lives.
+    unsafe fn raise(mm: *mut bindings::mm_struct) -> Self {
+        #[cfg(mmops_faults)]
+        if crate::faults::skip_pending() {
+            return Self { mm, skipped: true };
+        }
+
+        // SAFETY: `mm` is valid.
+        unsafe { bindings::mmops_inc_tlb_flush_pending(mm) };
+        // INVARIANT: The count has just been raised.
+        Self {
+            mm,
+            #[cfg(mmops_faults)]
+            skipped: false,
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        #[cfg(mmops_faults)]
+        if self.skipped {
+            return;
+        }
+
+        // SAFETY: By the type invariants `mm` is valid and the count was raised for this value.
+        unsafe { bindings::mmops_dec_tlb_flush_pending(self.mm) };
+    }
+}
+
 /// An open invalidation of a part of one VMA, whose TLB flush happens by itself.
 ///
 /// A walk makes one for each VMA that it visits and lends it to the callbacks. It cannot be kept,
@@ -47,23 +91,17 @@ pub(crate) type ScopeBrand<'s> = PhantomData<fn(&'s ()) -> &'s ()>;
 ///
 /// From its begin to its end `mm->tlb_flush_pending` is raised and secondary MMUs know of the
 /// range. At its end the order is: TLB flush, end of the notification, pending is lowered.
-///
-/// # Invariants
-///
-/// `mm` is valid for as long as the scope lives, and its `tlb_flush_pending` has been raised once by
-/// this scope.
 pub struct FlushScope<'s> {
-    mm: *mut bindings::mm_struct,
     range: AddrRange,
     changed: Span,
     // Bytes that the smallest leaf changed maps, so that the flush of a huge one costs one entry.
     stride: usize,
-    // Dropped by `drop` after the flush.
-    invalidation: Option<Invalidation<'s>>,
+    // Fields are dropped after the flush in `drop`, in the order in which they stand here.
+    //
     // Partly covered leaves at the ends of `range`, and what secondary MMUs are told of them.
     leaves: [Option<(AddrRange, Invalidation<'s>)>; 2],
-    #[cfg(mmops_faults)]
-    skip_pending: bool,
+    _invalidation: Invalidation<'s>,
+    pending: Pending,
     // So that the scopes of two walks cannot be swapped.
     _brand: ScopeBrand<'s>,
 }
@@ -95,26 +133,14 @@ impl<'s> FlushScope<'s> {
         // SAFETY: By this function's safety requirements.
         let invalidation = unsafe { Invalidation::start(mm, &range, event, owner) };
 
-        #[cfg(mmops_faults)]
-        let skip_pending = crate::faults::skip_pending();
-        #[cfg(not(mmops_faults))]
-        let skip_pending = false;
-
-        if !skip_pending {
-            // SAFETY: `mm` is valid.
-            unsafe { bindings::mmops_inc_tlb_flush_pending(mm) };
-        }
-
-        // INVARIANT: Pending has just been raised.
         Self {
-            mm,
             range,
             changed: Span::EMPTY,
             stride: usize::MAX,
-            invalidation: Some(invalidation),
             leaves: [None, None],
-            #[cfg(mmops_faults)]
-            skip_pending,
+            _invalidation: invalidation,
+            // SAFETY: By this function's safety requirements.
+            pending: unsafe { Pending::raise(mm) },
             _brand: PhantomData,
         }
     }
@@ -169,11 +195,11 @@ impl<'s> FlushScope<'s> {
         }
 
         if let Some((start, end)) = range {
-            // SAFETY: `mm` is valid by the type invariants; any range may be flushed. No page
-            // table was freed.
-            unsafe {
-                bindings::flush_tlb_mm_range(self.mm, start, end, stride.trailing_zeros(), false)
-            };
+            let mm = self.pending.mm;
+
+            // SAFETY: `mm` is valid as long as the scope; any range may be flushed. No page table
+            // was freed.
+            unsafe { bindings::flush_tlb_mm_range(mm, start, end, stride.trailing_zeros(), false) };
         }
     }
 
@@ -184,8 +210,8 @@ impl<'s> FlushScope<'s> {
             return false;
         }
 
-        // SAFETY: `mm` is valid by the type invariants.
-        unsafe { bindings::mmops_mm_tlb_flush_nested(self.mm) }
+        // SAFETY: The mm is valid as long as the scope.
+        unsafe { bindings::mmops_mm_tlb_flush_nested(self.pending.mm) }
     }
 
     /// Tells secondary MMUs of all of a huge leaf that the scope covers only in part, before it is
@@ -206,7 +232,7 @@ impl<'s> FlushScope<'s> {
                 Some(_) => continue,
                 None => {
                     // SAFETY: `mm` is valid for as long as the scope lives.
-                    let told = unsafe { Invalidation::start(self.mm, &leaf, event, owner) };
+                    let told = unsafe { Invalidation::start(self.pending.mm, &leaf, event, owner) };
 
                     *place = Some((leaf, told));
                     return;
@@ -219,13 +245,5 @@ impl<'s> FlushScope<'s> {
 impl Drop for FlushScope<'_> {
     fn drop(&mut self) {
         self.flush();
-        self.leaves = [None, None];
-        drop(self.invalidation.take());
-        #[cfg(mmops_faults)]
-        if self.skip_pending {
-            return;
-        }
-        // SAFETY: By the type invariants `mm` is valid and pending was raised by this scope.
-        unsafe { bindings::mmops_dec_tlb_flush_pending(self.mm) };
     }
 }

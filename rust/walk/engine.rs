@@ -304,7 +304,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
                     // SAFETY: The VMA stays valid at least until `post_vma`, where the scope ends,
                     // and the walk stays inside its bounds.
-                    engine.scope = Some(unsafe { begin_scope(vma, range, event, owner) });
+                    unsafe { begin_scope(&mut engine.scope, vma, range, event, owner) };
                     Ok(0)
                 });
             }
@@ -322,7 +322,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
         let (engine, _) = unsafe { Self::from_walk(walk) };
 
         if !engine.one_scope {
-            end_scope(engine.scope.take());
+            end_scope(&mut engine.scope);
         }
     }
 
@@ -491,14 +491,15 @@ fn again() -> bindings::page_walk_action {
 ///
 /// As there.
 #[inline(never)]
-unsafe fn begin_scope<'s>(
+unsafe fn begin_scope(
+    scope: &mut Option<FlushScope<'_>>,
     vma: Vma<'_>,
     range: AddrRange,
     event: Event,
     owner: Owner,
-) -> FlushScope<'s> {
+) {
     // SAFETY: By this function's safety requirements.
-    unsafe { FlushScope::begin(vma, range, event, owner) }
+    *scope = Some(unsafe { FlushScope::begin(vma, range, event, owner) });
 }
 
 /// See [`FlushScope::begin_mm`].
@@ -507,14 +508,15 @@ unsafe fn begin_scope<'s>(
 ///
 /// As there.
 #[inline(never)]
-unsafe fn begin_scope_mm<'s>(
+unsafe fn begin_scope_mm(
+    scope: &mut Option<FlushScope<'_>>,
     mm: *mut bindings::mm_struct,
     range: AddrRange,
     event: Event,
     owner: Owner,
-) -> FlushScope<'s> {
+) {
     // SAFETY: By this function's safety requirements.
-    unsafe { FlushScope::begin_mm(mm, range, event, owner) }
+    *scope = Some(unsafe { FlushScope::begin_mm(mm, range, event, owner) });
 }
 
 /// See [`FlushScope::cover_leaf`].
@@ -529,8 +531,8 @@ unsafe fn cover_leaf(scope: &mut FlushScope<'_>, leaf: AddrRange, event: Event, 
 }
 
 #[inline(never)]
-fn end_scope(scope: Option<FlushScope<'_>>) {
-    drop(scope);
+fn end_scope(scope: &mut Option<FlushScope<'_>>) {
+    *scope = None;
 }
 
 pub(super) fn walk_mapping<V: Visitor>(
@@ -576,7 +578,7 @@ pub(crate) fn walk_range_one_scope<V: Visitor>(
 
         engine.one_scope = true;
         // SAFETY: The guard keeps the mm, and the scope ends below.
-        engine.scope = Some(unsafe { begin_scope_mm(guard.as_ptr(), *range, event, owner) });
+        unsafe { begin_scope_mm(&mut engine.scope, guard.as_ptr(), *range, event, owner) };
     }
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
     let ret = unsafe {
@@ -588,7 +590,7 @@ pub(crate) fn walk_range_one_scope<V: Visitor>(
         )
     };
 
-    end_scope(engine.scope.take());
+    end_scope(&mut engine.scope);
     ret
 }
 
