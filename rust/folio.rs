@@ -96,27 +96,27 @@ impl Drop for FolioLock<'_> {
 /// A folio that is clean by then is marked under its lock, as file systems demand. That lock comes
 /// before `i_mmap_rwsem`, so below the latter it is only tried.
 pub(crate) struct DirtyQueue {
-    folios: KVec<FolioRef>,
+    folios: Option<KVec<FolioRef>>,
 }
 
 impl DirtyQueue {
     /// Allocates room for `capacity` folios. Sleeps.
     pub(crate) fn new(capacity: usize) -> Result<Self> {
         Ok(Self {
-            folios: KVec::with_capacity(capacity, GFP_KERNEL)?,
+            folios: Some(KVec::with_capacity(capacity, GFP_KERNEL)?),
         })
     }
 
     /// A queue that takes nothing.
     pub(crate) const fn none() -> Self {
-        Self {
-            folios: KVec::new(),
-        }
+        Self { folios: None }
     }
 
     /// Number of folios that there is room for.
     pub(crate) fn room(&self) -> usize {
-        self.folios.capacity() - self.folios.len()
+        self.folios
+            .as_ref()
+            .map_or(0, |folios| folios.capacity() - folios.len())
     }
 
     /// Notes the folio that a page frame belongs to. Without room it is not noted; nor if it
@@ -139,22 +139,30 @@ impl DirtyQueue {
             return;
         }
 
+        let Some(folios) = &mut self.folios else {
+            return;
+        };
+
         // Neighbours are often of one large folio; one reference does.
-        if self.folios.last().is_some_and(|last| last.0 == folio) {
+        if folios.last().is_some_and(|last| last.0 == folio) {
             return;
         }
         // SAFETY: By this function's safety requirements the folio is mapped.
         let folio = unsafe { FolioRef::get(folio) };
 
         // The caller has made room; if not, dropping the pin is all that can be done.
-        let _ = self.folios.push_within_capacity(folio);
+        let _ = folios.push_within_capacity(folio);
     }
 
     /// Marks the folios dirty and drops them, but for those whose lock is taken by somebody else.
     ///
     /// To be called after the TLB flush. Does not sleep for a folio lock.
     pub(crate) fn transfer_trylock(&mut self) {
-        self.folios.retain(|folio| {
+        let Some(folios) = &mut self.folios else {
+            return;
+        };
+
+        folios.retain(|folio| {
             if folio.is_dirty() {
                 return false;
             }
@@ -172,7 +180,11 @@ impl DirtyQueue {
     ///
     /// To be called after the TLB flush, without `i_mmap_rwsem` or a folio lock. Sleeps.
     pub(crate) fn transfer(&mut self) {
-        for folio in self.folios.drain_all() {
+        let Some(folios) = &mut self.folios else {
+            return;
+        };
+
+        for folio in folios.drain_all() {
             if !folio.is_dirty() {
                 folio.lock().mark_dirty();
             }

@@ -134,7 +134,8 @@ impl Drop for SpareTable {
 
 /// The tables that a walk which splits leaves has in hand.
 pub struct SpareTables {
-    tables: KVec<SpareTable>,
+    /// Made when the first are needed, so that a call which splits nothing frees nothing.
+    tables: Option<KVec<SpareTable>>,
     /// The address space that the last walk ran out of tables in.
     wanted: Option<ARef<Mm>>,
     refills: usize,
@@ -147,7 +148,7 @@ impl SpareTables {
     /// No tables yet; the first walk that wants one is ended.
     pub const fn new() -> Self {
         Self {
-            tables: KVec::new(),
+            tables: None,
             wanted: None,
             refills: 0,
             batch: BATCH,
@@ -158,7 +159,7 @@ impl SpareTables {
     /// As [`Self::new`], for a walk that splits at the ends of its range alone.
     pub const fn few() -> Self {
         Self {
-            tables: KVec::new(),
+            tables: None,
             wanted: None,
             refills: 0,
             batch: 4,
@@ -169,7 +170,7 @@ impl SpareTables {
     /// For a walk that splits nothing.
     pub const fn none() -> Self {
         Self {
-            tables: KVec::new(),
+            tables: None,
             wanted: None,
             refills: 0,
             batch: 0,
@@ -187,8 +188,10 @@ impl SpareTables {
         if self.exhausted {
             return Ok(None);
         }
-        if self.tables.last().is_some_and(|table| table.is_for(vma)) {
-            return Ok(self.tables.pop());
+        if let Some(tables) = &mut self.tables {
+            if tables.last().is_some_and(|table| table.is_for(vma)) {
+                return Ok(tables.pop());
+            }
         }
         // SAFETY: The VMA keeps its mm from being freed.
         self.wanted = Some(unsafe { Mm::from_raw(vma.mm_ptr()) }.into());
@@ -198,24 +201,29 @@ impl SpareTables {
     /// Allocates tables if the last walk ran out of them. Sleeps; not below `i_mmap_rwsem`.
     ///
     /// If there is no memory for even one, the leaves that are left will not be split.
-    #[inline(never)]
+    #[inline]
     pub fn refill(&mut self) {
-        let Some(mm) = self.wanted.take() else {
-            return;
-        };
+        if let Some(mm) = self.wanted.take() {
+            self.refill_for(mm);
+        }
+    }
+
+    #[inline(never)]
+    fn refill_for(&mut self, mm: ARef<Mm>) {
+        let tables = self.tables.get_or_insert_with(KVec::new);
 
         // Those that are left are of another address space.
-        self.tables.clear();
+        tables.clear();
         self.refills += 1;
-        while self.tables.len() < self.batch && self.refills <= MAX_REFILLS {
+        while tables.len() < self.batch && self.refills <= MAX_REFILLS {
             let Ok(table) = SpareTable::new(mm.clone()) else {
                 break;
             };
-            if self.tables.push(table, GFP_KERNEL).is_err() {
+            if tables.push(table, GFP_KERNEL).is_err() {
                 break;
             }
         }
-        self.exhausted = self.tables.is_empty();
+        self.exhausted = tables.is_empty();
     }
 }
 
