@@ -355,6 +355,19 @@ __mmops_helper pud_t mmops_pudp_mkclean(pud_t *pudp)
 }
 MMOPS_EXPORT(mmops_pudp_mkclean);
 
+/*
+ * The entry for @addr in the PMD table that a PUD entry points to, or NULL if it
+ * does not point to one. Once it does, it stays so.
+ */
+__mmops_helper pmd_t *mmops_pmd_offset(pud_t *pudp, unsigned long addr)
+{
+	pud_t pud = pudp_get(pudp);
+
+	if (!pud_present(pud) || pud_leaf(pud))
+		return NULL;
+	return pmd_offset(&pud, addr);
+}
+
 /* Page table locks */
 
 __mmops_helper void mmops_pte_unmap_unlock(pte_t *ptep, spinlock_t *ptl)

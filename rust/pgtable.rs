@@ -22,10 +22,6 @@ mod soft_leaf;
 mod table;
 mod value;
 
-pub(crate) use self::{
-    huge::TakenLeaf,
-    set::EntrySet, //
-};
 pub use self::{
     huge::{
         PmdLeaf,
@@ -47,6 +43,13 @@ pub use self::{
         Pte,
         Pud, //
     },
+};
+pub(crate) use self::{
+    huge::{
+        PmdTable,
+        TakenLeaf, //
+    },
+    set::EntrySet, //
 };
 
 pub(crate) use self::protect::Protection;

@@ -63,6 +63,7 @@ use crate::{
     },
     pgtable::{
         PmdLeaf,
+        PmdTable,
         Protection,
         PteTable,
         PudLeaf,
@@ -306,6 +307,23 @@ impl Visitor for Protect {
         }
         self.pos = leaf.end();
         Ok(PmdAction::Done)
+    }
+
+    const PMD_TABLES: bool = true;
+
+    fn pmd_table<'s>(
+        &mut self,
+        table: &mut PmdTable<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<usize> {
+        let to = self.protection(table.vma());
+        let (seen, changed) = table.protect(&to, scope_of(scope)?);
+
+        self.outcome.pmds += changed;
+        if seen != 0 {
+            self.pos = table.addr() + seen * PMD_SIZE;
+        }
+        Ok(seen)
     }
 
     fn pud_leaf<'s>(

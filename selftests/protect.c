@@ -496,6 +496,65 @@ TEST_F_TIMEOUT(protect, mixed, TEST_SECONDS)
 	ASSERT_EQ(0, counts.pte.writable + counts.pmd.writable);
 }
 
+/*
+ * Leaves, PTE tables and nothing at all next to each other in one PMD table, in
+ * every order: the leaves that follow each other are changed under one lock.
+ */
+TEST_F_TIMEOUT(protect, every_order, TEST_SECONDS)
+{
+	int flags = variant->anon ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	enum { LEAF, TABLE, NONE, STATES };
+	size_t p = page_size(), leaf, i;
+	struct leaf_counts counts;
+	struct mmops_protect r;
+	unsigned int order;
+
+	if (!self->huge)
+		return;
+	for (order = 0; order < STATES * STATES * STATES * STATES; order++) {
+		size_t nr[STATES] = {};
+		unsigned int rest;
+
+		ASSERT_NE(NULL, map_at(self->map, self->fd, 0, PAGES, RW, flags));
+		ASSERT_EQ(0, madvise(self->map, self->size, MADV_HUGEPAGE));
+		for (leaf = 0, rest = order; leaf < LEAVES; leaf++, rest /= STATES) {
+			char *start = self->map + leaf * pmd_size();
+
+			nr[rest % STATES]++;
+			if (rest % STATES == NONE)
+				continue;
+			store(start, 0, order);
+			if (rest % STATES == TABLE) {
+				ASSERT_EQ(0, protect_result(self->dev, start, p, PROT_READ, &r));
+				ASSERT_EQ(1, r.split_pmds);
+				ASSERT_EQ(0, protect(self->dev, start, p, RW));
+			}
+		}
+		ASSERT_EQ(0, protect_result(self->dev, self->map, self->size, PROT_READ, &r));
+		ASSERT_EQ(nr[LEAF], r.pmds) {
+			TH_LOG("order %u", order);
+		}
+		ASSERT_EQ(nr[TABLE] * PMD_PAGES, r.ptes);
+		ASSERT_EQ(0, r.split_pmds);
+		ASSERT_EQ(0, count_leaves(self->dev, self->map, self->size, &counts));
+		ASSERT_EQ(nr[LEAF], counts.pmd.nr);
+		ASSERT_EQ(nr[TABLE] * PMD_PAGES, counts.pte.nr);
+		ASSERT_EQ(0, counts.pmd.writable + counts.pte.writable);
+		/* All but the ends, where a leaf may be cut. */
+		ASSERT_EQ(0, protect_result(self->dev, self->map + p, self->size - 2 * p, RW, &r));
+		ASSERT_EQ(0, count_leaves(self->dev, self->map + p, self->size - 2 * p, &counts));
+		ASSERT_EQ(counts.pmd.nr + counts.pte.nr, counts.pmd.writable + counts.pte.writable);
+		ASSERT_EQ(counts.pmd.nr, r.pmds);
+		ASSERT_EQ(counts.pte.nr, r.ptes);
+		for (i = 0; i < LEAVES; i += LEAVES - 1) {
+			char *end = self->map + (i ? PAGES - 1 : 0) * p;
+
+			ASSERT_EQ(0, count_leaves(self->dev, end, p, &counts));
+			ASSERT_EQ(0, counts.pmd.writable + counts.pte.writable);
+		}
+	}
+}
+
 /* Nothing changes with a call that is refused. */
 TEST_F_TIMEOUT(protect, refused, TEST_SECONDS)
 {

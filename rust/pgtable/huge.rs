@@ -206,6 +206,75 @@ impl PmdLeaf<'_, '_> {
     }
 }
 
+/// Consecutive entries of one PMD table, locked: all entries of such a table have the same lock.
+///
+/// # Invariants
+///
+/// `pmdp` points to `nr` entries of one table, the first of which maps `addr` in `vma`, and all of
+/// what they map lies in the range of the walk; the table's lock is held for `'t`. The first entry
+/// is a leaf, or a non-present entry in the place of one.
+pub(crate) struct PmdTable<'t, 's> {
+    pmdp: NonNull<bindings::pmd_t>,
+    addr: usize,
+    nr: usize,
+    vma: Vma<'t>,
+    _brand: ScopeBrand<'s>,
+}
+
+impl<'t, 's> PmdTable<'t, 's> {
+    /// # Safety
+    ///
+    /// The type invariants hold for as long as `'t`, and nothing else refers to the entries as
+    /// locked.
+    pub(crate) unsafe fn new(
+        pmdp: NonNull<bindings::pmd_t>,
+        addr: usize,
+        nr: usize,
+        vma: Vma<'t>,
+    ) -> Self {
+        // INVARIANT: By the function's safety requirements.
+        Self {
+            pmdp,
+            addr,
+            nr,
+            vma,
+            _brand: PhantomData,
+        }
+    }
+
+    /// Address that the first entry maps.
+    pub(crate) fn addr(&self) -> usize {
+        self.addr
+    }
+
+    /// The VMA that the entries belong to.
+    pub(crate) fn vma(&self) -> Vma<'t> {
+        self.vma
+    }
+
+    /// Calls `f` with each entry up to the first that is neither a leaf nor in the place of one;
+    /// returns the number of entries before that.
+    #[inline(always)]
+    pub(crate) fn for_each_leaf(&mut self, mut f: impl FnMut(&mut PmdLeaf<'t, 's>)) -> usize {
+        for i in 0..self.nr {
+            let addr = self.addr + i * PMD_SIZE;
+            // SAFETY: By the type invariants the table has that many entries.
+            let entry = unsafe { self.pmdp.add(i) };
+
+            // SAFETY: By the type invariants the entry is valid.
+            if !unsafe {
+                bindings::mmops_pmd_is_huge(bindings::mmops_pmdp_get_lockless(entry.as_ptr()))
+            } {
+                return i;
+            }
+            // SAFETY: The entry is a leaf, or in the place of one, and all else is by the type
+            // invariants; the caller cannot keep the reference.
+            f(&mut unsafe { PmdLeaf::new(entry, addr, addr + PMD_SIZE, self.vma) });
+        }
+        self.nr
+    }
+}
+
 impl PudLeaf<'_, '_> {
     /// Takes the leaf out of the page tables, as [`PmdLeaf::take`] does.
     ///

@@ -8,6 +8,7 @@
 
 use super::{
     PmdLeaf,
+    PmdTable,
     PteTable,
     PudLeaf,
     PMD_SIZE,
@@ -152,22 +153,34 @@ impl<'s> PteTable<'_, 's> {
 impl<'s> PmdLeaf<'_, 's> {
     /// Gives a leaf the protection `to`; says whether that changed it. An entry that is not present
     /// is treated as in a [`PteTable`], and counts as not changed.
-    ///
-    /// Source: `change_huge_pmd()`.
     #[inline(never)]
     pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
-        let pmdp = self.entry.as_ptr();
-        let addr = self.leaf_addr();
-
         if !to.is_for(self.vma) {
             return false;
         }
+
+        let done = self.change_protection(to);
+
+        if done & LOST != 0 {
+            scope.record_leaves(self.leaf_addr(), PMD_SIZE, PMD_SIZE);
+        }
+        done & CHANGED != 0
+    }
+
+    /// Gives the entry the protection `to`, which is for its VMA, and says what that changed.
+    ///
+    /// Source: `change_huge_pmd()`.
+    #[inline(always)]
+    fn change_protection(&mut self, to: &Protection<'_>) -> u32 {
+        let pmdp = self.entry.as_ptr();
+        let addr = self.leaf_addr();
+
         if !self.value().present() {
             if to.lower {
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
                 unsafe { bindings::mmops_pmdp_protect_softleaf(self.vma.as_ptr(), addr, pmdp) };
             }
-            return false;
+            return 0;
         }
 
         let change = |pmdp| {
@@ -178,14 +191,44 @@ impl<'s> PmdLeaf<'_, 's> {
         };
         #[cfg(mmops_faults)]
         // SAFETY: The entry is valid and locked.
-        let done = unsafe { crate::faults::protect_entry(pmdp, change) };
+        return unsafe { crate::faults::protect_entry(pmdp, change) };
         #[cfg(not(mmops_faults))]
-        let done = change(pmdp);
+        change(pmdp)
+    }
+}
 
-        if done & LOST != 0 {
-            scope.record_leaves(addr, PMD_SIZE, PMD_SIZE);
+impl<'s> PmdTable<'_, 's> {
+    /// As [`PmdLeaf::protect`], for all leaves up to the first entry that is none. Returns the number
+    /// of entries before that, and of the leaves that it changed.
+    #[inline(never)]
+    pub(crate) fn protect(
+        &mut self,
+        to: &Protection<'_>,
+        scope: &mut FlushScope<'s>,
+    ) -> (usize, usize) {
+        let mut changed = 0;
+        // First leaf that lost a permission, and the end of the last.
+        let (mut first, mut behind) = (usize::MAX, 0);
+
+        if !to.is_for(self.vma()) {
+            return (0, 0);
         }
-        done & CHANGED != 0
+        let seen = self.for_each_leaf(|leaf| {
+            let done = leaf.change_protection(to);
+
+            if done & CHANGED != 0 {
+                changed += 1;
+            }
+            if done & LOST != 0 {
+                first = cmp::min(first, leaf.leaf_addr());
+                behind = leaf.end();
+            }
+        });
+
+        if first < behind {
+            scope.record_leaves(first, behind - first, PMD_SIZE);
+        }
+        (seen, changed)
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     },
     pgtable::{
         PmdLeaf,
+        PmdTable,
         PteTable,
         PudLeaf,
         PMD_SIZE,
@@ -105,6 +106,21 @@ pub(crate) trait Visitor {
         leaf: &mut PudLeaf<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction>;
+
+    /// PMD leaves that follow each other and are covered whole come together, by
+    /// [`Self::pmd_table`]: there are 512 under one lock.
+    const PMD_TABLES: bool = false;
+
+    /// Returns the number of entries that are done with. Those behind are visited one by one until
+    /// there is a leaf again.
+    fn pmd_table<'s>(
+        &mut self,
+        table: &mut PmdTable<'_, 's>,
+        scope: Option<&mut FlushScope<'s>>,
+    ) -> Result<usize> {
+        let _ = (table, scope);
+        Ok(0)
+    }
 
     /// A table for the PUD leaf that is about to be split: one that maps no folio is then replaced
     /// in place by PMD leaves of the same bits, and not unmapped. Does not sleep.
@@ -223,6 +239,10 @@ pub(crate) struct Engine<'v, V> {
     scope: Option<FlushScope<'v>>,
     /// There is one scope for all VMAs, open from before the walk to behind it.
     one_scope: bool,
+    /// End of the part of the PMD table that is being visited which lies in the range.
+    table_end: usize,
+    /// What of that part is done with.
+    done: usize,
 }
 
 impl<'v, V: Visitor> Engine<'v, V> {
@@ -232,6 +252,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
             wanted: false,
             scope: None,
             one_scope: false,
+            table_end: 0,
+            done: 0,
         }
     }
 
@@ -345,7 +367,23 @@ impl<'v, V: Visitor> Engine<'v, V> {
             0
         } else if !lock::is_pud_leaf(pudp) {
             action = bindings::page_walk_action_ACTION_SUBTREE;
-            0
+            if V::PMD_TABLES {
+                engine.table_end = next;
+                engine.done = addr;
+                from_result(|| {
+                    // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds.
+                    if let Some(pmdp) = unsafe { lock::pmd_offset(pudp, addr) } {
+                        // SAFETY: `pmdp` is the entry for `addr` in a PMD table, which stays.
+                        unsafe { engine.pmd_table(pmdp, addr, vma)? };
+                    }
+                    if engine.done == next {
+                        action = bindings::page_walk_action_ACTION_CONTINUE;
+                    }
+                    Ok(0)
+                })
+            } else {
+                0
+            }
         } else {
             from_result(|| {
                 engine.checkpoint(addr, next)?;
@@ -394,6 +432,16 @@ impl<'v, V: Visitor> Engine<'v, V> {
         let mut action = bindings::page_walk_action_ACTION_CONTINUE;
 
         let ret = from_result(|| {
+            if V::PMD_TABLES {
+                if addr >= engine.done {
+                    // SAFETY: `pmdp` is the entry for `addr` in `vma`'s page tables, which the walk
+                    // holds.
+                    unsafe { engine.pmd_table(pmdp, addr, vma)? };
+                }
+                if addr < engine.done {
+                    return Ok(0);
+                }
+            }
             engine.checkpoint(addr, next)?;
             if lock::is_pmd_leaf(pmdp) {
                 engine.cover_leaf(addr, next, PMD_SIZE, vma)?;
@@ -444,6 +492,44 @@ impl<'v, V: Visitor> Engine<'v, V> {
         // SAFETY: `walk` is valid for the callback.
         unsafe { (*walk).action = action };
         ret
+    }
+
+    /// Visits the PMD leaves from the one at `addr` on, up to the first entry that is none, or is
+    /// not covered whole. Nothing is done with if the entry is no such leaf.
+    ///
+    /// # Safety
+    ///
+    /// `pmdp` is the entry for `addr` in `vma`, and the PMD table stays for the call.
+    unsafe fn pmd_table(
+        &mut self,
+        pmdp: *mut bindings::pmd_t,
+        addr: usize,
+        vma: Vma<'_>,
+    ) -> Result {
+        let end = self.table_end & !(PMD_SIZE - 1);
+
+        if addr & (PMD_SIZE - 1) != 0 || addr >= end || !lock::is_pmd_leaf(pmdp) {
+            return Ok(());
+        }
+        self.checkpoint(addr, end)?;
+
+        // SAFETY: By this function's safety requirements.
+        let locked = unsafe { lock::pmd(pmdp, addr, vma) };
+
+        #[cfg(mmops_faults)]
+        if matches!(locked, lock::Pmd::Changed) && crate::faults::skip_retry() {
+            self.done = addr + PMD_SIZE;
+        }
+        if let lock::Pmd::Leaf(locked) = locked {
+            let nr = (end - addr) / PMD_SIZE;
+            // SAFETY: `locked` holds the lock of the table, and is dropped after it. The `nr`
+            // entries from `addr` to `end` are of one table, and in the range of the walk.
+            let mut table = unsafe { PmdTable::new(locked.entry(), addr, nr, vma) };
+            let seen = self.visitor.pmd_table(&mut table, self.scope.as_mut())?;
+
+            self.done = addr + seen * PMD_SIZE;
+        }
+        Ok(())
     }
 
     /// Tells secondary MMUs of all of the leaf of `size` bytes at `addr`, if the walk covers only

@@ -120,6 +120,23 @@ pub(super) fn is_pmd_leaf(pmdp: *mut bindings::pmd_t) -> bool {
     unsafe { bindings::mmops_pmd_is_huge(bindings::mmops_pmdp_get_lockless(pmdp)) }
 }
 
+/// The entry for `addr` in the PMD table that a PUD entry points to; `None` if it points to none.
+/// The table stays for as long as the walk holds the page tables.
+///
+/// # Safety
+///
+/// `pudp` is the entry for `addr` in page tables that a walk holds.
+#[inline(never)]
+pub(super) unsafe fn pmd_offset(
+    pudp: *mut bindings::pud_t,
+    addr: usize,
+) -> Option<*mut bindings::pmd_t> {
+    // SAFETY: By this function's safety requirements.
+    let pmdp = unsafe { bindings::mmops_pmd_offset(pudp, addr) };
+
+    (!pmdp.is_null()).then_some(pmdp)
+}
+
 /// Whether a PUD entry is a leaf now.
 #[inline]
 pub(super) fn is_pud_leaf(pudp: *mut bindings::pud_t) -> bool {
