@@ -162,7 +162,7 @@ impl<'s> FlushScope<'s> {
     /// Flushes what has been changed so far, as the end of the scope does.
     ///
     /// After it, no CPU stores through a translation that was valid before a change which this
-    /// scope made, or which another scope made and this one saw. Not under a page-table lock:
+    /// scope made, or which another scope, reclaim or migration made and this one saw. Not under a page-table lock:
     /// other CPUs are waited for.
     #[inline(never)]
     pub fn flush(&mut self) {
@@ -193,6 +193,12 @@ impl<'s> FlushScope<'s> {
         if crate::faults::skip_flush() {
             return;
         }
+
+        // Reclaim and migration may have unmapped a page of the range, with the flush put off to the
+        // end of a batch and without pending raised: nothing else says so of an entry that was not
+        // present any more.
+        // SAFETY: `mm` is valid by the type invariants.
+        unsafe { bindings::mmops_flush_tlb_batched_pending(self.pending.mm) };
 
         if let Some((start, end)) = range {
             let mm = self.pending.mm;
