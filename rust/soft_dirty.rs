@@ -37,7 +37,8 @@
 //!
 //! - each entry that is there becomes soft-dirty;
 //! - a page of anonymous memory that is not there is mapped for reading, which gives it the shared
-//!   zero page, and becomes soft-dirty. It costs page tables, and no memory beside;
+//!   zero page, and becomes soft-dirty. It costs page tables, and no memory beside (unless huge pages
+//!   are on and `use_zero_page` is off). Beyond 16 GiB the flag stays, as in the next case;
 //! - a page of a file that is not there has nowhere to keep the mark, and to read it in could take
 //!   all memory. Then the flag stays, and all pages of the VMA are kept.
 //!
@@ -91,6 +92,9 @@ use kernel::{
 /// Pages that are mapped between two looks for a signal.
 const POPULATE_PAGES: usize = 1 << 16;
 
+/// Pages of a range that are mapped at the most: 16 GiB, or 32 MiB of page tables.
+const POPULATE_MAX_PAGES: usize = 1 << 22;
+
 /// What becomes of pages outside the range that are not mapped and read as soft-dirty only because
 /// their VMA is new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +116,7 @@ pub struct Outcome {
     pub kept: usize,
     /// Bytes from the start of the range on that are completely processed. Less than all only if a
     /// fatal signal came; then some pages behind may be processed too, and what was done is
-    /// complete: flushed and notified.
+    /// complete: flushed and notified. A range that had new VMAs is always done in whole.
     pub done: usize,
 }
 
@@ -131,7 +135,9 @@ pub struct Outcome {
 ///
 /// Source: `clear_refs_write()`.
 pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result<Outcome> {
-    clear_locked(lock(mm, range, Holes::Refuse, untouched)?, range)
+    let (guard, signals) = lock(mm, range, Holes::Refuse, untouched)?;
+
+    clear_locked(guard, range, signals)
 }
 
 /// Clears the soft-dirty bits of a whole address space. Sleeps, and takes locks as [`clear`].
@@ -144,13 +150,33 @@ pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result
 pub fn clear_all(mm: &MmWithUser) -> Result<Outcome> {
     let range = MmapRead::lock(mm).user_range()?;
 
-    clear_locked(lock(mm, &range, Holes::Pass, Untouched::Keep)?, &range)
+    let (guard, signals) = lock(mm, &range, Holes::Pass, Untouched::Keep)?;
+
+    clear_locked(guard, &range, signals)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holes {
     Refuse,
     Pass,
+}
+
+/// Whether a fatal signal ends a walk early.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Signals {
+    Heed,
+    /// A flag was taken, and what it stood for has to be done in whole: until then some pages read
+    /// as clean and are not tracked. As in `clear_refs_write()`.
+    Ignore,
+}
+
+impl Signals {
+    fn pending(self) -> Result {
+        match self {
+            Self::Heed => signal::pending(),
+            Self::Ignore => Ok(()),
+        }
+    }
 }
 
 /// Whether stores to a VMA make entries soft-dirty.
@@ -163,13 +189,14 @@ fn is_new(vma: &VmaRef) -> bool {
     is_tracked(vma.flags()) && vma.flags() & flags::SOFTDIRTY != 0
 }
 
-/// Locks the address space, with the flag taken from all VMAs in the range that can be tracked.
+/// Locks the address space, with the flag taken from all VMAs in the range that can be tracked, and
+/// says whether what follows may be interrupted.
 fn lock<'a>(
     mm: &'a MmWithUser,
     range: &AddrRange,
     holes: Holes,
     untouched: Untouched,
-) -> Result<MmapRead<'a>> {
+) -> Result<(MmapRead<'a>, Signals)> {
     if !cfg!(CONFIG_MEM_SOFT_DIRTY) {
         return Err(EOPNOTSUPP);
     }
@@ -177,11 +204,12 @@ fn lock<'a>(
     let guard = MmapRead::lock(mm);
 
     if !has_new(&guard, range, holes)? {
-        return Ok(guard);
+        return Ok((guard, Signals::Heed));
     }
     drop(guard);
 
     let guard = MmapWrite::lock(mm)?;
+    let mut signals = Signals::Heed;
 
     if has_new(&guard, range, holes)? {
         // The VMAs of both ends, if they have to keep the flag.
@@ -198,11 +226,12 @@ fn lock<'a>(
         guard.for_each_mapped(range, |vma, _| {
             if is_new(vma) && !keep.contains(&Some(vma.start())) {
                 guard.clear_vma_soft_dirty(vma)?;
+                signals = Signals::Ignore;
             }
             Ok(())
         })?;
     }
-    Ok(guard.downgrade())
+    Ok((guard.downgrade(), signals))
 }
 
 /// Whether there is a new VMA in the range.
@@ -238,14 +267,16 @@ fn push_down(
     ];
 
     for range in outside.into_iter().flatten() {
-        if mark(guard, vma, &range)? == range.nr_pages() || untouched == Untouched::Forget {
+        let marked = mark(guard, vma, &range, Signals::Heed)?;
+
+        if marked == range.nr_pages() || untouched == Untouched::Forget {
             continue;
         }
-        if !can_populate(vma) {
+        if !can_populate(vma) || range.nr_pages() > POPULATE_MAX_PAGES {
             return Ok(false);
         }
         populate(guard, &range)?;
-        mark(guard, vma, &range)?;
+        mark(guard, vma, &range, Signals::Heed)?;
     }
     Ok(true)
 }
@@ -280,8 +311,8 @@ fn populate(guard: &MmapWrite<'_>, range: &AddrRange) -> Result {
 
 /// Makes all entries in a part of a VMA soft-dirty, and returns the number of base pages that have
 /// one.
-fn mark(guard: &MmapRead<'_>, vma: &VmaRef, range: &AddrRange) -> Result<usize> {
-    let mut walker = Mark { marked: 0 };
+fn mark(guard: &MmapRead<'_>, vma: &VmaRef, range: &AddrRange, signals: Signals) -> Result<usize> {
+    let mut walker = Mark { marked: 0, signals };
 
     walk_page_range_vma_mut(guard, vma, range, &mut walker)?;
     Ok(walker.marked)
@@ -289,13 +320,14 @@ fn mark(guard: &MmapRead<'_>, vma: &VmaRef, range: &AddrRange) -> Result<usize> 
 
 struct Mark {
     marked: usize,
+    signals: Signals,
 }
 
 impl WalkMut for Mark {
     const EVENT: Event = Event::SoftDirty;
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
-        signal::pending()
+        self.signals.pending()
     }
 
     fn pte_table<'s>(
@@ -329,11 +361,12 @@ impl WalkMut for Mark {
 }
 
 /// Clears the range, in all VMAs that do not carry the flag.
-fn clear_locked(guard: MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
+fn clear_locked(guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Result<Outcome> {
     let mut untracked = 0;
     let mut walker = Clear {
         result: Cleared::default(),
         reached: range.start(),
+        signals,
         tables: SpareTables::new(),
     };
 
@@ -391,7 +424,8 @@ fn split_at(guard: &MmapRead<'_>, range: &AddrRange, addr: usize) -> Result {
     .into_iter()
     .flatten()
     {
-        mark(guard, vma, &outside)?;
+        // No more than a PMD: what was split is marked again in whole.
+        mark(guard, vma, &outside, Signals::Ignore)?;
     }
     Ok(())
 }
@@ -406,6 +440,7 @@ struct Clear {
     result: Cleared,
     /// Address up to which everything is done.
     reached: usize,
+    signals: Signals,
     tables: SpareTables,
 }
 
@@ -428,7 +463,7 @@ impl WalkMut for Clear {
     }
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
-        signal::pending()
+        self.signals.pending()
     }
 
     fn pte_table<'s>(
