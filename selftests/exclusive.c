@@ -359,6 +359,10 @@ TEST_F_TIMEOUT(exclusive, userfaultfd, TEST_SECONDS)
 	/* An exclusive page that is protected afterwards keeps that when it comes back. */
 	wp.range.start = (uintptr_t)map + 100 * page_size();
 	ASSERT_EQ(0, ioctl(fd, UFFDIO_WRITEPROTECT, &wp));
+	/* A page that is exclusive already is no way around userfaultfd. */
+	ASSERT_TRUE(is_exclusive(map + 100 * page_size()));
+	ASSERT_EQ(MMOPS_PAGE_USERFAULTFD, exclusive_result(self->dev, map + 100 * page_size()));
+	ASSERT_EQ(MMOPS_PAGE_EXCLUSIVE, exclusive_result(self->dev, map + 99 * page_size()));
 	ASSERT_EQ(200, give_back(self->dev, map + 50 * page_size(), 200));
 	for (i = 50; i < 250; i++) {
 		ASSERT_EQ(i >= 100 && i < 120,
@@ -394,6 +398,14 @@ TEST_F_TIMEOUT(exclusive, soft_dirty, TEST_SECONDS)
 	ASSERT_FALSE(pagemap_entry(map) & PAGEMAP_SOFT_DIRTY);
 	store(map, 0, 1);
 	ASSERT_TRUE(pagemap_entry(map) & PAGEMAP_SOFT_DIRTY);
+	/* Cleared while exclusive, and given to a device again, which stores to it. */
+	ASSERT_EQ(10, exclusive(self->dev, map, 10));
+	ASSERT_LE(1, soft_dirty_clear(self->dev, map, 10));
+	ASSERT_EQ(5, exclusive(self->dev, map, 5));
+	ASSERT_EQ(10, give_back(self->dev, map, 10));
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(i < 5, !!(pagemap_entry(map + i * page_size()) & PAGEMAP_SOFT_DIRTY));
+	}
 }
 
 TEST_F_TIMEOUT(exclusive, swapped, TEST_SECONDS)

@@ -557,7 +557,19 @@ fn convert_entry(
     // SAFETY: The function computes on the values alone.
     if !unsafe { bindings::mmops_excl_is_of(pte.as_raw(), page.as_ptr()) } {
         match scan::kind(table, pte) {
-            Kind::Already(found) if found == page => slot.state = State::Exclusive,
+            Kind::Already(found) if found == page => {
+                // SAFETY: The VMA is valid, and the entry's lock is held.
+                slot.state = match unsafe {
+                    bindings::mmops_excl_again(
+                        table.vma().as_ptr(),
+                        table.addr_of(i),
+                        table.entry_ptr(i),
+                    )
+                } {
+                    true => State::Exclusive,
+                    false => State::Refused(PageResult::Userfaultfd),
+                };
+            }
             // Neighbours may need its lock.
             Kind::Refused(result) => slot.state = State::Refused(result),
             _ => {}

@@ -63,6 +63,23 @@ __mmops_helper int mmops_excl_kind(struct vm_area_struct *vma, pte_t pte, struct
 }
 
 /*
+ * A device gets a page that is exclusive already, and may store to it from now
+ * on: what a write fault would see to is done here, as make_device_exclusive()
+ * has it done by one. False if it would have to ask userspace.
+ */
+__mmops_helper bool mmops_excl_again(struct vm_area_struct *vma, unsigned long addr,
+				     pte_t *ptep)
+{
+	pte_t pte = ptep_get(ptep);
+
+	if (pte_swp_uffd_any(pte) && userfaultfd_armed(vma))
+		return false;
+	if (!pte_swp_soft_dirty(pte))
+		set_pte_at(vma->vm_mm, addr, ptep, pte_swp_mksoft_dirty(pte));
+	return true;
+}
+
+/*
  * Whether an entry still is what MMOPS_EXCL_PAGE said of @page, whose folio is
  * locked since: it neither becomes another kind of page nor is it merged.
  */
