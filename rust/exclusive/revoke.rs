@@ -62,7 +62,7 @@ pub fn revoke(guard: &MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
             outcome.done = addr - range.start();
             signal::interruption()?;
             batch.start(addr, (end - addr) >> PAGE_SHIFT);
-            outcome.exclusive += revoke_batch(guard, vma, &mut batch)?;
+            revoke_batch(guard, vma, &mut batch, &mut outcome.exclusive)?;
             addr = end;
         }
         Ok(())
@@ -78,19 +78,25 @@ pub fn revoke(guard: &MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
     }
 }
 
-fn revoke_batch(guard: &MmapRead<'_>, vma: &VmaRef, batch: &mut Batch<'_>) -> Result<usize> {
+/// Adds to `restored` as it goes: a fatal signal may come while a busy page is waited for.
+fn revoke_batch(
+    guard: &MmapRead<'_>,
+    vma: &VmaRef,
+    batch: &mut Batch<'_>,
+    restored: &mut usize,
+) -> Result {
     let nr = batch.nr();
 
     batch.collect_exclusive(guard, vma, 0, nr)?;
 
-    let mut restored = batch.restore(guard, vma, 0, nr)?;
+    *restored += batch.restore(guard, vma, 0, nr)?;
 
     // What was busy, alone: then a folio lock may be waited for.
     for i in 0..nr {
         if !batch.is_settled(i, 1) {
             batch.collect_exclusive(guard, vma, i, 1)?;
-            restored += batch.restore(guard, vma, i, 1)?;
+            *restored += batch.restore(guard, vma, i, 1)?;
         }
     }
-    Ok(restored)
+    Ok(())
 }
