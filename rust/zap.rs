@@ -106,6 +106,7 @@ pub struct Outcome {
 /// As `madvise(MADV_DONTNEED)`, but that nothing was changed then:
 ///
 /// - `ENOMEM` if a part of the range is not mapped;
+/// - `EPERM` if a part of it is anonymous memory that is sealed (`mseal(2)`) and not writable;
 /// - `EINVAL` if a part of it is locked in memory, is a PFN map, or is of hugetlbfs and does not
 ///   begin at one of its pages.
 ///
@@ -151,6 +152,7 @@ pub fn zap(guard: &MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outc
 ///
 /// - `EINVAL` if the range does not lie in the VMA and in that of `gather`, or the VMA is of another
 ///   address space or of a kind that [`zap`] refuses or hands on; nothing was changed then;
+/// - `EPERM` as [`zap`];
 /// - `EINTR` if a fatal signal came.
 ///
 /// Source: `zap_vma_range()`.
@@ -187,10 +189,15 @@ fn is_hugetlb(vma: &VmaRef) -> bool {
     vma.flags() & flags::HUGETLB != 0
 }
 
-/// Source: `madvise_dontneed_free_valid_vma()`.
+/// Source: `can_madvise_modify()`, `madvise_dontneed_free_valid_vma()`.
 #[inline(never)]
 fn check(vma: &VmaRef, part: &AddrRange) -> Result {
     let forbidden = bindings::VM_LOCKED as vm_flags_t | flags::PFNMAP;
+
+    // SAFETY: The reference keeps the VMA.
+    if !unsafe { bindings::mmops_vma_may_discard(vma.as_ptr()) } {
+        return Err(EPERM);
+    }
 
     let refused = if is_hugetlb(vma) {
         // SAFETY: The reference keeps the VMA, which is of hugetlbfs.

@@ -17,6 +17,10 @@
 #include "test_hmm_uapi.h"
 #include "zap.h"
 
+#ifndef __NR_mseal
+#define __NR_mseal	462
+#endif
+
 #define PAGES		1000UL
 #define KPF_DIRTY	4
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
@@ -714,6 +718,28 @@ TEST_F_TIMEOUT(zap, locked_and_pfn_maps, TEST_SECONDS)
 
 		ASSERT_EQ(wanted, ret < 0 ? ret : 0);
 	}
+}
+
+/* Sealed anonymous memory that is not writable: EPERM, as madvise() has it. */
+TEST_F_TIMEOUT(zap, sealed, TEST_SECONDS)
+{
+	char *map = map_anon(PAGES), *sealed = map + 100 * page_size();
+
+	ASSERT_NE(map, NULL);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_EQ(0, mprotect(sealed, 10 * page_size(), PROT_READ));
+	if (syscall(__NR_mseal, sealed, 20 * page_size(), 0))
+		SKIP(return, "the kernel has no mseal()");
+	ASSERT_EQ(-1, madvise(sealed, page_size(), MADV_DONTNEED));
+	ASSERT_EQ(EPERM, errno);
+	ASSERT_EQ(-EPERM, zap(self->dev, sealed, 1));
+	ASSERT_EQ(-EPERM, zap(self->dev, map, PAGES));
+	ASSERT_EQ(1, load(map, 0));
+	ASSERT_EQ(101, load(map, 100));
+	/* What is sealed and writable may go. */
+	ASSERT_EQ(10, zap(self->dev, sealed + 10 * page_size(), 10));
+	ASSERT_EQ(0, load(map, 110));
+	ASSERT_EQ(121, load(map, 120));
 }
 
 /* Another process, by pidfd. */

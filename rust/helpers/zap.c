@@ -7,6 +7,7 @@
 #include <linux/rmap.h>
 #include <linux/swapops.h>
 #include <linux/userfaultfd_k.h>
+#include <asm/mmu_context.h>
 
 /* mm/internal.h and mm/rmap.c have them; the kernel exports them to mmops. */
 void flush_tlb_batched_pending(struct mm_struct *mm);
@@ -61,6 +62,18 @@ __mmops_helper unsigned int mmops_folio_pte_batch(struct folio *folio,
 __mmops_helper bool mmops_folio_test_large(const struct folio *folio)
 {
 	return folio_test_large(folio);
+}
+
+/*
+ * Whether mseal(2) permits to discard what the VMA maps. As can_madvise_modify()
+ * of mm/madvise.c; the protection keys are those of the current task.
+ */
+__mmops_helper bool mmops_vma_may_discard(struct vm_area_struct *vma)
+{
+	if (!(vma->vm_flags & VM_SEALED) || !vma_is_anonymous(vma))
+		return true;
+	return (vma->vm_flags & VM_WRITE) &&
+	       arch_vma_access_permitted(vma, true, false, vma->vm_mm != current->mm);
 }
 
 __mmops_helper bool mmops_vma_has_recency(const struct vm_area_struct *vma)
