@@ -87,9 +87,13 @@ use crate::{
 };
 use batch::{
     Batch,
+    Grantee,
     Slot, //
 };
-use core::cmp;
+use core::{
+    cmp,
+    ptr, //
+};
 use kernel::{
     mm::virt::{
         flags,
@@ -178,7 +182,7 @@ pub fn make_exclusive<T: IntervalOps, B: Backend>(
 ) -> Result<Outcome> {
     let within = notifier.range();
 
-    if !core::ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw())
+    if !ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw())
         || !notifier.owner().is_some()
         || range.start() < within.start()
         || range.end() > within.end()
@@ -189,7 +193,10 @@ pub fn make_exclusive<T: IntervalOps, B: Backend>(
     run(
         guard,
         range,
-        notifier.owner(),
+        Grantee {
+            owner: notifier.owner(),
+            notifier: device::id_of(notifier),
+        },
         results,
         &mut || notifier.read_begin(),
         &mut |token, pages| match notifier.lock_if_current(token) {
@@ -218,7 +225,10 @@ pub fn take_from_cpu(
     run(
         guard,
         range,
-        owner,
+        Grantee {
+            owner,
+            notifier: ptr::null(),
+        },
         results,
         &mut || (),
         &mut |(), _pages| true,
@@ -252,7 +262,7 @@ const TRIES: usize = 4;
 fn run<K>(
     guard: &MmapRead<'_>,
     range: &AddrRange,
-    owner: Owner,
+    to: Grantee,
     results: &mut [PageResult],
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
@@ -286,7 +296,7 @@ fn run<K>(
             Ok(vma) => {
                 batch.start(addr, nr);
 
-                let ret = run_batch(guard, vma, &mut batch, owner, begin, program);
+                let ret = run_batch(guard, vma, &mut batch, to, begin, program);
 
                 outcome.exclusive += batch.report(now);
                 if ret.is_err() {
@@ -304,7 +314,7 @@ fn run_batch<K>(
     guard: &MmapRead<'_>,
     vma: &VmaRef,
     batch: &mut Batch<'_>,
-    owner: Owner,
+    to: Grantee,
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result {
@@ -317,7 +327,7 @@ fn run_batch<K>(
         // Before a folio is locked: whoever invalidates may wait for one.
         let token = begin();
 
-        if let Some(pages) = batch.convert(guard, vma, owner, first, nr)? {
+        if let Some(pages) = batch.convert(guard, vma, to, first, nr)? {
             let valid = program(token, &pages);
 
             pages.release(valid);

@@ -128,6 +128,14 @@ pub(super) fn release(slots: &mut [Slot], valid: bool) {
     }
 }
 
+/// Who pages are taken for.
+#[derive(Clone, Copy)]
+pub(super) struct Grantee {
+    pub(super) owner: Owner,
+    /// The notifier that watches over the pages, by [`id_of`](super::device::id_of), or null.
+    pub(super) notifier: *const (),
+}
+
 /// Consecutive pages of one VMA.
 pub(super) struct Batch<'b> {
     room: &'b mut [Slot],
@@ -314,7 +322,7 @@ impl<'b> Batch<'b> {
         &mut self,
         guard: &MmapRead<'_>,
         vma: &VmaRef,
-        owner: Owner,
+        to: Grantee,
         first: usize,
         nr: usize,
     ) -> Result<Option<ExclusivePages<'_>>> {
@@ -328,7 +336,7 @@ impl<'b> Batch<'b> {
         // SAFETY: The guard keeps the VMA until the function returns.
         let raw = unsafe { Vma::from_raw(NonNull::new(vma.as_ptr()).ok_or(EINVAL)?) };
         // SAFETY: As above; the pages lie in the VMA.
-        let mut scope = unsafe { FlushScope::begin(raw, range, Event::Exclusive, owner) };
+        let mut scope = unsafe { FlushScope::begin(raw, range, Event::Exclusive, to.owner) };
         let addr = self.addr;
         let slots = &mut *self.room;
         let mut any = false;
@@ -348,7 +356,7 @@ impl<'b> Batch<'b> {
 
         // Lets go what did not get so far, when it is dropped at the latest.
         let start = range_start(self.addr, first);
-        let pages = ExclusivePages::new(self.some(first, nr), start);
+        let pages = ExclusivePages::new(self.some(first, nr), start, to.notifier);
 
         ret?;
         Ok(any.then_some(pages))

@@ -10,14 +10,19 @@ use crate::{
     bindings,
     notifier::{
         CriticalSection,
+        IntervalNotifier,
         IntervalOps,
         Invalidated, //
     },
     range::AddrRange, //
 };
 use core::{
+    cmp,
     marker::PhantomData,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     page::{
@@ -35,6 +40,11 @@ use kernel::{
     types::NotThreadSafe, //
 };
 
+/// What tells notifiers apart: they are pinned.
+pub(super) fn id_of<T: IntervalOps, B: Backend>(notifier: &IntervalNotifier<T, B>) -> *const () {
+    ptr::from_ref(notifier).cast()
+}
+
 /// Pages whose folios are locked and whose entries are device-exclusive.
 ///
 /// While it lives, a fault by the CPU waits, and the memory management neither migrates nor reclaims
@@ -45,15 +55,18 @@ use kernel::{
 pub struct ExclusivePages<'b> {
     slots: &'b mut [Slot],
     addr: usize,
+    // The notifier whose critical sections may grant the pages; null for none.
+    notifier: *const (),
     // A folio is unlocked by the thread that locked it.
     _nts: NotThreadSafe,
 }
 
 impl<'b> ExclusivePages<'b> {
-    pub(super) fn new(slots: &'b mut [Slot], addr: usize) -> Self {
+    pub(super) fn new(slots: &'b mut [Slot], addr: usize, notifier: *const ()) -> Self {
         Self {
             slots,
             addr,
+            notifier,
             _nts: NotThreadSafe,
         }
     }
@@ -66,6 +79,7 @@ impl<'b> ExclusivePages<'b> {
             Some(ExclusivePage {
                 addr: self.addr + (i << PAGE_SHIFT),
                 page: slot.exclusive()?,
+                notifier: self.notifier,
                 _pages: PhantomData,
             })
         })
@@ -96,6 +110,7 @@ impl Drop for ExclusivePages<'_> {
 pub struct ExclusivePage<'a> {
     addr: usize,
     page: NonNull<bindings::page>,
+    notifier: *const (),
     _pages: PhantomData<&'a Slot>,
 }
 
@@ -109,15 +124,14 @@ impl ExclusivePage<'_> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the notifier of the section does not watch over the address.
+    /// `EINVAL` if the section is not of the notifier that [`make_exclusive`](super::make_exclusive)
+    /// was called with: nothing else watches over the address in this address space.
     #[inline]
     pub fn grant<T: IntervalOps, B: Backend>(
         &self,
         section: &CriticalSection<'_, T, B>,
     ) -> Result<DevicePage> {
-        let within = section.notifier().range();
-
-        if self.addr < within.start() || self.addr >= within.end() {
+        if !ptr::eq(self.notifier, id_of(section.notifier())) {
             return Err(EINVAL);
         }
         Ok(self.get())
@@ -252,7 +266,7 @@ pub struct DevicePages {
 impl DevicePages {
     /// Room for the pages of `range`, without any. Sleeps.
     pub fn new(range: &AddrRange) -> Result<Self> {
-        let mut pages = KVVec::with_capacity(range.nr_pages(), GFP_KERNEL)?;
+        let mut pages = KVVec::with_capacity(range.nr_pages(), GFP_KERNEL | __GFP_NOWARN)?;
 
         for _ in 0..range.nr_pages() {
             pages.push_within_capacity(None).map_err(|_| ENOMEM)?;
@@ -298,16 +312,18 @@ impl IntervalOps for DevicePages {
             return;
         }
 
-        let Some(first) = this.index(what.range().start()) else {
-            return;
-        };
+        // The notifier may watch over more.
+        let start = cmp::max(what.range().start(), this.range.start());
+        let end = cmp::min(what.range().end(), this.range.end());
 
-        for place in this
-            .pages
-            .iter_mut()
-            .skip(first)
-            .take(what.range().nr_pages())
-        {
+        if start >= end {
+            return;
+        }
+
+        let first = (start - this.range.start()) >> PAGE_SHIFT;
+        let nr = (end - start) >> PAGE_SHIFT;
+
+        for place in this.pages.iter_mut().skip(first).take(nr) {
             *place = None;
         }
     }
