@@ -69,17 +69,41 @@ impl<'a> RecordBitmap<'a> {
         }
     }
 
-    /// A writer of bits in rising order, from the page at offset `pgoff` on.
-    #[inline(always)]
-    pub(crate) fn ascending(&mut self, pgoff: usize) -> Ascending<'_, 'a> {
-        Ascending {
-            base: pgoff.wrapping_sub(self.pgoff),
-            index: usize::MAX,
-            word: 0,
-            start: usize::MAX,
-            end: 0,
-            map: self,
+    /// Sets the bits of the pages whose bit is set in `set`, where bit 0 is the page at offset
+    /// `pgoff`; those that the bitmap does not cover are ignored. `pgoff` is not before bit 0.
+    ///
+    /// Returns the number of bits in `set`.
+    #[inline(never)]
+    pub(crate) fn set_words(&mut self, pgoff: usize, set: &[u64]) -> usize {
+        let base = pgoff.wrapping_sub(self.pgoff);
+        let (index, shift) = (base / BITS_PER_WORD, base % BITS_PER_WORD);
+        let (mut carry, mut count) = (0, 0);
+
+        for n in 0..=set.len() {
+            let bits = set.get(n).copied().unwrap_or(0);
+            let here = bits << shift | carry;
+            let at = index.wrapping_add(n);
+
+            // Two shifts, since one by all bits of a word is none.
+            carry = bits >> 1 >> (BITS_PER_WORD - 1 - shift);
+            if bits | here == 0 {
+                continue;
+            }
+            count += bits.count_ones() as usize;
+            if here == 0 {
+                continue;
+            }
+            if let Some(word) = self.words.get_mut(at) {
+                let first = at * BITS_PER_WORD;
+
+                *word |= here;
+                self.extend(
+                    first + here.trailing_zeros() as usize,
+                    first + BITS_PER_WORD - here.leading_zeros() as usize,
+                );
+            }
         }
+        count
     }
 
     /// Sets the bits of `nr` pages from offset `pgoff` on.
@@ -107,57 +131,6 @@ impl<'a> RecordBitmap<'a> {
         } else {
             self.start = cmp::min(self.start, start);
             self.end = cmp::max(self.end, end);
-        }
-    }
-}
-
-/// Bits that are collected in a word, which is stored when the next one begins.
-///
-/// Nothing of a bit is in memory meanwhile, which a loop over entries is the faster for.
-pub(crate) struct Ascending<'m, 'a> {
-    map: &'m mut RecordBitmap<'a>,
-    base: usize,
-    index: usize,
-    word: u64,
-    start: usize,
-    end: usize,
-}
-
-impl Ascending<'_, '_> {
-    /// Sets the bit of the page `i` pages behind the first; `i` only rises.
-    #[inline(always)]
-    pub(crate) fn set(&mut self, i: usize) {
-        let bit = self.base.wrapping_add(i);
-        let index = bit / BITS_PER_WORD;
-
-        if index != self.index {
-            self.store();
-            self.index = index;
-        }
-        self.word |= 1 << (bit % BITS_PER_WORD);
-        if self.start == usize::MAX {
-            self.start = bit;
-        }
-        self.end = bit.wrapping_add(1);
-    }
-
-    #[inline(always)]
-    fn store(&mut self) {
-        if let Some(word) = self.map.words.get_mut(self.index) {
-            *word |= self.word;
-        }
-        self.word = 0;
-    }
-
-    /// Stores the last word, and extends the known range. Bits outside the bitmap are ignored.
-    #[inline(always)]
-    pub(crate) fn finish(mut self) {
-        self.store();
-
-        let bits = self.map.words.len().saturating_mul(BITS_PER_WORD);
-
-        if self.start < cmp::min(self.end, bits) {
-            self.map.extend(self.start, cmp::min(self.end, bits));
         }
     }
 }
@@ -205,23 +178,25 @@ mod tests {
     }
 
     #[test]
-    fn ascending_sets_the_same() {
+    fn words_set_each_bit() {
         for step in 1..130 {
-            let (mut words, mut others) = ([0u64; 5], [0u64; 5]);
-            let mut map = RecordBitmap::new(&mut words, 1000);
-            let mut other = RecordBitmap::new(&mut others, 1000);
-            let mut bits = map.ascending(1003);
+            for offset in [0, 3, 64, 127] {
+                let (mut words, mut others) = ([0u64; 5], [0u64; 5]);
+                let mut map = RecordBitmap::new(&mut words, 1000);
+                let mut other = RecordBitmap::new(&mut others, 1000);
+                let mut set = [0u64; 5];
 
-            for i in (0..317).step_by(step) {
-                bits.set(i);
-                other.set(1003 + i);
+                for i in (5..317).step_by(step) {
+                    set[i / BITS_PER_WORD] |= 1 << (i % BITS_PER_WORD);
+                    other.set(1000 + offset + i);
+                }
+                assert_eq!(
+                    map.set_words(1000 + offset, &set),
+                    (5..317).step_by(step).count()
+                );
+                assert_eq!((map.start(), map.end()), (other.start(), other.end()));
+                assert_eq!(words, others);
             }
-            bits.finish();
-            assert_eq!(
-                (map.start(), map.end()),
-                (other.start(), 320.min(other.end()))
-            );
-            assert_eq!(words, others);
         }
     }
 

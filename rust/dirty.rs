@@ -462,6 +462,29 @@ impl CleanRecord<'_, '_> {
     }
 }
 
+/// Cleans the dirty entries of one PTE table, sets their bits in `bitmap`, and returns them and
+/// their number.
+#[inline(always)]
+fn clean_record_entries<'s>(
+    table: &mut PteTable<'_, 's>,
+    scope: &mut FlushScope<'s>,
+    bitmap: &mut RecordBitmap<'_>,
+) -> (EntrySet, usize) {
+    let mut taken = EntrySet::EMPTY;
+
+    table.for_each_selected(
+        scope,
+        |pte| pte.dirty(),
+        |i, entry| {
+            if entry.mkclean().dirty() {
+                taken.insert(i);
+            }
+        },
+    );
+    let count = bitmap.set_words(table.pgoff(), taken.words());
+    (taken, count)
+}
+
 /// The loop over one PTE table; a function of its own so that a test finds it in the module.
 #[inline(never)]
 fn clean_record_table<'s>(
@@ -469,21 +492,7 @@ fn clean_record_table<'s>(
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
 ) -> usize {
-    let mut bits = bitmap.ascending(table.pgoff());
-    let mut changed = 0usize;
-
-    table.for_each_selected(
-        scope,
-        |pte| pte.dirty(),
-        |i, entry| {
-            if entry.mkclean().dirty() {
-                bits.set(i);
-                changed = changed.wrapping_add(1);
-            }
-        },
-    );
-    bits.finish();
-    changed
+    clean_record_entries(table, scope, bitmap).1
 }
 
 /// Whether folios wait for the flush at the end in any case: a control marks them before it.
@@ -502,28 +511,15 @@ fn clean_record_table_queue<'s>(
     bitmap: &mut RecordBitmap<'_>,
     queue: &mut DirtyQueue,
 ) -> usize {
-    let mut bits = bitmap.ascending(table.pgoff());
-    let mut taken = EntrySet::EMPTY;
-
-    table.for_each_selected(
-        scope,
-        |pte| pte.dirty(),
-        |i, entry| {
-            if entry.mkclean().dirty() {
-                bits.set(i);
-                taken.insert(i);
-            }
-        },
-    );
-    bits.finish();
-
-    let changed = taken.len();
+    let (mut taken, changed) = clean_record_entries(table, scope, bitmap);
     // Many entries: one flush here is less than a pin for each. The lock of the table keeps what
     // the entries map, so only folios that are clean by now have to wait, and be pinned.
     let flushed = changed >= FLUSH_LOCKED && !waits_for_flush();
 
     if flushed {
         scope.flush_locked();
+        // The answer for most, or all, of a table in which all was dirty.
+        taken.remove_runs(|i| table.maps_dirty_folios(i, EntrySet::RUN));
     }
     table.for_each_in(&taken, |pte| {
         if !pte.special() {

@@ -567,6 +567,34 @@ __mmops_helper bool mmops_folio_test_dirty(const struct folio *folio)
 	return folio_test_dirty(folio);
 }
 
+/*
+ * Whether present entries all map folios that are dirty, and none is special.
+ * The loops have no branches, which pays where all are dirty: the loads from
+ * struct page do not wait for each other.
+ */
+__mmops_helper bool mmops_ptes_map_dirty_folios(pte_t *ptep, unsigned int nr)
+{
+	pteval_t any = 0, all = ~(pteval_t)0;
+	unsigned long flags = BIT(PG_dirty);
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		pteval_t val = READ_ONCE(ptep[i].pte);
+
+		any |= val;
+		all &= val;
+	}
+	/* pte_pfn() of an entry without the first is not as simple as below. */
+	if (!(all & _PAGE_PRESENT) || (any & _PAGE_SPECIAL))
+		return false;
+	for (i = 0; i < nr; i++) {
+		pteval_t val = READ_ONCE(ptep[i].pte);
+
+		flags &= page_folio(pfn_to_page((val & PTE_PFN_MASK) >> PAGE_SHIFT))->flags.f;
+	}
+	return flags;
+}
+
 __mmops_helper bool mmops_folio_trylock(struct folio *folio)
 {
 	return folio_trylock(folio);

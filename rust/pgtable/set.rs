@@ -17,18 +17,31 @@ pub(crate) struct EntrySet([u64; WORDS]);
 impl EntrySet {
     pub(crate) const EMPTY: Self = Self([0; WORDS]);
 
-    /// Adds an index; one that no table has is ignored.
+    /// Entries that [`Self::remove_runs`] asks for together.
+    pub(crate) const RUN: usize = BITS;
+
+    /// Adds an index. One that no table has stands for one that it has; no entry leads to it.
     #[inline(always)]
     pub(crate) fn insert(&mut self, i: usize) {
-        if let Some(word) = self.0.get_mut(i / BITS) {
-            *word |= 1 << (i % BITS);
-        }
+        // The remainder and not a check, which would cost for each entry and find nothing.
+        self.0[i / BITS % WORDS] |= 1 << (i % BITS);
     }
 
-    /// Number of indices.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    /// The indices as bits.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// Removes each run of [`Self::RUN`] indices for which `f`, called with the first of them, says
+    /// so. A run begins at a multiple of that, and all of its indices are in the set.
+    #[inline(always)]
+    pub(crate) fn remove_runs(&mut self, mut f: impl FnMut(usize) -> bool) {
+        for (n, word) in self.0.iter_mut().enumerate() {
+            if *word == u64::MAX && f(n * BITS) {
+                *word = 0;
+            }
+        }
     }
 
     /// Calls `f` with each index, in rising order.
@@ -58,13 +71,27 @@ mod tests {
             for i in (3..WORDS * BITS).step_by(step) {
                 set.insert(i);
             }
-            set.insert(WORDS * BITS);
-            assert_eq!(set.len(), (WORDS * BITS - 3).div_ceil(step));
             set.for_each(|i| {
                 assert_eq!(i, next);
                 next += step;
             });
-            assert_eq!(next, 3 + set.len() * step);
+            assert_eq!(next, 3 + (WORDS * BITS - 3).div_ceil(step) * step);
         }
+    }
+
+    #[test]
+    fn removes_whole_runs_alone() {
+        let mut set = EntrySet::EMPTY;
+        let mut asked = 0;
+
+        for i in BITS - 1..4 * BITS {
+            set.insert(i);
+        }
+        set.remove_runs(|first| {
+            asked += first;
+            first != 2 * BITS
+        });
+        assert_eq!(asked, BITS + 2 * BITS + 3 * BITS);
+        assert_eq!(set.words()[..4], [1 << (BITS - 1), 0, u64::MAX, 0]);
     }
 }

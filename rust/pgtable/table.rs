@@ -142,7 +142,8 @@ impl<'t, 's> PteTable<'t, 's> {
                         LockedPte {
                             ptep: self.ptep_at(start),
                             value,
-                            addr: self.addr + (start << PAGE_SHIFT),
+                            // An address of the VMA; a check would cost for each entry.
+                            addr: self.addr.wrapping_add(start << PAGE_SHIFT),
                             _brand: PhantomData,
                         },
                     );
@@ -171,6 +172,16 @@ impl<'t, 's> PteTable<'t, 's> {
                 f(self.hint(i));
             }
         });
+    }
+
+    /// Whether each of `nr` present entries from index `i` on maps a folio that is dirty. If one is
+    /// special, or the table has not as many, no is the answer.
+    #[inline(never)]
+    pub(crate) fn maps_dirty_folios(&self, i: usize, nr: usize) -> bool {
+        debug_assert!(i + nr <= self.nr);
+        // SAFETY: By the type invariants the lock of the entries is held; that there are so many,
+        // and all present, is up to the caller, as for all of `pgtable`.
+        unsafe { bindings::mmops_ptes_map_dirty_folios(self.ptep_at(i).as_ptr(), nr as u32) }
     }
 
     /// Takes `nr` present entries from index `i` on, which map consecutive pages of one folio, out
