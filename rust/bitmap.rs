@@ -74,6 +74,7 @@ impl<'a> RecordBitmap<'a> {
     ///
     /// Returns the number of bits in `set`.
     #[inline(never)]
+    #[link_section = ".text.hot"]
     pub(crate) fn set_words(&mut self, pgoff: usize, set: &[u64]) -> usize {
         let base = pgoff.wrapping_sub(self.pgoff);
         let (index, shift) = (base / BITS_PER_WORD, base % BITS_PER_WORD);

@@ -29,6 +29,12 @@
 //!   mmu_notifier_invalidate_range_end()
 //!     dec_tlb_flush_pending()
 //! ```
+//!
+//! # Where code stands
+//!
+//! A call for a few pages spends much of its time on code that the TLB does not know any more after
+//! the flush of the call before. So what is not generic and is run by each walk, once or once for a
+//! table, stands together in the section `.text.hot`, and not in the order of the source.
 
 mod bindings;
 pub mod bitmap;

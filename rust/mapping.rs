@@ -74,6 +74,7 @@ impl Mapping {
     ///
     /// Sleeps. Taken inside the mmap lock, and outside every page-table lock.
     #[inline(never)]
+    #[link_section = ".text.hot"]
     pub fn i_mmap_lock_read(&self) -> IMmapReadGuard<'_> {
         // SAFETY: By the type invariants the mapping is valid.
         unsafe { bindings::mmops_i_mmap_lock_read(self.as_ptr()) };
@@ -111,6 +112,7 @@ impl<'a> IMmapReadGuard<'a> {
 
 impl Drop for IMmapReadGuard<'_> {
     #[inline(never)]
+    #[link_section = ".text.hot"]
     fn drop(&mut self) {
         // SAFETY: By the type invariants the lock is held.
         unsafe { bindings::mmops_i_mmap_unlock_read(self.mapping.as_ptr()) };

@@ -15,6 +15,7 @@ use kernel::prelude::*;
 ///
 /// Source: `fatal_signal_pending()`, `cond_resched()`.
 #[inline(never)]
+#[link_section = ".text.hot"]
 pub fn interruption() -> Result {
     // SAFETY: Sleeping is allowed here.
     unsafe { bindings::mmops_cond_resched() };

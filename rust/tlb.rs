@@ -165,6 +165,7 @@ impl<'s> FlushScope<'s> {
     /// scope made, or which another scope, reclaim or migration made and this one saw. Not under a page-table lock:
     /// other CPUs are waited for.
     #[inline(never)]
+    #[link_section = ".text.hot"]
     pub fn flush(&mut self) {
         #[cfg(mmops_faults)]
         crate::faults::delay_before_flush();
@@ -175,6 +176,7 @@ impl<'s> FlushScope<'s> {
     /// As [`Self::flush`], under a page-table lock: who wants it spins until all CPUs have answered,
     /// so only if that saves more than it costs.
     #[inline(never)]
+    #[link_section = ".text.hot"]
     pub(crate) fn flush_locked(&mut self) {
         if self.is_nested() {
             // What the others changed may be of any size.

@@ -177,6 +177,7 @@ impl<'t, 's> PteTable<'t, 's> {
     /// Whether each of `nr` present entries from index `i` on maps a folio that is dirty. If one is
     /// special, or the table has not as many, no is the answer.
     #[inline(never)]
+    #[link_section = ".text.hot"]
     pub(crate) fn maps_dirty_folios(&self, i: usize, nr: usize) -> bool {
         debug_assert!(i + nr <= self.nr);
         // SAFETY: By the type invariants the lock of the entries is held; that there are so many,

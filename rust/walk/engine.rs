@@ -577,6 +577,7 @@ fn again() -> bindings::page_walk_action {
 ///
 /// As there.
 #[inline(never)]
+#[link_section = ".text.hot"]
 unsafe fn begin_scope(
     scope: &mut Option<FlushScope<'_>>,
     vma: Vma<'_>,
@@ -617,6 +618,7 @@ unsafe fn cover_leaf(scope: &mut FlushScope<'_>, leaf: AddrRange, event: Event, 
 }
 
 #[inline(never)]
+#[link_section = ".text.hot"]
 fn end_scope(scope: &mut Option<FlushScope<'_>>) {
     *scope = None;
 }
@@ -706,6 +708,7 @@ mod start {
     ///
     /// `private` is what the callbacks of `ops` expect, and nothing else refers to it.
     #[inline(never)]
+    #[link_section = ".text.hot"]
     pub(super) unsafe fn mapping(
         guard: &IMmapReadGuard<'_>,
         range: &PageRange,

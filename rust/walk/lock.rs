@@ -60,6 +60,7 @@ impl LockedTable<'_> {
 
 impl Drop for LockedTable<'_> {
     #[inline(never)]
+    #[link_section = ".text.hot"]
     fn drop(&mut self) {
         // SAFETY: By the type invariants the table is mapped and locked.
         unsafe { bindings::mmops_pte_unmap_unlock(self.ptep.as_ptr(), self.ptl) };
@@ -79,6 +80,7 @@ pub(super) enum Pmd<'t> {
 ///
 /// `pmdp` is the entry for `addr` in `vma`, and the PMD table stays for `'t`.
 #[inline(never)]
+#[link_section = ".text.hot"]
 pub(super) unsafe fn pmd<'t>(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'t>) -> Pmd<'t> {
     if is_pmd_leaf(pmdp) {
         #[cfg(mmops_faults)]
