@@ -12,9 +12,20 @@
 /* Whether clear_soft_dirty() has anything to do with an entry. */
 __mmops_helper bool mmops_pte_tracks_no_store(pte_t pte)
 {
+	/* The usual answers first; the bits mean other things if it is not present. */
+	if (pte_flags(pte) & (_PAGE_RW | _PAGE_SOFT_DIRTY))
+		return true;
 	if (likely(pte_present(pte)))
-		return pte_soft_dirty(pte) || pte_write(pte);
+		return pte_write(pte);
 	return !pte_none(pte);
+}
+
+/* Present, writable and soft-dirty: the usual entry of a page that was stored to. */
+__mmops_helper bool mmops_pte_is_stored_to(pte_t pte)
+{
+	const pteval_t mask = _PAGE_PRESENT | _PAGE_RW | _PAGE_SOFT_DIRTY;
+
+	return (pte_flags(pte) & mask) == mask;
 }
 
 static __always_inline pte_t mmops_pte_track(pte_t pte)

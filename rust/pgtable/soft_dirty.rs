@@ -16,13 +16,10 @@ use super::{
 };
 use crate::{
     bindings,
-    range::Span,
     tlb::FlushScope, //
 };
-use kernel::page::{
-    PAGE_SHIFT,
-    PAGE_SIZE, //
-};
+use core::cmp;
+use kernel::page::PAGE_SHIFT;
 
 /// Entries that are looked at together before any is looked at alone.
 const GROUP: usize = 8;
@@ -51,63 +48,111 @@ impl<'s> PteTable<'_, 's> {
         // SAFETY: The VMA is valid.
         let may_have_pins = unsafe { bindings::mmops_vma_may_have_pins(self.vma().as_ptr()) };
         let mut result = Cleared::default();
-        let mut was_writable = Span::EMPTY;
-        let mut start = 0;
+        // First entry that was writable, and the one behind the last.
+        let (mut first, mut behind) = (self.nr(), 0);
+        // The entry before was chosen, so the next is likely to be.
+        let mut dense = false;
+        let mut i = 0;
 
-        while start < self.nr() {
-            let end = core::cmp::min(start + GROUP, self.nr());
+        // SAFETY: The function computes on the value alone.
+        let selected = |value: Pte| unsafe { bindings::mmops_pte_tracks_no_store(value.0) };
 
-            // SAFETY: The function computes on the value alone.
-            let selected = |value: Pte| unsafe { bindings::mmops_pte_tracks_no_store(value.0) };
-            let any = (start..end).fold(false, |any, i| any | selected(self.hint(i)));
+        while i < self.nr() {
+            if !dense && i + GROUP <= self.nr() {
+                let mut any = false;
 
-            for i in start..if any { end } else { start } {
+                for j in i..i + GROUP {
+                    any |= selected(self.hint(j));
+                }
+                if !any {
+                    i += GROUP;
+                    continue;
+                }
+            }
+
+            // What was just stored to, in a loop of its own that is short. Under the lock the CPU
+            // changes neither of the bits that are asked for, so they are those of the old value.
+            let run = i;
+
+            while i < self.nr() && !may_have_pins {
                 let value = self.hint(i);
 
-                if !selected(value) {
-                    continue;
+                // SAFETY: The function computes on the value alone.
+                if !unsafe { bindings::mmops_pte_is_stored_to(value.0) } {
+                    break;
                 }
-                let addr = self.addr() + (i << PAGE_SHIFT);
-
-                if !value.present() {
-                    // SAFETY: The entry is not present, and its lock is held.
-                    let cleared = unsafe {
-                        bindings::mmops_ptep_track_nonpresent(
-                            self.vma().mm_ptr(),
-                            addr,
-                            self.ptep_at(i).as_ptr(),
-                        )
-                    };
-                    result.cleared += usize::from(cleared);
-                    continue;
-                }
-                if may_have_pins
-                    // SAFETY: The entry is present, maps `addr` in the VMA, and its lock is held.
-                    && unsafe {
-                        bindings::mmops_pte_is_pinned(self.vma().as_ptr(), addr, value.0)
-                    }
-                {
-                    result.kept += 1;
-                    continue;
-                }
-
                 // SAFETY: The entry is present, and its lock is held.
-                let old = Pte::from_raw(unsafe {
-                    bindings::mmops_ptep_track(self.ptep_at(i).as_ptr(), value.0)
-                });
-
-                if old.write() {
-                    was_writable.add(addr, PAGE_SIZE);
-                }
-                result.cleared += usize::from(old.soft_dirty());
+                unsafe { bindings::mmops_ptep_track(self.ptep_at(i).as_ptr(), value.0) };
+                i += 1;
             }
-            start = end;
+            if run < i {
+                first = cmp::min(first, run);
+                behind = i;
+                result.cleared += i - run;
+                dense = true;
+                continue;
+            }
+
+            let value = self.hint(i);
+
+            dense = selected(value);
+            if dense {
+                if value.present() && !may_have_pins {
+                    // SAFETY: The entry is present, and its lock is held.
+                    let old = Pte::from_raw(unsafe {
+                        bindings::mmops_ptep_track(self.ptep_at(i).as_ptr(), value.0)
+                    });
+
+                    if old.write() {
+                        first = cmp::min(first, i);
+                        behind = i + 1;
+                    }
+                    // There are 512 entries: the check of an overflow would find nothing.
+                    result.cleared = result.cleared.wrapping_add(usize::from(old.soft_dirty()));
+                } else if self.clear_soft_dirty_slow(i, value, &mut result) {
+                    first = cmp::min(first, i);
+                    behind = i + 1;
+                }
+            }
+            i += 1;
         }
 
-        if let Some((start, end)) = was_writable.take() {
-            scope.record(start, end - start);
+        if first < behind {
+            scope.record(
+                self.addr() + (first << PAGE_SHIFT),
+                (behind - first) << PAGE_SHIFT,
+            );
         }
         result
+    }
+
+    /// An entry that is not present, or may be of a pinned page. Whether it was writable.
+    #[cold]
+    #[inline(never)]
+    fn clear_soft_dirty_slow(&mut self, i: usize, value: Pte, result: &mut Cleared) -> bool {
+        let addr = self.addr() + (i << PAGE_SHIFT);
+        let entry = self.ptep_at(i).as_ptr();
+        let vma = self.vma();
+
+        if !value.present() {
+            // SAFETY: The entry is neither none nor present, and its lock is held.
+            let cleared =
+                unsafe { bindings::mmops_ptep_track_nonpresent(vma.mm_ptr(), addr, entry) };
+
+            result.cleared += usize::from(cleared);
+            return false;
+        }
+        // SAFETY: The entry is present, maps `addr` in the VMA, and its lock is held.
+        if unsafe { bindings::mmops_pte_is_pinned(vma.as_ptr(), addr, value.0) } {
+            result.kept += 1;
+            return false;
+        }
+
+        // SAFETY: The entry is present, and its lock is held.
+        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_track(entry, value.0) });
+
+        result.cleared += usize::from(old.soft_dirty());
+        old.write()
     }
 
     /// Sets the soft-dirty bit of all entries that are not none, and returns their number.
