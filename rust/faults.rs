@@ -42,6 +42,8 @@ static WINDOW_US: Atomic<u32> = Atomic::new(0);
 static IGNORE_INVALIDATION: Atomic<u32> = Atomic::new(0);
 static SPLIT_CLEAR_FIRST: Atomic<u32> = Atomic::new(0);
 static SPLIT_US: Atomic<u32> = Atomic::new(0);
+static KEEP_MIGRATION_WRITABLE: Atomic<u32> = Atomic::new(0);
+static MIGRATIONS_MET: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
 const MAX_DELAY_US: u32 = 500_000;
@@ -76,6 +78,11 @@ impl Controls {
                     dir.read_write_file(c_str!("ignore_invalidation"), &IGNORE_INVALIDATION);
                     dir.read_write_file(c_str!("split_clear_first"), &SPLIT_CLEAR_FIRST);
                     dir.read_write_file(c_str!("split_us"), &SPLIT_US);
+                    dir.read_write_file(
+                        c_str!("keep_migration_writable"),
+                        &KEEP_MIGRATION_WRITABLE,
+                    );
+                    dir.read_write_file(c_str!("migrations_met"), &MIGRATIONS_MET);
                 }),
                 dir: dir.clone(),
             }? Error),
@@ -173,6 +180,13 @@ pub(crate) unsafe fn split_window(pmdp: *mut bindings::pmd_t) {
         unsafe { AtomicUsize::from_ptr(pmdp.cast()) }.store(0, Ordering::SeqCst);
     }
     delay(SPLIT_US.load(Relaxed));
+}
+
+/// A clear of soft-dirty met a writable migration entry, which is counted. Whether it stays writable,
+/// as C leaves it.
+pub(crate) fn met_migration() -> bool {
+    MIGRATIONS_MET.add(1, Relaxed);
+    KEEP_MIGRATION_WRITABLE.load(Relaxed) != 0
 }
 
 /// Widens the window between the last changed entry and the flush.

@@ -25,6 +25,22 @@ static inline int set_fault(const char *name, unsigned int value)
 	return write_file(path, text);
 }
 
+/* What a file of the faults holds; one that counts, mostly. */
+static inline unsigned int get_fault(const char *name)
+{
+	unsigned int value = 0;
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), FAULTS_DIR "%s", name);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%u", &value) != 1)
+		value = 0;
+	if (f)
+		fclose(f);
+	return value;
+}
+
 static inline void clear_faults(void)
 {
 	set_fault("skip_nested_check", 0);
@@ -41,6 +57,7 @@ static inline void clear_faults(void)
 	set_fault("ignore_invalidation", 0);
 	set_fault("split_clear_first", 0);
 	set_fault("split_us", 0);
+	set_fault("keep_migration_writable", 0);
 	set_fault("delay_us", 0);
 }
 

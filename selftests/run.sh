@@ -25,8 +25,8 @@ usage() {
 }
 
 programs=(uapi exclusive zap zap_race clean_record write_protect mappings fork layouts huge split_race
-	leafmap pud writeback signal soft_dirty soft_dirty_race notifier protect protect_race protect_pud
-	protect_pud_race race)
+	leafmap pud writeback signal soft_dirty soft_dirty_device soft_dirty_race notifier protect
+	protect_race protect_pud protect_pud_race race)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
 dir=${OUT:-$cache/selftests}
 faults=
@@ -63,7 +63,8 @@ arguments_of() {
 				  -t control_delay_dontneed -t control_delay_munmap \
 				  -t control_clear_mprotect -t control_clear_dontneed ;;
 	huge) echo -T restarted_walk_counts_once ;;
-	soft_dirty_race) echo -T control_no_flush -T control_delay_alone -T control_no_pending ;;
+	soft_dirty_race) echo -T control_no_flush -T control_delay_alone -T control_no_pending \
+			      -T control_migration_is_met -T control_migration_stays_writable ;;
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
 	exclusive) echo -T control_ignore_invalidation -T control_no_flush ;;
@@ -73,7 +74,8 @@ arguments_of() {
 	"zap_race faults") echo -t control_mark_before_flush ;;
 	"zap faults") echo -t no_memory_for_queue ;;
 	"soft_dirty_race faults") echo -t control_no_flush -t control_delay_alone \
-				-t control_no_pending ;;
+				-t control_no_pending -t control_migration_is_met \
+				-t control_migration_stays_writable ;;
 	protect_pud_race) echo -T control_window_alone -T control_clear_first \
 			       -T control_skip_retry -T control_stale_value -T control_no_flush \
 			       -T control_clear_first_dontneed ;;

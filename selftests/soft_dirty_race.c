@@ -26,6 +26,10 @@
 #include "faults.h"
 #include "kselftest_harness.h"
 
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
+
 #define HOT		32UL	/* pages that the writer stores to */
 #define ROUNDS		40U
 #define STEP_ROUNDS	10U	/* of those that hold windows open */
@@ -214,6 +218,85 @@ TEST_F_TIMEOUT(writer, control_no_flush, TEST_SECONDS)
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_GT(self->lost, 0);
 	TH_LOG("%llu stores lost in %u rounds", (unsigned long long)self->lost, rounds(ROUNDS));
+}
+
+/*
+ * Against a writer whose pages migrate: one after the other is taken out of use,
+ * and a clear that comes meanwhile meets a writable migration entry. If it stays
+ * that, the page comes back writable.
+ */
+#define MIGRATIONS	1000U
+
+struct migrator {
+	struct race *race;
+	pthread_t thread;
+	unsigned int max;
+	atomic_bool enough, done;
+	bool unknown;
+};
+
+static void *migrator_loop(void *arg)
+{
+	struct migrator *migrator = arg;
+	unsigned int i;
+
+	pin_to_cpu(CPU_HARVEST);
+	for (i = 0; i < migrator->max && !atomic_load(&migrator->enough); i++)
+		if (madvise(migrator->race->map + i % HOT * page_size(), page_size(),
+			    MADV_SOFT_OFFLINE) && errno == EINVAL)
+			migrator->unknown = true;
+	atomic_store(&migrator->done, true);
+	return NULL;
+}
+
+/* Until @max pages have moved, or the fault build has counted @enough entries. */
+static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DATA(writer) *self,
+				  unsigned int max, unsigned int enough)
+{
+	struct migrator migrator = { .race = &self->race, .max = max };
+	unsigned int clears = 0;
+
+	ASSERT_EQ(0, race_start(&self->race));
+	ASSERT_EQ(0, pthread_create(&migrator.thread, NULL, migrator_loop, &migrator));
+	while (!atomic_load(&migrator.done)) {
+		self->lost += clear_and_look(&self->race, 1);
+		clears++;
+		if (enough && get_fault("migrations_met") >= enough)
+			atomic_store(&migrator.enough, true);
+	}
+	pthread_join(migrator.thread, NULL);
+	race_end(&self->race);
+	ASSERT_EQ(0, self->race.errors);
+	if (migrator.unknown)
+		SKIP(return, "the kernel is without CONFIG_MEMORY_FAILURE");
+	TH_LOG("%u clears, %llu stores lost", clears, (unsigned long long)self->lost);
+	if (faults_built_in())
+		TH_LOG("%u writable migration entries were met", get_fault("migrations_met"));
+}
+
+TEST_F_TIMEOUT(writer, migrating, TEST_SECONDS)
+{
+	clear_while_migrating(_metadata, self, rounds(50), 0);
+	ASSERT_EQ(0, self->lost);
+}
+
+TEST_F_TIMEOUT(writer, control_migration_is_met, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, set_fault("migrations_met", 0));
+	clear_while_migrating(_metadata, self, MIGRATIONS, 3);
+	ASSERT_GT(get_fault("migrations_met"), 0);
+	ASSERT_EQ(0, self->lost);
+}
+
+TEST_F_TIMEOUT(writer, control_migration_stays_writable, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, set_fault("migrations_met", 0));
+	ASSERT_EQ(0, set_fault("keep_migration_writable", 1));
+	clear_while_migrating(_metadata, self, MIGRATIONS, 3);
+	clear_faults();
+	ASSERT_GT(self->lost, 0);
 }
 
 /*

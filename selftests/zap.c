@@ -12,9 +12,9 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "dmirror.h"
 #include "faults.h"
 #include "kselftest_harness.h"
-#include "test_hmm_uapi.h"
 #include "zap.h"
 
 #ifndef __NR_mseal
@@ -518,32 +518,17 @@ TEST_F_TIMEOUT(zap, userfault_markers, TEST_SECONDS)
 	}
 }
 
-/* Pages that a device has, made by the kernel's test_hmm module. */
-static int dmirror(int fd, unsigned long call, const char *map, void *to, size_t pages)
-{
-	struct hmm_dmirror_cmd cmd = {
-		.addr = (uintptr_t)map,
-		.ptr = (uintptr_t)to,
-		.npages = pages,
-	};
-
-	if (ioctl(fd, call, &cmd))
-		return -errno;
-	return cmd.cpages;
-}
-
 static void device_pages(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
 			 unsigned long call)
 {
 	const size_t pages = 64;
-	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
 	char *map = map_anon(PAGES), *copy = map_anon(pages);
 	size_t i;
+	int fd;
 
 	ASSERT_NE(map, NULL);
 	ASSERT_NE(copy, NULL);
-	if (fd < 0)
-		SKIP(return, "no /dev/hmm_dmirror0: test_hmm.ko is not loaded");
+	OPEN_DMIRROR(fd);
 	madvise(map, PAGES * page_size(), MADV_NOHUGEPAGE);
 	store_range(map, 0, PAGES, 1);
 	ASSERT_EQ(pages, dmirror(fd, call, map + 100 * page_size(), copy, pages));

@@ -80,16 +80,16 @@ static __always_inline softleaf_t mmops_softleaf_wrprotect(softleaf_t entry)
 
 /*
  * A non-present entry, which nobody but the holder of the lock changes. The
- * soft-dirty bit that was cleared, or 0.
+ * soft-dirty bit that was cleared, or 0. @keep_write is for a negative control.
  */
 __mmops_helper bool mmops_ptep_track_nonpresent(struct mm_struct *mm, unsigned long addr,
-						pte_t *ptep)
+						pte_t *ptep, bool keep_write)
 {
 	pte_t old = ptep_get(ptep), new;
 	softleaf_t readable = mmops_softleaf_wrprotect(softleaf_from_pte(old));
 
 	new = old;
-	if (readable.val) {
+	if (readable.val && !keep_write) {
 		new = softleaf_to_pte(readable);
 		if (pte_swp_uffd(old))
 			new = pte_swp_mkuffd(new);

@@ -24,6 +24,27 @@ use kernel::page::PAGE_SHIFT;
 /// Entries that are looked at together before any is looked at alone.
 const GROUP: usize = 8;
 
+#[cfg(mmops_faults)]
+fn is_writable_migration(value: Pte) -> bool {
+    use super::{
+        MigrationAccess,
+        SoftLeaf,
+        SoftLeafEntry, //
+    };
+
+    let is_writable = |leaf| {
+        matches!(
+            leaf,
+            SoftLeaf::Migration {
+                access: MigrationAccess::Write,
+                ..
+            }
+        )
+    };
+
+    SoftLeafEntry::try_from(value).is_ok_and(|entry| is_writable(entry.leaf))
+}
+
 /// What became of entries whose soft-dirty bit was to be cleared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
@@ -135,9 +156,15 @@ impl<'s> PteTable<'_, 's> {
         let vma = self.vma();
 
         if !value.present() {
+            #[cfg(mmops_faults)]
+            let keep_write = is_writable_migration(value) && crate::faults::met_migration();
+            #[cfg(not(mmops_faults))]
+            let keep_write = false;
+
             // SAFETY: The entry is neither none nor present, and its lock is held.
-            let cleared =
-                unsafe { bindings::mmops_ptep_track_nonpresent(vma.mm_ptr(), addr, entry) };
+            let cleared = unsafe {
+                bindings::mmops_ptep_track_nonpresent(vma.mm_ptr(), addr, entry, keep_write)
+            };
 
             result.cleared += usize::from(cleared);
             return false;
