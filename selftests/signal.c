@@ -8,6 +8,7 @@
  */
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 
 #include "mmops_selftest.h"
@@ -16,7 +17,10 @@
 #define PAGES	8192UL
 /* Mappings of the whole file, so that a call takes long with little memory. */
 #define COPIES	8
+#define BYTES	(COPIES * PAGES * page_size())
 #define TRIES	40
+
+enum op { CLEAN_RECORD, WRITE_PROTECT, ZAP, SOFT_DIRTY_CLEAR };
 
 struct shared {
 	volatile bool calling;
@@ -24,26 +28,33 @@ struct shared {
 	volatile bool returned;
 	struct mmops_clean_record clean;
 	struct mmops_write_protect protect;
+	struct mmops_zap zap;
+	struct mmops_soft_dirty_clear soft_dirty;
 	uint64_t bitmap[PAGES / BITS_PER_WORD];
 };
 
 FIXTURE(fatal)
 {
-	int dev, fd;
-	char *maps[COPIES];
+	int dev, fd, pidfd;
+	char *maps[COPIES];	/* one behind the other */
 	struct shared *s;
 	uint64_t call_ns;
 };
 
 FIXTURE_SETUP(fatal)
 {
+	char *base = reserve(COPIES * PAGES, 0);
 	int i;
 
 	OPEN_DEV(self->dev, MMOPS_DEV);
 	self->fd = new_memfd(PAGES);
 	ASSERT_GE(self->fd, 0);
+	self->pidfd = syscall(__NR_pidfd_open, getpid(), 0);
+	ASSERT_GE(self->pidfd, 0);
+	ASSERT_NE(base, NULL);
 	for (i = 0; i < COPIES; i++) {
-		self->maps[i] = map_shared(self->fd, 0, PAGES);
+		self->maps[i] = map_at(base + i * PAGES * page_size(), self->fd, 0, PAGES,
+				       PROT_READ | PROT_WRITE, MAP_SHARED);
 		ASSERT_NE(self->maps[i], NULL);
 	}
 	self->s = mmap(NULL, sizeof(*self->s), PROT_READ | PROT_WRITE,
@@ -64,16 +75,26 @@ static void dirty_all(FIXTURE_DATA(fatal) *self)
 }
 
 /* In the child: one call, whose argument and result the parent sees. */
-static void call(FIXTURE_DATA(fatal) *self, bool clean)
+static void call(FIXTURE_DATA(fatal) *self, enum op op)
 {
 	struct shared *s = self->s;
-	int ret;
+	int ret = -1;
 
 	s->calling = true;
-	if (clean)
+	switch (op) {
+	case CLEAN_RECORD:
 		ret = ioctl(self->dev, MMOPS_IOC_CLEAN_RECORD, &s->clean);
-	else
+		break;
+	case WRITE_PROTECT:
 		ret = ioctl(self->dev, MMOPS_IOC_WRITE_PROTECT, &s->protect);
+		break;
+	case ZAP:
+		ret = ioctl(self->dev, MMOPS_IOC_ZAP, &s->zap);
+		break;
+	case SOFT_DIRTY_CLEAR:
+		ret = ioctl(self->dev, MMOPS_IOC_SOFT_DIRTY_CLEAR, &s->soft_dirty);
+		break;
+	}
 	s->error = ret ? errno : 0;
 	s->returned = true;
 }
@@ -91,10 +112,19 @@ static void prepare(FIXTURE_DATA(fatal) *self)
 	s->protect = (struct mmops_write_protect){
 		.fd = self->fd, .nr = PAGES, .write_protected = ~0ULL, .done = ~0ULL,
 	};
+	/* Of the parent's memory, so that it can look at what was done. */
+	s->zap = (struct mmops_zap){
+		.pidfd = self->pidfd, .addr = (uintptr_t)self->maps[0], .len = BYTES,
+		.zapped = ~0ULL, .done = ~0ULL,
+	};
+	s->soft_dirty = (struct mmops_soft_dirty_clear){
+		.pidfd = self->pidfd, .addr = (uintptr_t)self->maps[0], .len = BYTES,
+		.cleared = ~0ULL, .kept = ~0ULL, .done = ~0ULL,
+	};
 }
 
 /* Start a child that calls, and kill it @us microseconds into the call. */
-static int kill_within(FIXTURE_DATA(fatal) *self, bool clean, uint64_t us, uint64_t *died_ns)
+static int kill_within(FIXTURE_DATA(fatal) *self, enum op op, uint64_t us, uint64_t *died_ns)
 {
 	struct shared *s = self->s;
 	uint64_t end;
@@ -106,7 +136,7 @@ static int kill_within(FIXTURE_DATA(fatal) *self, bool clean, uint64_t us, uint6
 		return -errno;
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		call(self, clean);
+		call(self, op);
 		while (true)
 			pause();
 	}
@@ -123,11 +153,11 @@ static int kill_within(FIXTURE_DATA(fatal) *self, bool clean, uint64_t us, uint6
 }
 
 /* How long an undisturbed call takes. */
-static void measure(struct __test_metadata *_metadata, FIXTURE_DATA(fatal) *self, bool clean)
+static void measure(struct __test_metadata *_metadata, FIXTURE_DATA(fatal) *self, enum op op)
 {
 	prepare(self);
 	self->call_ns = now_ns();
-	call(self, clean);
+	call(self, op);
 	self->call_ns = now_ns() - self->call_ns;
 	ASSERT_EQ(0, self->s->error);
 }
@@ -139,15 +169,15 @@ TEST_F_TIMEOUT(fatal, clean_record, TEST_SECONDS)
 	struct harvest rest = new_harvest(PAGES);
 	struct rng rng = { test_seed() };
 
-	measure(_metadata, self, true);
+	measure(_metadata, self, CLEAN_RECORD);
 	ASSERT_EQ(PAGES * COPIES, arg->cleaned);
 	for (try = 0; try < n; try++) {
 		uint64_t died_ns, page;
 		int64_t left;
 
 		prepare(self);
-		ASSERT_EQ(0, kill_within(self, true, rng_below(&rng, self->call_ns / 1000 + 1),
-					 &died_ns));
+		ASSERT_EQ(0, kill_within(self, CLEAN_RECORD,
+					 rng_below(&rng, self->call_ns / 1000 + 1), &died_ns));
 		/* Between two page tables there is a way out. */
 		EXPECT_LT(died_ns, 5000000000ULL);
 		reset_harvest(&rest);
@@ -183,15 +213,15 @@ TEST_F_TIMEOUT(fatal, write_protect, TEST_SECONDS)
 	unsigned int try, n = rounds(TRIES), interrupted = 0;
 	struct rng rng = { test_seed() };
 
-	measure(_metadata, self, false);
+	measure(_metadata, self, WRITE_PROTECT);
 	ASSERT_EQ(PAGES * COPIES, arg->write_protected);
 	for (try = 0; try < n; try++) {
 		uint64_t died_ns;
 		int64_t left;
 
 		prepare(self);
-		ASSERT_EQ(0, kill_within(self, false, rng_below(&rng, self->call_ns / 1000 + 1),
-					 &died_ns));
+		ASSERT_EQ(0, kill_within(self, WRITE_PROTECT,
+					 rng_below(&rng, self->call_ns / 1000 + 1), &died_ns));
 		EXPECT_LT(died_ns, 5000000000ULL);
 		if (arg->done == ~0ULL) {
 			ASSERT_EQ(PAGES * COPIES, write_protect(self->dev, self->fd, 0, PAGES));
@@ -205,6 +235,111 @@ TEST_F_TIMEOUT(fatal, write_protect, TEST_SECONDS)
 		ASSERT_EQ(PAGES * COPIES, arg->write_protected + left);
 		if (arg->done < PAGES)
 			interrupted++;
+	}
+	TH_LOG("%u of %u calls were interrupted", interrupted, n);
+	if (!interrupted)
+		SKIP(return, "no signal met the call, which takes %llu us",
+		     (unsigned long long)self->call_ns / 1000);
+}
+
+/*
+ * The number of pages of the parent's mappings whose entry in pagemap has @bit;
+ * -1 if one of the first @done bytes has it, or pagemap cannot be read.
+ */
+static int64_t pages_with(FIXTURE_DATA(fatal) *self, uint64_t bit, uint64_t done)
+{
+	const size_t nr = COPIES * PAGES;
+	uint64_t *entries = calloc(nr, sizeof(*entries));
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int64_t n = 0;
+	size_t i;
+
+	if (!entries || pread(fd, entries, nr * sizeof(*entries),
+			      (uintptr_t)self->maps[0] / page_size() * sizeof(*entries)) !=
+			(ssize_t)(nr * sizeof(*entries)))
+		n = -1;
+	for (i = 0; i < nr && n >= 0; i++) {
+		n += !!(entries[i] & bit);
+		if (n && i < done / page_size())
+			n = -1;
+	}
+	free(entries);
+	close(fd);
+	return n;
+}
+
+/* A zap of another process: that one lives on, and finds its pages again. */
+TEST_F_TIMEOUT(fatal, zap, TEST_SECONDS)
+{
+	struct mmops_zap *arg = &self->s->zap;
+	unsigned int try, n = rounds(TRIES), interrupted = 0;
+	struct rng rng = { test_seed() };
+	int64_t left;
+	size_t i;
+
+	measure(_metadata, self, ZAP);
+	ASSERT_EQ(COPIES * PAGES, arg->zapped);
+	for (try = 0; try < n; try++) {
+		uint64_t died_ns;
+
+		prepare(self);
+		ASSERT_EQ(0, kill_within(self, ZAP, rng_below(&rng, self->call_ns / 1000 + 1),
+					 &died_ns));
+		EXPECT_LT(died_ns, 5000000000ULL);
+		if (arg->done == ~0ULL) {
+			ASSERT_EQ(COPIES * PAGES, pages_with(self, PAGEMAP_PRESENT, 0));
+			continue;
+		}
+		ASSERT_LE(arg->done, arg->len);
+		left = pages_with(self, PAGEMAP_PRESENT, arg->done);
+		ASSERT_GE(left, 0);
+		/* What is reported, and nothing else, is gone. */
+		ASSERT_EQ(COPIES * PAGES, arg->zapped + left);
+		if (arg->done < arg->len)
+			interrupted++;
+		for (i = 0; i < PAGES; i += 7) {
+			ASSERT_EQ(1 + i, load(self->maps[try % COPIES], i));
+		}
+	}
+	TH_LOG("%u of %u calls were interrupted", interrupted, n);
+	if (!interrupted)
+		SKIP(return, "no signal met the call, which takes %llu us",
+		     (unsigned long long)self->call_ns / 1000);
+}
+
+/* The same with the soft-dirty bits: what was cleared is tracked, as if the call had ended. */
+TEST_F_TIMEOUT(fatal, soft_dirty_clear, TEST_SECONDS)
+{
+	struct mmops_soft_dirty_clear *arg = &self->s->soft_dirty;
+	unsigned int try, n = rounds(TRIES), interrupted = 0;
+	struct rng rng = { test_seed() };
+	int64_t left;
+
+	/* No mapping is new from here on. */
+	ASSERT_GE(soft_dirty_clear_all(self->dev), 0);
+	measure(_metadata, self, SOFT_DIRTY_CLEAR);
+	ASSERT_EQ(COPIES * PAGES, arg->cleared);
+	for (try = 0; try < n; try++) {
+		uint64_t died_ns;
+
+		prepare(self);
+		ASSERT_EQ(0, kill_within(self, SOFT_DIRTY_CLEAR,
+					 rng_below(&rng, self->call_ns / 1000 + 1), &died_ns));
+		EXPECT_LT(died_ns, 5000000000ULL);
+		if (arg->done == ~0ULL) {
+			ASSERT_EQ(COPIES * PAGES, pages_with(self, PAGEMAP_SOFT_DIRTY, 0));
+			continue;
+		}
+		ASSERT_LE(arg->done, arg->len);
+		left = pages_with(self, PAGEMAP_SOFT_DIRTY, arg->done);
+		ASSERT_GE(left, 0);
+		ASSERT_EQ(COPIES * PAGES, arg->cleared + left);
+		ASSERT_EQ(0, arg->kept);
+		if (arg->done < arg->len)
+			interrupted++;
+		/* The flush is done: each store faults, and is seen. */
+		dirty_all(self);
+		ASSERT_EQ(COPIES * PAGES, pages_with(self, PAGEMAP_SOFT_DIRTY, 0));
 	}
 	TH_LOG("%u of %u calls were interrupted", interrupted, n);
 	if (!interrupted)
@@ -227,7 +362,7 @@ TEST_F_TIMEOUT(fatal, handled_signal, TEST_SECONDS)
 	for (i = 0; i < 5; i++) {
 		prepare(self);
 		ASSERT_EQ(0, setitimer(ITIMER_REAL, &timer, NULL));
-		call(self, i % 2);
+		call(self, i % 2 ? CLEAN_RECORD : WRITE_PROTECT);
 		setitimer(ITIMER_REAL, &(struct itimerval){}, NULL);
 		ASSERT_EQ(0, self->s->error);
 		ASSERT_EQ(PAGES * COPIES,
