@@ -203,7 +203,7 @@ fn lock<'a>(
 
     let guard = MmapRead::lock(mm);
 
-    if !has_new(&guard, range, holes)? {
+    if !has_new(&guard, range, holes)? && !splits_zero(&guard, range) {
         return Ok((guard, Signals::Heed));
     }
     drop(guard);
@@ -231,7 +231,26 @@ fn lock<'a>(
             Ok(())
         })?;
     }
+    // A huge zero page does not give its mark to the PTEs that it is split into. Nobody may read
+    // them before they have it back.
+    split_ends(&guard, range)?;
     Ok((guard.downgrade(), signals))
+}
+
+/// Whether a soft-dirty huge zero page has an end of `range` inside it.
+fn splits_zero(guard: &MmapRead<'_>, range: &AddrRange) -> bool {
+    [range.start(), range.end()].into_iter().any(|addr| {
+        addr % PMD_SIZE != 0
+            && guard
+                .vma_lookup(addr)
+                .is_some_and(|vma| Clear::wants(vma.flags()) && is_soft_dirty_zero(vma, addr))
+    })
+}
+
+#[inline(never)]
+fn is_soft_dirty_zero(vma: &VmaRef, addr: usize) -> bool {
+    // SAFETY: The VMA is valid, `addr` is inside it, and the mmap lock is held.
+    unsafe { bindings::mmops_is_soft_dirty_huge_zero(vma.as_ptr(), addr) }
 }
 
 /// Whether there is a new VMA in the range.
@@ -376,9 +395,7 @@ fn clear_locked(guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Res
         }
         Ok(())
     })?;
-    for addr in [range.start(), range.end()] {
-        split_at(&guard, range, addr)?;
-    }
+    split_ends(&guard, range)?;
 
     let done = loop {
         walker.result.kept = 0;
@@ -396,6 +413,12 @@ fn clear_locked(guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Res
         kept: untracked + walker.result.kept,
         done,
     })
+}
+
+/// Splits the huge leaves of anonymous memory that have an end of `range` inside them.
+fn split_ends(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
+    split_at(guard, range, range.start())?;
+    split_at(guard, range, range.end())
 }
 
 /// Splits the huge leaf of anonymous memory that has `addr`, an end of `range`, inside it.

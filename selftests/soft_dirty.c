@@ -4,6 +4,8 @@
  * spaces and ranges, all kinds of entries, and mappings that are new.
  */
 #include <grp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <linux/types.h>
@@ -491,6 +493,49 @@ TEST_F_TIMEOUT(sd, huge_zero, TEST_SECONDS)
 	load_range(self->map, 0, 2 * PMD_PAGES);
 	ASSERT_EQ(0, nr_soft_dirty(self, 600, 100));
 	ASSERT_EQ(2 * PMD_PAGES - 200, nr_soft_dirty(self, 0, 2 * PMD_PAGES));
+}
+
+/* What reads the bits meanwhile never finds the pages beside the range clean. */
+struct looker {
+	FIXTURE_DATA(sd) *sd;
+	atomic_bool stop;
+	uint64_t passes, clean;
+};
+
+static void *look(void *arg)
+{
+	struct looker *looker = arg;
+
+	while (!atomic_load(&looker->stop)) {
+		looker->clean += 10 - nr_soft_dirty(looker->sd, 50, 10);
+		looker->clean += 10 - nr_soft_dirty(looker->sd, 300, 10);
+		looker->passes++;
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(sd, huge_zero_is_never_clean, TEST_SECONDS)
+{
+	unsigned int round, n = rounds(100);
+
+	if (make_huge(self, true))
+		SKIP(return, "no transparent huge pages");
+	for (round = 0; round < n; round++) {
+		struct looker looker = { .sd = self };
+		pthread_t thread;
+
+		/* A new mapping for each round. */
+		ASSERT_EQ(0, make_huge(self, true));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, look, &looker));
+		ASSERT_EQ(0, kept_pages(self, 100, 100, 0));
+		atomic_store(&looker.stop, true);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		ASSERT_EQ(0, looker.clean) {
+			TH_LOG("round %u, %llu looks", round, (unsigned long long)looker.passes);
+		}
+	}
+	ASSERT_EQ(0, nr_soft_dirty(self, 100, 100));
+	ASSERT_EQ(2 * PMD_PAGES - 100, nr_soft_dirty(self, 0, 2 * PMD_PAGES));
 }
 
 /*

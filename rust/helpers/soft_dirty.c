@@ -195,33 +195,54 @@ __mmops_helper long mmops_populate(struct mm_struct *mm, unsigned long addr, uns
 }
 
 /*
+ * The place and the value of the huge leaf of an anonymous VMA at @addr, or NULL
+ * if there is none. Called with the mmap lock held, so that no table above the
+ * lowest goes away.
+ */
+static __always_inline pmd_t *mmops_anon_leaf(struct vm_area_struct *vma, unsigned long addr,
+					      pmd_t *value)
+{
+	pgd_t *pgd = pgd_offset(vma->vm_mm, addr);
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t *pmd;
+
+	if (!vma_is_anonymous(vma) || pgd_none(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, addr);
+	if (p4d_none(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, addr);
+	if (pud_none(*pud) || pud_leaf(*pud))
+		return NULL;
+	pmd = pmd_offset(pud, addr);
+	*value = pmdp_get_lockless(pmd);
+	return pmd_is_huge(*value) ? pmd : NULL;
+}
+
+/*
  * Replace the huge leaf of an anonymous VMA at @addr, if there is one, by PTEs.
- * True if it was soft-dirty: the PTEs of a huge zero page are not then. Called
- * with the mmap lock held, so that no table above the lowest goes away.
+ * True if it was soft-dirty: the PTEs of a huge zero page are not then.
  */
 __mmops_helper bool mmops_split_anon_leaf(struct vm_area_struct *vma, unsigned long addr)
 {
-	pgd_t *pgd = pgd_offset(vma->vm_mm, addr);
-	bool was_soft_dirty;
-	p4d_t *p4d;
-	pud_t *pud;
 	pmd_t *pmd, value;
 
-	if (!vma_is_anonymous(vma) || pgd_none(*pgd))
+	pmd = mmops_anon_leaf(vma, addr, &value);
+	if (!pmd)
 		return false;
-	p4d = p4d_offset(pgd, addr);
-	if (p4d_none(*p4d))
-		return false;
-	pud = pud_offset(p4d, addr);
-	if (pud_none(*pud) || pud_leaf(*pud))
-		return false;
-	pmd = pmd_offset(pud, addr);
-	value = pmdp_get_lockless(pmd);
-	if (!pmd_is_huge(value))
-		return false;
-	was_soft_dirty = pmd_present(value) ? pmd_soft_dirty(value) : pmd_swp_soft_dirty(value);
 	split_huge_pmd(vma, pmd, addr);
-	return was_soft_dirty;
+	return pmd_present(value) ? pmd_soft_dirty(value) : pmd_swp_soft_dirty(value);
+}
+
+/* Whether there is a huge zero page at @addr of an anonymous VMA, and soft-dirty. */
+__mmops_helper bool mmops_is_soft_dirty_huge_zero(struct vm_area_struct *vma,
+						  unsigned long addr)
+{
+	pmd_t value;
+
+	return mmops_anon_leaf(vma, addr, &value) && pmd_present(value) &&
+	       pmd_special(value) && pmd_soft_dirty(value);
 }
 
 /* The mmap lock */
