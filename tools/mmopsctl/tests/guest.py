@@ -23,7 +23,7 @@ import time
 import traceback
 
 PAGE = mmap.PAGESIZE
-PATIENCE = 180
+PATIENCE = 600
 
 # Maps `pages` pages of a file and stores one byte to each page that a line of its input names.
 # `+N` makes the file N pages long first; `close` unmaps it.
