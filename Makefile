@@ -22,7 +22,7 @@ check:
 check-debug:
 	@scripts/check debug
 
-## bench: measure against the kernel's C functions; writes OUT=out/bench.json and bench.svg
+## bench: measure against the kernel; writes OUT=out/bench.json, bench.svg; PROFILE=1: profile.txt
 bench:
 	@scripts/bench
 

@@ -3,7 +3,7 @@
 #
 # The part of `make bench` that runs in the guest, as root, with mmops.ko, mmops_test.ko and
 # mmops_ref.ko loaded. MMOPS_BIN is the directory of the binaries, MMOPS_OUT the one for
-# bench.json and bench.svg. Arguments go to mmops-bench.
+# bench.json and bench.svg, and with MMOPS_PROFILE set for profile.txt. Arguments go to mmops-bench.
 
 set -eu
 
@@ -27,4 +27,23 @@ if [ -w "$shmem" ]; then
 	echo never >"$shmem"
 fi
 
-exec "$MMOPS_BIN/mmops-bench" --out "$MMOPS_OUT" "$@"
+[ -n "${MMOPS_PROFILE:-}" ] || exec "$MMOPS_BIN/mmops-bench" --out "$MMOPS_OUT" "$@"
+
+# The guest has no performance counters, so samples come from a timer. Those inside one of the sides
+# count, and not the preparation in between: the parent is the reference, or the function of mmops
+# that is nearest.
+sides='_shared_mapping_range$|^(make_device_exclusive|change_protection|clear_refs_write)$'
+sides="$sides|^(madvise_vma_behavior|pagemap_scan_pmd_entry)$|^_R.*5mmops"
+data=/tmp/perf.data
+status=0
+echo 0 >/proc/sys/kernel/kptr_restrict
+perf record --quiet -a -g -e cpu-clock -F 4999 -o "$data" \
+	-- "$MMOPS_BIN/mmops-bench" --out "$MMOPS_OUT" "$@" || status=$?
+{
+	echo "# self time, samples, parent symbol, symbol"
+	perf report -i "$data" --kallsyms=/proc/kallsyms --no-children --call-graph=none --stdio \
+		--parent="$sides" --exclude-other --percentage=relative \
+		--fields=overhead,sample,parent,symbol 2>/dev/null |
+		c++filt | sed -E '/^(#|$)/d; s/\[[0-9a-f]{12,16}\]//g; s/ +$//; s/   +/  /g' | sort -rn
+} >"$MMOPS_OUT/profile.txt"
+exit "$status"
