@@ -716,7 +716,7 @@ mod start {
         private: *mut c_void,
     ) -> Result {
         // SAFETY: The guard holds `i_mmap_rwsem`; `private` by this function's requirements.
-        to_result(unsafe {
+        let ret = unsafe {
             bindings::walk_page_mapping(
                 guard.mapping().as_ptr(),
                 range.first(),
@@ -724,7 +724,14 @@ mod start {
                 ops,
                 private,
             )
-        })
+        };
+
+        // Not a call of the kernel's crate where there is nothing to convert.
+        if ret == 0 {
+            Ok(())
+        } else {
+            to_result(ret)
+        }
     }
 
     /// # Safety
