@@ -633,6 +633,7 @@ MMOPS_EXPORT(mmops_cond_resched);
 #include "helpers/exclusive.c"
 #include "helpers/gather.c"
 #include "helpers/hmm.c"
+#include "helpers/kthread.c"
 #include "helpers/leaves.c"
 #include "helpers/protect.c"
 #include "helpers/soft_dirty.c"

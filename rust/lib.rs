@@ -45,6 +45,7 @@ pub mod faults;
 mod folio;
 pub mod gather;
 pub mod hmm;
+pub mod kthread;
 pub mod leaves;
 pub mod mapping;
 pub mod mm;

@@ -7,6 +7,7 @@
  *
  * MMOPS_DISK is a directory on a disk file system, for a swap file.
  */
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <linux/userfaultfd.h>
@@ -595,6 +596,74 @@ TEST_F_TIMEOUT(exclusive, bad_input, TEST_SECONDS)
 				      NULL));
 	ASSERT_EQ(0, munmap(map, PAGES * size));
 	ASSERT_EQ(-EFAULT, atomic_add(self->dev, map, size, 1, 1, 1, NULL));
+}
+
+/* A kernel thread (a child of kthreadd) of this name, or 0. */
+static pid_t find_kthread(const char *name)
+{
+	char path[300], text[256], comm[64];
+	struct dirent *entry;
+	pid_t pid, found = 0;
+	DIR *dir = opendir("/proc");
+	int fd, ppid;
+	ssize_t n;
+
+	while (dir && !found && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		n = read(fd, text, sizeof(text) - 1);
+		text[n > 0 ? n : 0] = '\0';
+		close(fd);
+		if (sscanf(text, "%d (%63[^)]) %*c %d", &pid, comm, &ppid) == 3 && ppid == 2 &&
+		    !strcmp(comm, name))
+			found = pid;
+	}
+	closedir(dir);
+	return found;
+}
+
+/* The device is a kernel thread. It goes with its caller, who can be interrupted at any time. */
+TEST_F_TIMEOUT(exclusive, kernel_thread, TEST_SECONDS)
+{
+	static const int signals[] = { SIGINT, SIGKILL };
+	char path[64], *map = map_stored(1);
+	uint64_t first, word;
+	int status, fd;
+	size_t i;
+	pid_t pid;
+
+	ASSERT_NE(map, NULL);
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, find_kthread("mmops-device"));
+		pid = fork();
+		ASSERT_GE(pid, 0);
+		if (!pid) {
+			atomic_add(self->dev, map, 8, 100, 1, 1ULL << 50, NULL);
+			_exit(1);
+		}
+		while (!find_kthread("mmops-device"))
+			usleep(1000);
+		/* What is read is given back to the CPU, and taken again. */
+		snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		ASSERT_GE(fd, 0);
+		ASSERT_EQ((ssize_t)sizeof(first), pread(fd, &first, sizeof(first), (off_t)map));
+		do {
+			ASSERT_EQ((ssize_t)sizeof(word),
+				  pread(fd, &word, sizeof(word), (off_t)map));
+		} while (word == first);
+		close(fd);
+		ASSERT_EQ(0, kill(pid, signals[i]));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_TRUE(WIFSIGNALED(status));
+		ASSERT_EQ(signals[i], WTERMSIG(status));
+		/* It was waited for, but may still be listed. */
+		while (find_kthread("mmops-device"))
+			usleep(1000);
+	}
+	ASSERT_EQ(1, load(map, 0));
 }
 
 /* The device and the CPUs add to the same words. */

@@ -30,14 +30,17 @@ use mmops::{
         PageResult,
         BATCH, //
     },
+    kthread::{
+        self,
+        Waiter, //
+    },
     mm::MmapRead,
     new_interval_notifier,
     notifier::{
         IntervalNotifier,
         Owner, //
     },
-    range::AddrRange,
-    signal, //
+    range::AddrRange, //
 };
 
 pub(crate) fn exclusive(me: Pin<&Device>, arg: &mut uapi::Exclusive) -> Result {
@@ -100,7 +103,7 @@ pub(crate) fn revoke(arg: &mut uapi::Revoke) -> Result {
 }
 
 /// A device that adds to words in memory, by a load and a store: what makes the addition atomic is
-/// that the page is its own.
+/// that the page is its own. The device is a kernel thread, which lives as long as the call.
 pub(crate) fn atomic_add(me: Pin<&Device>, arg: &mut uapi::AtomicAdd) -> Result {
     let (addr, stride) = (arg.addr as usize, arg.stride as usize);
     let nr = usize::try_from(arg.nr)?;
@@ -136,14 +139,14 @@ pub(crate) fn atomic_add(me: Pin<&Device>, arg: &mut uapi::AtomicAdd) -> Result 
             .push_within_capacity(addr + i * stride)
             .map_err(|_| ENOMEM)?;
     }
-    for _ in 0..arg.rounds {
-        add_to_all(&mm, &notifier, &words, arg)?;
-    }
-    Ok(())
+    kthread::run(c"mmops-device", |waiter| {
+        (0..arg.rounds).try_for_each(|_| add_to_all(waiter, &mm, &notifier, &words, arg))
+    })?
 }
 
 /// Adds once to each word, in ascending order.
 fn add_to_all(
+    waiter: &Waiter,
     mm: &MmWithUser,
     notifier: &IntervalNotifier<DevicePages>,
     words: &[usize],
@@ -152,7 +155,7 @@ fn add_to_all(
     let mut next = 0;
 
     while let Some(first) = words.get(next) {
-        signal::interruption()?;
+        waiter.interruption()?;
 
         let pages = notifier.lock();
         let before = next;
