@@ -125,10 +125,6 @@ impl Owner {
         Self(ptr::from_ref(object).cast_mut().cast())
     }
 
-    pub(crate) fn as_ptr(self) -> *mut c_void {
-        self.0
-    }
-
     /// Whether this is somebody, and not [`Owner::NONE`].
     pub fn is_some(self) -> bool {
         self != Self::NONE

@@ -120,6 +120,12 @@ impl ExclusivePage<'_> {
         self.addr
     }
 
+    #[inline(never)]
+    pub(crate) fn pfn(&self) -> usize {
+        // SAFETY: By the type invariants the page is referenced.
+        unsafe { bindings::mmops_page_to_pfn(self.page.as_ptr()) }
+    }
+
     /// Gives the page to the device. The section says that it may have it now.
     ///
     /// # Errors

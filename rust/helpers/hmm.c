@@ -35,9 +35,3 @@ __mmops_helper unsigned long mmops_page_to_pfn(struct page *page)
 {
 	return page_to_pfn(page);
 }
-
-__mmops_helper void mmops_folio_unlock_put(struct folio *folio)
-{
-	folio_unlock(folio);
-	folio_put(folio);
-}

@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Exclusive access of a mirror's device, page by page.
+//! Exclusive access of a mirror's device.
 
 use super::{
-    table::Access,
+    table::TABLE_PAGES,
     Device,
     Mirror, //
 };
 use crate::{
-    bindings,
+    exclusive::{
+        self,
+        PageResult, //
+    },
     mm::MmapRead,
-    notifier::Owner,
     range::AddrRange,
     signal, //
 };
+use core::cmp;
 use kernel::{
-    error::from_err_ptr,
     mm::MmWithUser,
-    page::PAGE_SIZE,
     prelude::*,
-    sync::{
-        aref::ARef,
-        lock::Backend, //
-    },
+    sync::lock::Backend,
     time::{
         Instant,
         Monotonic, //
@@ -30,55 +28,61 @@ use kernel::{
 };
 
 impl<D: Device, B: Backend> Mirror<D, B> {
-    /// Enters all pages of `range` as [`Access::Exclusive`]: no CPU accesses them until one faults,
-    /// upon which the entry goes first. Pages that have such an entry keep it. Sleeps.
+    /// Enters all pages of `range` as [`Access::Exclusive`](super::Access::Exclusive): no CPU
+    /// accesses them until one faults, upon which the entry goes first. Sleeps.
     ///
     /// When it returns, entries may be gone again, as after [`Mirror::fault`].
     ///
     /// # Errors
     ///
-    /// As [`Mirror::fault`], and `EBUSY` if a page is no anonymous one or is in use otherwise;
-    /// pages before are entered.
+    /// As [`Mirror::fault`], and `EBUSY` if a page is no anonymous one or is in use otherwise. The
+    /// other pages of the same PMD table, and all before it, are entered nevertheless.
     ///
-    /// Source: `make_device_exclusive()`, which is called for each page with the mirror's
+    /// Source: `make_device_exclusive()`. It is [`exclusive::make_exclusive`] with the mirror's
     /// [owner](Mirror::owner): the mirror does not hear of its own events.
     pub fn make_exclusive(&self, range: &AddrRange) -> Result {
-        let mm: ARef<MmWithUser> = self.mm().mmget_not_zero().ok_or(ESRCH)?;
+        let mut results = KVec::from_elem(
+            PageResult::Untouched,
+            cmp::min(range.nr_pages(), TABLE_PAGES),
+            GFP_KERNEL,
+        )?;
 
-        self.fault(range, Access::Write)?;
-        for addr in (range.start()..range.end()).step_by(PAGE_SIZE) {
-            signal::pending()?;
-            self.make_page_exclusive(&mm, addr)?;
-        }
-        Ok(())
+        self.for_each_table(range, |part, mm| {
+            self.table.prepare(part.start())?;
+            self.make_part_exclusive(mm, part, results.get_mut(..part.nr_pages()).ok_or(EINVAL)?)
+        })
     }
 
-    fn make_page_exclusive(&self, mm: &MmWithUser, addr: usize) -> Result {
-        let page = AddrRange::new(addr, addr + PAGE_SIZE)?;
+    /// The pages of one table.
+    fn make_part_exclusive(
+        &self,
+        mm: &MmWithUser,
+        part: &AddrRange,
+        results: &mut [PageResult],
+    ) -> Result {
         let started = Instant::<Monotonic>::now();
 
         loop {
-            let access = self.lock().access(addr);
+            let outcome = exclusive::make_exclusive(
+                &MmapRead::lock(mm),
+                part,
+                &self.notifier,
+                results,
+                |_section, pages| {
+                    for page in pages.iter() {
+                        // INVARIANT: This is the critical section of the lookup. The folio lock
+                        // keeps a fault from restoring the CPU's entry before it ends.
+                        self.table.enter_exclusive(page.addr(), page.pfn());
+                    }
+                },
+            )?;
 
-            match access {
-                Some(Access::Exclusive) => return Ok(()),
-                Some(Access::Write) => (),
-                // A fault in make_device_exclusive() would void the token each time.
-                _ => self.fault(&page, Access::Write)?,
-            }
-
-            let token = self.notifier.read_begin();
-            let mmap = MmapRead::lock(mm);
-            let locked = LockedPage::make_exclusive(&mmap, addr, self.owner())?;
-
-            if let Some(_section) = self.notifier.lock_if_current(token) {
-                // INVARIANT: This is the critical section of the lookup. The folio lock keeps a
-                // fault from restoring the CPU's entry before it ends.
-                self.table.enter_exclusive(addr, locked.pfn);
+            if outcome.exclusive == part.nr_pages() {
                 return Ok(());
             }
-            drop(locked);
-            drop(mmap);
+            for result in results.iter() {
+                check(*result)?;
+            }
             signal::pending()?;
             if started.elapsed().as_millis() > super::mirror::RETRY_MS {
                 return Err(EBUSY);
@@ -87,39 +91,17 @@ impl<D: Device, B: Backend> Mirror<D, B> {
     }
 }
 
-/// A page whose entry is device-exclusive, and stays so while the value lives, unless it is
-/// unmapped.
-///
-/// # Invariants
-///
-/// The value holds the lock of `folio` and a reference to it.
-struct LockedPage {
-    folio: *mut bindings::folio,
-    pfn: usize,
-}
-
-impl LockedPage {
-    #[inline(never)]
-    fn make_exclusive(mmap: &MmapRead<'_>, addr: usize, owner: Owner) -> Result<Self> {
-        let mut folio = core::ptr::null_mut();
-        // SAFETY: The mmap lock is held; the owner is only compared.
-        let page = from_err_ptr(unsafe {
-            bindings::make_device_exclusive(mmap.mm().as_raw(), addr, owner.as_ptr(), &mut folio)
-        })?;
-
-        // INVARIANT: The function returns the folio locked, with a reference.
-        Ok(Self {
-            folio,
-            // SAFETY: The page is one of the folio.
-            pfn: unsafe { bindings::mmops_page_to_pfn(page) },
-        })
-    }
-}
-
-impl Drop for LockedPage {
-    #[inline(never)]
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants the lock and the reference are held, and go here.
-        unsafe { bindings::mmops_folio_unlock_put(self.folio) };
+/// What a mirror says of a page that is not exclusive, if it is of no use to try again.
+fn check(result: PageResult) -> Result {
+    match result {
+        PageResult::Exclusive | PageResult::Busy => Ok(()),
+        PageResult::Untouched => Err(EINTR),
+        PageResult::Unmapped | PageResult::Userfaultfd | PageResult::Fault => Err(EFAULT),
+        PageResult::ReadOnly => Err(EPERM),
+        PageResult::NotAnonymous | PageResult::Hugetlb | PageResult::Pinned | PageResult::Ksm => {
+            Err(EBUSY)
+        }
+        PageResult::Poisoned => Err(EHWPOISON),
+        PageResult::NoMemory => Err(ENOMEM),
     }
 }

@@ -264,11 +264,29 @@ impl<D: Device, B: Backend> Mirror<D, B> {
         })
     }
 
-    /// Calls `f` for the parts of `range` that lie in one table each.
+    /// Calls `f` for the parts of `range` that lie in one table each, with an element for each page.
     fn parts(
         &self,
         range: &AddrRange,
         mut f: impl FnMut(&AddrRange, &MmWithUser, &mut [HmmPfn]) -> Result,
+    ) -> Result {
+        let mut pfns = KVec::new();
+
+        pfns.resize(
+            cmp::min(range.nr_pages(), TABLE_PAGES),
+            HmmPfn::default(),
+            GFP_KERNEL,
+        )?;
+        self.for_each_table(range, |part, mm| {
+            f(part, mm, pfns.get_mut(..part.nr_pages()).ok_or(EINVAL)?)
+        })
+    }
+
+    /// Calls `f` for the parts of `range` that lie in one table each.
+    pub(super) fn for_each_table(
+        &self,
+        range: &AddrRange,
+        mut f: impl FnMut(&AddrRange, &MmWithUser) -> Result,
     ) -> Result {
         let whole = self.range();
 
@@ -277,22 +295,14 @@ impl<D: Device, B: Backend> Mirror<D, B> {
         }
 
         let mm: ARef<MmWithUser> = self.mm().mmget_not_zero().ok_or(ESRCH)?;
-        let mut pfns = KVec::new();
         let mut addr = range.start();
 
-        pfns.resize(
-            cmp::min(range.nr_pages(), TABLE_PAGES),
-            HmmPfn::default(),
-            GFP_KERNEL,
-        )?;
         while addr < range.end() {
             let rest = TABLE_PAGES - (addr >> PAGE_SHIFT) % TABLE_PAGES;
             let end = cmp::min(addr + rest * PAGE_SIZE, range.end());
-            let part = AddrRange::new(addr, end)?;
-            let pfns = pfns.get_mut(..part.nr_pages()).ok_or(EINVAL)?;
 
             signal::pending()?;
-            f(&part, &mm, pfns)?;
+            f(&AddrRange::new(addr, end)?, &mm)?;
             addr = end;
         }
         Ok(())
