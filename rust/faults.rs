@@ -40,6 +40,8 @@ static PROTECT_STALE_VALUE: Atomic<u32> = Atomic::new(0);
 static SKIP_RETRY: Atomic<u32> = Atomic::new(0);
 static WINDOW_US: Atomic<u32> = Atomic::new(0);
 static IGNORE_INVALIDATION: Atomic<u32> = Atomic::new(0);
+static FAULT_IN_NO_MEMORY: Atomic<u32> = Atomic::new(0);
+static ENTRY_CHANGES: Atomic<u32> = Atomic::new(0);
 static SPLIT_CLEAR_FIRST: Atomic<u32> = Atomic::new(0);
 static SPLIT_US: Atomic<u32> = Atomic::new(0);
 static KEEP_MIGRATION_WRITABLE: Atomic<u32> = Atomic::new(0);
@@ -76,6 +78,8 @@ impl Controls {
                     dir.read_write_file(c_str!("skip_retry"), &SKIP_RETRY);
                     dir.read_write_file(c_str!("window_us"), &WINDOW_US);
                     dir.read_write_file(c_str!("ignore_invalidation"), &IGNORE_INVALIDATION);
+                    dir.read_write_file(c_str!("fault_in_no_memory"), &FAULT_IN_NO_MEMORY);
+                    dir.read_write_file(c_str!("entry_changes"), &ENTRY_CHANGES);
                     dir.read_write_file(c_str!("split_clear_first"), &SPLIT_CLEAR_FIRST);
                     dir.read_write_file(c_str!("split_us"), &SPLIT_US);
                     dir.read_write_file(
@@ -111,7 +115,8 @@ pub(crate) fn transfer_before_flush() -> bool {
     TRANSFER_BEFORE_FLUSH.load(Relaxed) != 0
 }
 
-/// Each folio that waits for its dirty mark is locked by somebody else, until the walk has ended.
+/// Each folio that is tried is locked by somebody else: one that waits for its dirty mark until the
+/// walk has ended, and one of a batch of exclusive pages until it is waited for.
 pub(crate) fn trylock_fails() -> bool {
     TRYLOCK_FAILS.load(Relaxed) != 0
 }
@@ -166,6 +171,16 @@ pub(crate) unsafe fn protect_entry<T>(entry: *mut T, change: impl FnOnce(*mut T)
 /// A device goes on using pages that it was told to let go.
 pub(crate) fn ignore_invalidation() -> bool {
     IGNORE_INVALIDATION.load(Relaxed) != 0
+}
+
+/// There is no memory for pages that have to be faulted in to become exclusive.
+pub(crate) fn fault_in_no_memory() -> bool {
+    FAULT_IN_NO_MEMORY.load(Relaxed) != 0
+}
+
+/// The entry of each page that is to become exclusive changes while its folio is being locked.
+pub(crate) fn entry_changes() -> bool {
+    ENTRY_CHANGES.load(Relaxed) != 0
 }
 
 /// Widens the window between the invalidation of a PMD leaf and the table that replaces it; as a

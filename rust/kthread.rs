@@ -67,7 +67,7 @@ pub fn run<R: Send>(name: &'static CStr, f: impl FnOnce(&Waiter) -> R + Send) ->
     let entry = entry_of(&job);
     let data = ptr::from_mut(&mut job);
 
-    // SAFETY: The job is of the types of the function, and is left alone until the thread has ended.
+    // SAFETY: The job is of the types of the function, and is left alone until the thread ended.
     unsafe { start(name, entry, data.cast(), (*data).done.get()) }?;
     job.ret.ok_or(EINTR)
 }
@@ -97,8 +97,8 @@ unsafe extern "C" fn entry<F: FnOnce(&Waiter) -> R, R>(data: *mut c_void) -> c_i
 ///
 /// # Safety
 ///
-/// `entry` may be called with `job` by another thread, and `done` is valid, as long as this function
-/// does not return.
+/// `entry` may be called with `job` by another thread, and `done` is valid, as long as this
+/// function does not return.
 #[inline(never)]
 unsafe fn start(
     name: &'static CStr,

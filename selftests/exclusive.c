@@ -9,6 +9,7 @@
  */
 #include <dirent.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <linux/userfaultfd.h>
 #include <sys/mount.h>
@@ -19,6 +20,7 @@
 #include "faults.h"
 #include "gup_test.h"
 #include "kselftest_harness.h"
+#include "mmops_ref.h"
 #include "notifier.h"
 
 #define PAGES		1000UL
@@ -26,6 +28,18 @@
 /* Newer than the headers of some distributions. */
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL	102
+#endif
+#ifndef UFFDIO_POISON
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+#define UFFDIO_POISON		_IOWR(UFFDIO, 0x08, struct uffdio_poison)
+#define UFFD_FEATURE_POISON	(1 << 14)
 #endif
 
 FIXTURE(exclusive)
@@ -134,6 +148,190 @@ TEST_F_TIMEOUT(exclusive, results, TEST_SECONDS)
 		ASSERT_EQ(want, results[i]);
 	}
 	ASSERT_EQ(PAGES - 300, give_back(self->dev, map, PAGES));
+}
+
+/* What cannot be faulted in: nothing is there, nor will be. */
+TEST_F_TIMEOUT(exclusive, fault, TEST_SECONDS)
+{
+	const size_t size = page_size();
+	char *map = map_stored(PAGES);
+	int fd = new_memfd(4);
+	uint8_t results[PAGES];
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	if (madvise(map + 100 * size, 10 * size, MADV_GUARD_INSTALL))
+		SKIP(return, "no guard pages");
+	/* Private, and behind the end of the file from its fifth page on. */
+	ASSERT_NE(map_at(map + 200 * size, fd, 0, 10, PROT_READ | PROT_WRITE, MAP_PRIVATE), NULL);
+	ASSERT_EQ(PAGES - 16, exclusive_of(self->dev, -1, map, PAGES, results));
+	for (i = 0; i < PAGES; i++) {
+		bool fault = (i >= 100 && i < 110) || (i >= 204 && i < 210);
+
+		ASSERT_EQ(fault ? MMOPS_PAGE_FAULT : MMOPS_PAGE_EXCLUSIVE, results[i]);
+	}
+	ASSERT_EQ(-EFAULT, atomic_add(self->dev, map + 100 * size, 8, 1, 1, 1, NULL));
+	ASSERT_EQ(PAGES - 16, give_back(self->dev, map, PAGES));
+	ASSERT_EQ(0, load(map, 200));
+}
+
+TEST_F_TIMEOUT(exclusive, hugetlb, TEST_SECONDS)
+{
+	uint8_t results[PMD_PAGES];
+	char *map;
+	size_t i;
+
+	write_file("/proc/sys/vm/nr_hugepages", "1");
+	map = mmap(NULL, pmd_size(), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (map == MAP_FAILED) {
+		write_file("/proc/sys/vm/nr_hugepages", "0");
+		SKIP(return, "no page of hugetlbfs");
+	}
+	store(map, 0, 7);
+	ASSERT_EQ(0, exclusive_of(self->dev, -1, map, PMD_PAGES, results));
+	for (i = 0; i < PMD_PAGES; i++) {
+		ASSERT_EQ(MMOPS_PAGE_HUGETLB, results[i]);
+	}
+	ASSERT_EQ(0, give_back(self->dev, map, PMD_PAGES));
+	ASSERT_EQ(-EFAULT, atomic_add(self->dev, map, 8, 1, 1, 1, NULL));
+	ASSERT_EQ(7, load(map, 0));
+	ASSERT_EQ(0, munmap(map, pmd_size()));
+	write_file("/proc/sys/vm/nr_hugepages", "0");
+}
+
+static void ignore_signal(int signal)
+{
+	(void)signal;
+}
+
+/* Broken memory, by memory failure and as userfaultfd feigns it. */
+TEST_F_TIMEOUT(exclusive, poisoned, TEST_SECONDS)
+{
+	const size_t size = page_size();
+	char *map = map_stored(20);
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_POISON };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)map + 5 * size, 5 * size },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct uffdio_poison poison = { .range = { (uintptr_t)map + 5 * size, 2 * size } };
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	int want[20] = {};
+	uint8_t results[20];
+	int64_t left = 20;
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	/* Processes are told of a failure at once. */
+	signal(SIGBUS, ignore_signal);
+	if (!madvise(map + 15 * size, size, MADV_HWPOISON))
+		want[15] = MMOPS_PAGE_POISONED;
+	signal(SIGBUS, SIG_DFL);
+	ASSERT_EQ(0, madvise(map + 5 * size, 5 * size, MADV_DONTNEED));
+	if (fd >= 0 && !ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &reg)) {
+		ASSERT_EQ(0, ioctl(fd, UFFDIO_POISON, &poison));
+		for (i = 5; i < 10; i++)
+			want[i] = i < 7 ? MMOPS_PAGE_POISONED : MMOPS_PAGE_USERFAULTFD;
+	}
+	if (!want[5] && !want[15])
+		SKIP(return, "neither memory failure nor UFFDIO_POISON");
+	for (i = 0; i < 20; i++)
+		left -= !!want[i];
+	ASSERT_EQ(left, exclusive_of(self->dev, -1, map, 20, results));
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(want[i] ? want[i] : MMOPS_PAGE_EXCLUSIVE, results[i]) {
+			TH_LOG("page %zu", i);
+		}
+		if (!want[i]) {
+			ASSERT_TRUE(is_exclusive(map + i * size));
+		}
+	}
+	ASSERT_EQ(left, give_back(self->dev, map, 20));
+	if (want[15]) {
+		ASSERT_EQ(-EFAULT, atomic_add(self->dev, map + 15 * size, 8, 1, 1, 1, NULL));
+	}
+	ASSERT_EQ(1, load(map, 0));
+	close(fd);
+}
+
+/*
+ * A device is programmed with several batches of all kinds of pages, over
+ * borders of mappings and tables: it has those that are exclusive and no other.
+ */
+TEST_F_TIMEOUT(exclusive, batches, TEST_SECONDS)
+{
+	const size_t pages = 3 * PMD_PAGES, size = page_size(), first = 50, nr = 1450;
+	char *map = reserve(pages, 0), *thp = map_thp(1);
+	struct mmops_ref_program arg = {
+		.addr = (uintptr_t)map + first * size,
+		.len = nr * size,
+		.value = 123456789,
+	};
+	const int rw = PROT_READ | PROT_WRITE;
+	int want[3 * PMD_PAGES] = {}, fd = new_memfd(10), ref;
+	uint8_t results[1450];
+	int64_t count = 0;
+	size_t i;
+
+	OPEN_DEV(ref, "/dev/mmops_ref");
+	ASSERT_NE(map, NULL);
+	ASSERT_NE(map_at(map, -1, 0, pages, rw, MAP_PRIVATE | MAP_ANONYMOUS), NULL);
+	ASSERT_EQ(0, madvise(map, pages * size, MADV_NOHUGEPAGE));
+	store_range(map, 0, pages, 1);
+	/* A huge leaf between tables of base pages, if there is one. */
+	if (thp) {
+		ASSERT_EQ(map + pmd_size(), mremap(thp, pmd_size(), pmd_size(),
+						   MREMAP_MAYMOVE | MREMAP_FIXED,
+						   map + pmd_size()));
+		store_range(map, PMD_PAGES, PMD_PAGES, 1 + PMD_PAGES);
+	}
+	ASSERT_EQ(0, munmap(map + 100 * size, 10 * size));
+	ASSERT_EQ(0, mprotect(map + 200 * size, 10 * size, PROT_READ));
+	ASSERT_EQ(0, madvise(map + 400 * size, 60 * size, MADV_DONTNEED));
+	ASSERT_NE(map_at(map + 1100 * size, fd, 0, 10, rw, MAP_SHARED), NULL);
+	/* In one batch with what is around it. */
+	ASSERT_EQ(0, madvise(map + 1200 * size, 10 * size, MADV_GUARD_INSTALL));
+	for (i = 0; i < 10; i++) {
+		want[100 + i] = MMOPS_PAGE_UNMAPPED;
+		want[200 + i] = MMOPS_PAGE_READ_ONLY;
+		want[1100 + i] = MMOPS_PAGE_NOT_ANONYMOUS;
+		want[1200 + i] = MMOPS_PAGE_FAULT;
+	}
+	arg.results = (uintptr_t)results;
+	ASSERT_EQ(0, ioctl(ref, MMOPS_REF_IOC_PROGRAM, &arg));
+	for (i = first; i < first + nr; i++) {
+		if (!want[i]) {
+			want[i] = MMOPS_PAGE_EXCLUSIVE;
+			count++;
+		}
+		ASSERT_EQ(want[i], results[i - first]) {
+			TH_LOG("page %zu", i);
+		}
+	}
+	ASSERT_EQ(nr - 40, count);
+	ASSERT_EQ(count, arg.count);
+	ASSERT_EQ(count, arg.programmed);
+	/* 512 pages or a border of a mapping end one. */
+	ASSERT_GE(arg.batches, 5);
+	ASSERT_LT(arg.batches, 50);
+	for (i = 0; i < pages; i++) {
+		if (want[i] == MMOPS_PAGE_UNMAPPED || want[i] == MMOPS_PAGE_FAULT)
+			continue;
+		if (want[i] != MMOPS_PAGE_NOT_ANONYMOUS) {
+			ASSERT_EQ(want[i] == MMOPS_PAGE_EXCLUSIVE, is_exclusive(map + i * size));
+		}
+		ASSERT_EQ(want[i] == MMOPS_PAGE_EXCLUSIVE ? 123456789 :
+			  want[i] == MMOPS_PAGE_NOT_ANONYMOUS ? 0 : 1 + i, load(map, i)) {
+			TH_LOG("page %zu", i);
+		}
+		/* No folio is left locked: a store faults, or is of no use. */
+		if (want[i] != MMOPS_PAGE_READ_ONLY)
+			store(map, i, i);
+	}
+	if (!thp)
+		TH_LOG("without a huge leaf");
+	close(ref);
 }
 
 /* Huge leaves are split; the pages share one folio and its lock. */
@@ -784,6 +982,78 @@ TEST_F_TIMEOUT(exclusive, control_no_flush, TEST_SECONDS)
 	if (!faults_built_in())
 		SKIP(return, "needs the fault build");
 	ASSERT_GT(lost_with(self->dev, "skip_flush"), 0);
+}
+
+/* There is no memory for what is not there yet; nothing else suffers. */
+TEST_F_TIMEOUT(exclusive, no_memory, TEST_SECONDS)
+{
+	char *map = map_anon(20);
+	uint8_t results[20];
+	size_t i;
+
+	if (!faults_built_in())
+		SKIP(return, "needs the fault build");
+	ASSERT_NE(map, NULL);
+	madvise(map, 20 * page_size(), MADV_NOHUGEPAGE);
+	store_range(map, 0, 10, 1);
+	ASSERT_EQ(0, set_fault("fault_in_no_memory", 1));
+	ASSERT_EQ(10, exclusive_of(self->dev, -1, map, 20, results));
+	ASSERT_EQ(-ENOMEM, atomic_add(self->dev, map + 15 * page_size(), 8, 1, 1, 1, NULL));
+	clear_faults();
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(i < 10 ? MMOPS_PAGE_EXCLUSIVE : MMOPS_PAGE_NO_MEMORY, results[i]);
+		ASSERT_EQ(i < 10, is_exclusive(map + i * page_size()));
+	}
+	ASSERT_EQ(20, exclusive(self->dev, map, 20));
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(i < 10 ? 1 + i : 0, load(map, i));
+	}
+}
+
+/* What changes each time is given up; it stays the CPU's, and its folio is not locked. */
+TEST_F_TIMEOUT(exclusive, busy, TEST_SECONDS)
+{
+	char *map = map_stored(20);
+	uint8_t results[20];
+	size_t i;
+
+	if (!faults_built_in())
+		SKIP(return, "needs the fault build");
+	ASSERT_NE(map, NULL);
+	ASSERT_EQ(0, set_fault("entry_changes", 1));
+	ASSERT_EQ(0, exclusive_of(self->dev, -1, map, 20, results));
+	clear_faults();
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(MMOPS_PAGE_BUSY, results[i]);
+		ASSERT_TRUE(is_present(map + i * page_size()));
+	}
+	ASSERT_EQ(20, exclusive(self->dev, map, 20));
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+}
+
+/* Pages whose folios somebody has locked are done alone, there and back. */
+TEST_F_TIMEOUT(exclusive, locked_folios, TEST_SECONDS)
+{
+	char *map = map_stored(20);
+	uint8_t results[20];
+	size_t i;
+
+	if (!faults_built_in())
+		SKIP(return, "needs the fault build");
+	ASSERT_NE(map, NULL);
+	ASSERT_EQ(0, set_fault("trylock_fails", 1));
+	ASSERT_EQ(20, exclusive_of(self->dev, -1, map, 20, results));
+	ASSERT_EQ(20, count_exclusive(map, 20));
+	ASSERT_EQ(20, give_back(self->dev, map, 20));
+	clear_faults();
+	ASSERT_EQ(0, count_exclusive(map, 20));
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(MMOPS_PAGE_EXCLUSIVE, results[i]);
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+	ASSERT_EQ(20, exclusive(self->dev, map, 20));
 }
 
 TEST_HARNESS_MAIN

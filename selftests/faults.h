@@ -55,6 +55,8 @@ static inline void clear_faults(void)
 	set_fault("skip_retry", 0);
 	set_fault("window_us", 0);
 	set_fault("ignore_invalidation", 0);
+	set_fault("fault_in_no_memory", 0);
+	set_fault("entry_changes", 0);
 	set_fault("split_clear_first", 0);
 	set_fault("split_us", 0);
 	set_fault("keep_migration_writable", 0);

@@ -67,8 +67,10 @@ arguments_of() {
 			      -T control_migration_is_met -T control_migration_stays_writable ;;
 	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
-	exclusive) echo -T control_ignore_invalidation -T control_no_flush ;;
-	"exclusive faults") echo -t control_ignore_invalidation -t control_no_flush ;;
+	exclusive) echo -T control_ignore_invalidation -T control_no_flush -T no_memory -T busy \
+			-T locked_folios ;;
+	"exclusive faults") echo -t control_ignore_invalidation -t control_no_flush -t no_memory \
+				 -t busy -t locked_folios ;;
 	zap) echo -T no_memory_for_queue ;;
 	zap_race) echo -T control_mark_before_flush ;;
 	"zap_race faults") echo -t control_mark_before_flush ;;

@@ -283,9 +283,7 @@ impl<'b> Batch<'b> {
             }
             any = true;
 
-            let addr = self.addr + (i << PAGE_SHIFT);
-            // SAFETY: The guard holds the mmap lock.
-            let ret = unsafe { bindings::mmops_fault_in_writable(guard.as_ptr(), addr, run) };
+            let ret = fault_in_writable(guard, self.addr + (i << PAGE_SHIFT), run);
 
             if ret > 0 {
                 for slot in self.some(i, ret as usize) {
@@ -459,7 +457,7 @@ impl<'b> Batch<'b> {
             // Neighbours are often of one large folio; one lock does.
             if locked != Some(folio) {
                 // SAFETY: The slot has a reference of the folio.
-                slot.locks = unsafe { bindings::mmops_folio_trylock(folio.as_ptr()) };
+                slot.locks = unsafe { trylock(folio) };
                 if !slot.locks && nr == 1 {
                     // SAFETY: As above; no other folio lock is held, and no page-table lock.
                     to_result(unsafe { bindings::mmops_folio_lock_killable(folio.as_ptr()) })
@@ -486,6 +484,31 @@ impl Drop for Batch<'_> {
     fn drop(&mut self) {
         release(self.room, false);
     }
+}
+
+/// Faults in pages; how many, or an error of the first.
+fn fault_in_writable(guard: &MmapRead<'_>, addr: usize, nr: usize) -> c_long {
+    #[cfg(mmops_faults)]
+    if crate::faults::fault_in_no_memory() {
+        return ENOMEM.to_errno() as c_long;
+    }
+
+    // SAFETY: The guard holds the mmap lock.
+    unsafe { bindings::mmops_fault_in_writable(guard.as_ptr(), addr, nr) }
+}
+
+/// # Safety
+///
+/// The caller has a reference of the folio.
+#[inline(always)]
+unsafe fn trylock(folio: NonNull<bindings::folio>) -> bool {
+    #[cfg(mmops_faults)]
+    if crate::faults::trylock_fails() {
+        return false;
+    }
+
+    // SAFETY: By this function's safety requirements.
+    unsafe { bindings::mmops_folio_trylock(folio.as_ptr()) }
 }
 
 fn range_start(addr: usize, first: usize) -> usize {
@@ -561,6 +584,11 @@ fn convert_entry(
         return false;
     };
     let pte = table.value(i);
+
+    #[cfg(mmops_faults)]
+    if crate::faults::entry_changes() {
+        return false;
+    }
 
     // SAFETY: The function computes on the values alone.
     if !unsafe { bindings::mmops_excl_is_of(pte.as_raw(), page.as_ptr()) } {

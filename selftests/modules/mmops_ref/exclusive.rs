@@ -15,18 +15,24 @@ use kernel::{
     time::{
         Instant,
         Monotonic, //
-    }, //
+    },
+    uaccess::UserSlice, //
 };
 use mmops::{
     exclusive::{
         self,
+        DevicePages,
         PageResult, //
     },
     mm::{
         self,
         MmapRead, //
     },
-    notifier::Owner,
+    new_interval_notifier,
+    notifier::{
+        IntervalNotifier,
+        Owner, //
+    },
     range::AddrRange, //
 };
 use zerocopy_derive::Immutable;
@@ -44,6 +50,7 @@ extern "C" {
 }
 
 pub(crate) const IOC: u32 = _IOWR::<Exclusive>(0xBE, 0x01);
+pub(crate) const IOC_PROGRAM: u32 = _IOWR::<Program>(0xBE, 0x02);
 
 /// `struct mmops_ref_exclusive`
 #[derive(FromBytes, IntoBytes, Immutable)]
@@ -102,4 +109,70 @@ fn by_kernel(guard: &MmapRead<'_>, range: &AddrRange) -> Result<usize> {
         count += 1;
     }
     Ok(count)
+}
+
+/// `struct mmops_ref_program`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Program {
+    addr: u64,
+    len: u64,
+    results: u64,
+    value: u64,
+    count: u64,
+    programmed: u64,
+    batches: u64,
+    reserved: [u64; 2],
+}
+
+impl Program {
+    pub(crate) fn run(&mut self) -> Result {
+        if self.reserved != [0; 2] {
+            return Err(EINVAL);
+        }
+
+        let end = self.addr.checked_add(self.len).ok_or(EINVAL)?;
+        let range = AddrRange::new(self.addr as usize, end as usize)?;
+        let mm = mm::current()?;
+        let mut results = KVVec::from_elem(PageResult::Untouched, range.nr_pages(), GFP_KERNEL)?;
+        let owner = KBox::pin(0u8, GFP_KERNEL)?;
+        let pages = DevicePages::new(&range)?;
+        let notifier: Pin<KBox<IntervalNotifier<DevicePages>>> = KBox::try_pin_init(
+            new_interval_notifier!(&mm, range, Owner::of(owner.as_ref()), pages),
+            GFP_KERNEL,
+        )?;
+        let mut batches = 0;
+        let outcome = exclusive::make_exclusive(
+            &MmapRead::lock(&mm),
+            &range,
+            &notifier,
+            &mut results,
+            |section, pages| {
+                batches += 1;
+                DevicePages::program(section, pages);
+            },
+        )?;
+
+        self.count = outcome.exclusive as u64;
+        self.batches = batches;
+        self.programmed = 0;
+
+        let pages = notifier.lock();
+
+        for addr in (range.start()..range.end()).step_by(PAGE_SIZE) {
+            if let Some(page) = pages.get(addr) {
+                page.write_u64(0, self.value)?;
+                self.programmed += 1;
+            }
+        }
+        drop(pages);
+
+        let mut writer =
+            UserSlice::new(UserPtr::from_addr(self.results as usize), results.len()).writer();
+
+        for result in &results {
+            writer.write_slice(&[*result as u8])?;
+        }
+        Ok(())
+    }
 }

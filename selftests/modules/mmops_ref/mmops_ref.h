@@ -74,7 +74,33 @@ struct mmops_ref_exclusive {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_ref_program - argument of MMOPS_REF_IOC_PROGRAM
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @results: in: address of an array of one byte for each page, which gets
+ *	MMOPS_PAGE_* of linux/mmops.h
+ * @value: in: what the device stores to the first word of each page that it has
+ * @count: out: pages that were made device-exclusive, by one call
+ * @programmed: out: pages that the device had afterwards
+ * @batches: out: how often it was programmed
+ * @reserved: must be zero
+ *
+ * For memory of the caller. The pages stay exclusive, but the device goes.
+ */
+struct mmops_ref_program {
+	__u64 addr;
+	__u64 len;
+	__u64 results;
+	__u64 value;
+	__u64 count;
+	__u64 programmed;
+	__u64 batches;
+	__u64 reserved[2];
+};
+
 #define MMOPS_REF_IOC_DIRTY	_IOWR(0xBE, 0x00, struct mmops_ref_dirty)
 #define MMOPS_REF_IOC_EXCLUSIVE	_IOWR(0xBE, 0x01, struct mmops_ref_exclusive)
+#define MMOPS_REF_IOC_PROGRAM	_IOWR(0xBE, 0x02, struct mmops_ref_program)
 
 #endif /* _MMOPS_REF_H */

@@ -129,6 +129,7 @@ impl MiscDevice for Device {
         match cmd {
             IOC_DIRTY => with_arg(user, Dirty::run),
             exclusive::IOC => with_arg(user, exclusive::Exclusive::run),
+            exclusive::IOC_PROGRAM => with_arg(user, exclusive::Program::run),
             _ => Err(ENOTTY),
         }
     }
