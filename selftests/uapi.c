@@ -10,6 +10,8 @@
 #include "kselftest_harness.h"
 
 #define PAGES	64UL
+/* Pages of a range that a call tells of one by one. */
+#define MAX_RESULTS	256UL
 
 enum {
 	FD_GOOD, FD_MINUS_ONE, FD_CLOSED, FD_PATH, FD_READ, FD_WRITE, FD_PIPE_READ, FD_PIPE_WRITE,
@@ -711,6 +713,399 @@ TEST_F_TIMEOUT(ranges, fuzz_soft_dirty_clear, TEST_SECONDS)
 	ASSERT_GT(succeeded, n / 10);
 	ASSERT_LT(succeeded, n);
 	ASSERT_GT(of_all, 0);
+}
+
+/*
+ * A range that EXCLUSIVE may be asked for. It has a result for each page, of
+ * holes as well, so what is huge and no error would take long.
+ */
+static void random_exclusive_range(const struct area *area, struct rng *rng, __u64 *addr,
+				   __u64 *len)
+{
+	area_random_range(area, rng, addr, len);
+	if (is_addr_range(*addr, *len) && *len > MAX_RESULTS * page_size())
+		*len = page_size();
+}
+
+static bool can_be_exclusive(const struct area *area, size_t page)
+{
+	return area->kind[page] == AREA_ANON || area->kind[page] == AREA_LOCKED;
+}
+
+static int wanted_result(const struct area *area, size_t page)
+{
+	switch (area->kind[page]) {
+	case AREA_HOLE:
+		return MMOPS_PAGE_UNMAPPED;
+	case AREA_SHARED:
+		return MMOPS_PAGE_NOT_ANONYMOUS;
+	case AREA_READONLY:
+		return MMOPS_PAGE_READ_ONLY;
+	default:
+		return MMOPS_PAGE_EXCLUSIVE;
+	}
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_exclusive, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(3000), succeeded = 0;
+	static uint8_t results[MAX_RESULTS];
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+	bool now[AREA_PAGES] = {};
+	uint64_t entries[AREA_PAGES];
+	size_t page;
+
+	for (i = 0; i < n; i++) {
+		struct mmops_exclusive arg, before;
+		uint64_t may = 0, exclusive = 0;
+
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		random_exclusive_range(area, &rng, &arg.addr, &arg.len);
+		arg.results = rng_below(&rng, 2) ? (uintptr_t)results : 0;
+		if (!mostly(&rng)) {
+			arg.results = 1;
+			may |= MAY(EFAULT);
+		}
+		arg.exclusive = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, 2);
+		before = arg;
+		if (arg.flags || !is_addr_range(arg.addr, arg.len))
+			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, 2);
+		memset(results, 0xff, sizeof(results));
+
+		errno = 0;
+		if (ioctl(self->dev, MMOPS_IOC_EXCLUSIVE, &arg)) {
+			int error = errno;
+
+			/* Pages are exclusive by then, and counted. */
+			before.exclusive = error == EFAULT ? arg.exclusive : before.exclusive;
+			before.done = error == EFAULT ? arg.done : before.done;
+			errno = error;
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+			if (error == EFAULT) {
+				ASSERT_EQ(0, arg.done);
+			}
+		} else {
+			ASSERT_FUZZ_SUCCESS(may, i);
+			succeeded++;
+			for (page = 0; page < AREA_PAGES; page++) {
+				size_t index = ((uintptr_t)area_addr(area, page) - arg.addr) /
+					       page_size();
+
+				if (!area_in_range(area, page, arg.addr, arg.len))
+					continue;
+				exclusive += can_be_exclusive(area, page);
+				ASSERT_EQ(arg.results ? wanted_result(area, page) : 0xff,
+					  results[index]);
+			}
+			ASSERT_EQ(exclusive, arg.exclusive);
+			ASSERT_EQ(arg.len, arg.done);
+			if (arg.len < MAX_RESULTS * page_size()) {
+				ASSERT_EQ(0xff, results[arg.len / page_size()]);
+			}
+		}
+		/* What was exclusive stays so; what was not is so only if it was asked for. */
+		ASSERT_EQ(0, area_pagemap(area, entries));
+		for (page = 0; page < AREA_PAGES; page++) {
+			bool is = can_be_exclusive(area, page) &&
+				  !(entries[page] & PAGEMAP_PRESENT);
+			bool asked = area_in_range(area, page, arg.addr, arg.len);
+
+			ASSERT_TRUE(is || !now[page]);
+			ASSERT_TRUE(!is || now[page] || asked);
+			now[page] = is;
+		}
+		if (rng_below(&rng, 8))
+			continue;
+		/* Back to the CPU. */
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (area_is_writable(area, page)) {
+				ASSERT_EQ(1 + page, load(area->map, page));
+			}
+			now[page] = false;
+		}
+	}
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_revoke, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(3000), succeeded = 0;
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+	uint64_t entries[AREA_PAGES];
+	size_t page;
+
+	for (i = 0; i < n; i++) {
+		struct mmops_exclusive all = {
+			.pidfd = -1,
+			.addr = (uintptr_t)area->map,
+			.len = AREA_PAGES * page_size(),
+		};
+		struct mmops_revoke arg, before;
+		uint64_t may = 0, revoked = 0;
+		int ret;
+
+		ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_EXCLUSIVE, &all));
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		area_random_range(area, &rng, &arg.addr, &arg.len);
+		arg.revoked = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, 2);
+		before = arg;
+		if (arg.flags || !is_addr_range(arg.addr, arg.len))
+			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, 2);
+
+		errno = 0;
+		ret = ioctl(self->dev, MMOPS_IOC_REVOKE, &arg);
+		if (ret) {
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+		} else {
+			ASSERT_FUZZ_SUCCESS(may, i);
+			succeeded++;
+		}
+		ASSERT_EQ(0, area_pagemap(area, entries));
+		for (page = 0; page < AREA_PAGES; page++) {
+			bool back = !ret && area_in_range(area, page, arg.addr, arg.len);
+
+			if (!can_be_exclusive(area, page))
+				continue;
+			revoked += back;
+			ASSERT_EQ(back, !!(entries[page] & PAGEMAP_PRESENT));
+		}
+		if (ret)
+			continue;
+		ASSERT_EQ(revoked, arg.revoked);
+		ASSERT_EQ(arg.len, arg.done);
+	}
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+	for (page = 0; page < AREA_PAGES; page++) {
+		if (area_is_writable(area, page)) {
+			ASSERT_EQ(1 + page, load(area->map, page));
+		}
+	}
+}
+
+/* How many of the words of an argument a device can have, from the first on. */
+static uint64_t words_to_add_to(const struct area *area, const struct mmops_atomic_add *arg)
+{
+	uint64_t i;
+
+	for (i = 0; i < arg->nr; i++) {
+		uint64_t page = (arg->addr + i * arg->stride - (uintptr_t)area->map) / page_size();
+
+		if (page >= AREA_PAGES || !can_be_exclusive(area, page))
+			break;
+	}
+	return i;
+}
+
+static bool is_atomic_add(const struct mmops_atomic_add *arg)
+{
+	uint64_t last;
+
+	if (arg->addr % 8 || arg->stride % 8 || !arg->stride || !arg->nr || arg->flags ||
+	    __builtin_mul_overflow(arg->nr - 1, arg->stride, &last) ||
+	    __builtin_add_overflow(last, arg->addr, &last) || last >= -page_size())
+		return false;
+	return last / page_size() - arg->addr / page_size() < MMOPS_ATOMIC_ADD_MAX_PAGES;
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_atomic_add, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(1500), succeeded = 0, stopped = 0;
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+
+	for (i = 0; i < n; i++) {
+		struct mmops_atomic_add arg, before;
+		uint64_t may = 0, words = 0, word;
+		uint64_t old[64];
+		int ret, error;
+
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		arg.addr = (uintptr_t)area_addr(area, rng_below(&rng, AREA_PAGES)) +
+			   8 * rng_below(&rng, page_size() / 8);
+		arg.stride = rng_below(&rng, 2) ? 8 : 8 * (1 + rng_below(&rng, 1024));
+		arg.nr = 1 + rng_below(&rng, 64);
+		arg.value = rng_next(&rng);
+		/* More would take long. */
+		arg.rounds = rng_below(&rng, 4);
+		switch (rng_below(&rng, 16)) {
+		case 0:
+			arg.addr = random_word(&rng) | 1ULL << 63;
+			break;
+		case 1:
+			arg.addr += rng_below(&rng, 8);
+			break;
+		case 2:
+			arg.stride = random_word(&rng);
+			break;
+		case 3:
+			arg.nr = random_word(&rng);
+		}
+		arg.added = rng_next(&rng);
+		arg.taken = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, 2);
+		before = arg;
+		may |= reserved_errors(arg.reserved, 2);
+		if (!is_atomic_add(&arg)) {
+			may |= MAY(EINVAL);
+		} else if (arg.rounds) {
+			words = words_to_add_to(area, &arg);
+			if (words < arg.nr)
+				may |= MAY(EFAULT);
+		}
+		for (word = 0; word < words && word < 64; word++)
+			old[word] = *(uint64_t *)(arg.addr + word * arg.stride);
+
+		errno = 0;
+		ret = ioctl(self->dev, MMOPS_IOC_ATOMIC_ADD, &arg);
+		error = errno;
+		before.added = arg.added;
+		before.taken = arg.taken;
+		errno = error;
+		if (ret) {
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+			stopped += error == EFAULT && words;
+		} else {
+			ASSERT_FUZZ_SUCCESS(may, i);
+			ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+			ASSERT_EQ(arg.nr * arg.rounds, arg.added);
+			succeeded++;
+		}
+		/* Words before one that the device cannot have were added to once. */
+		if (ret && error == EFAULT) {
+			ASSERT_EQ(words, arg.added);
+		}
+		for (word = 0; word < words && word < 64; word++) {
+			uint64_t times = !ret ? arg.rounds : error == EFAULT;
+
+			ASSERT_EQ(old[word] + times * arg.value,
+				  *(uint64_t *)(arg.addr + word * arg.stride));
+		}
+	}
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_GT(stopped, 0);
+	ASSERT_LT(succeeded, n);
+}
+
+/* Subscriptions, reading of the log and probing, with and without a subscription. */
+TEST_F_TIMEOUT(ranges, fuzz_notifier, TEST_SECONDS)
+{
+	static struct mmops_notifier_event events[MMOPS_NOTIFIER_MAX_EVENTS];
+	unsigned int i, n = rounds(400), subscribed = 0, logged = 0, probed = 0;
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+
+	for (i = 0; i < n; i++) {
+		struct mmops_notifier_subscribe sub, sub_before;
+		struct mmops_notifier_probe probe, probe_before;
+		struct mmops_notifier_log log, before;
+		int ret, dev = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
+		uint64_t may = 0;
+		bool mm, is = false;
+
+		ASSERT_GE(dev, 0);
+		sub.pidfd = area_random_pidfd(area, &rng, &may);
+		sub.flags = mostly(&rng) ? rng_below(&rng, 3) : random_word(&rng);
+		mm = sub.flags & MMOPS_NOTIFIER_MM;
+		area_random_range(area, &rng, &sub.addr, &sub.len);
+		if (mm && mostly(&rng))
+			sub.addr = sub.len = 0;
+		sub.capacity = mostly(&rng) ? 1 + rng_below(&rng, 100) : random_word(&rng);
+		sub.reserved0 = mostly(&rng) ? 0 : random_word(&rng);
+		random_reserved(&rng, sub.reserved, 2);
+		sub_before = sub;
+		if (sub.flags & ~(MMOPS_NOTIFIER_MM | MMOPS_NOTIFIER_FILTER) || sub.reserved0 ||
+		    sub.flags == (MMOPS_NOTIFIER_MM | MMOPS_NOTIFIER_FILTER) ||
+		    !sub.capacity || sub.capacity > MMOPS_NOTIFIER_MAX_EVENTS ||
+		    (mm ? sub.addr || sub.len : !is_addr_range(sub.addr, sub.len)))
+			may |= MAY(EINVAL);
+		may |= reserved_errors(sub.reserved, 2);
+		errno = 0;
+		if (mostly(&rng)) {
+			if (ioctl(dev, MMOPS_IOC_NOTIFIER_SUBSCRIBE, &sub)) {
+				ASSERT_FUZZ_ERROR(may, &sub, &sub_before, i);
+			} else {
+				ASSERT_FUZZ_SUCCESS(may, i);
+				subscribed++;
+				is = true;
+				ASSERT_NE(0, ioctl(dev, MMOPS_IOC_NOTIFIER_SUBSCRIBE, &sub));
+				ASSERT_EQ(EBUSY, errno);
+			}
+		}
+
+		may = is ? 0 : MAY(ENOENT);
+		log.events = (uintptr_t)events;
+		if (!mostly(&rng))
+			log.events = rng_below(&rng, 2) ? 0 : log.events + rng_below(&rng, 8);
+		log.nr = mostly(&rng) ? 1 + rng_below(&rng, 64) : random_word(&rng);
+		log.flags = mostly(&rng) ? 0 : random_word(&rng);
+		/* There may be nothing to wait for. */
+		if (log.flags == MMOPS_NOTIFIER_WAIT)
+			log.flags = ~0U;
+		log.lost = rng_next(&rng);
+		log.released = rng_next(&rng);
+		log.reserved0 = mostly(&rng) ? 0 : random_word(&rng);
+		random_reserved(&rng, log.reserved, 2);
+		before = log;
+		may |= reserved_errors(log.reserved, 2);
+		if (log.flags || log.reserved0 || log.events % 8 || !log.nr ||
+		    log.nr > MMOPS_NOTIFIER_MAX_EVENTS)
+			may |= MAY(EINVAL);
+		if (!log.events)
+			may |= MAY(EFAULT);
+		errno = 0;
+		ret = ioctl(dev, MMOPS_IOC_NOTIFIER_LOG, &log);
+		if (ret) {
+			int error = errno;
+
+			before.nr = log.nr;
+			before.lost = log.lost;
+			before.released = log.released;
+			errno = error;
+			ASSERT_FUZZ_ERROR(may, &log, &before, i);
+		} else {
+			ASSERT_FUZZ_SUCCESS(may, i);
+			ASSERT_LE(log.nr, before.nr);
+			ASSERT_EQ(0, log.released);
+			logged++;
+		}
+
+		may = is && !mm ? 0 : MAY(ENOENT);
+		probe.delay_ms = mostly(&rng) ? rng_below(&rng, 2) : random_word(&rng) | 1 << 20;
+		probe.collided = rng_next(&rng);
+		probe.hint = rng_next(&rng);
+		probe.reserved0 = mostly(&rng) ? 0 : random_word(&rng);
+		random_reserved(&rng, probe.reserved, 2);
+		probe_before = probe;
+		may |= reserved_errors(probe.reserved, 2);
+		if (probe.delay_ms > MMOPS_NOTIFIER_MAX_DELAY_MS || probe.reserved0)
+			may |= MAY(EINVAL);
+		errno = 0;
+		if (ioctl(dev, MMOPS_IOC_NOTIFIER_PROBE, &probe)) {
+			ASSERT_FUZZ_ERROR(may, &probe, &probe_before, i);
+		} else {
+			ASSERT_FUZZ_SUCCESS(may, i);
+			ASSERT_LE(probe.collided, 1);
+			ASSERT_LE(probe.hint, probe.collided);
+			probed++;
+		}
+		close(dev);
+	}
+	ASSERT_GT(subscribed, n / 10);
+	ASSERT_GT(logged, n / 20);
+	ASSERT_GT(probed, n / 40);
 }
 
 /* The plain build holds no trace of the faults. */
