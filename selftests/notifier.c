@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
+#include "mmops_ref.h"
 #include "notifier.h"
 #include "kselftest_harness.h"
 
@@ -569,6 +570,35 @@ TEST_F_TIMEOUT(notifier, errors, TEST_SECONDS)
 	}
 	ASSERT_EQ(w.pid, waitpid(w.pid, &other, 0));
 	EXPECT_EQ(0, other);
+}
+
+/* An invalidation that must not block, as the OOM reaper's: who would have to sleep refuses. */
+TEST_F_TIMEOUT(notifier, nonblocking, TEST_SECONDS)
+{
+	struct mmops_ref_nonblock arg = {};
+	int ref;
+
+	OPEN_DEV(ref, "/dev/mmops_ref");
+	SUBSCRIBE(PAGES);
+	arg.addr = (uintptr_t)page(self, 2);
+	arg.len = 3 * page_size();
+	ASSERT_EQ(0, ioctl(ref, MMOPS_REF_IOC_NONBLOCK, &arg));
+	EXPECT_EQ(0, arg.refused);
+	EXPECT_EQ(1, arg.ran);
+	EXPECT_EQ(1, arg.told);
+	EXPECT_HEARD("clear 2-5 atomic");
+	/* Nothing is done if one refuses, whether others were told or not. */
+	arg.locked = 1;
+	ASSERT_EQ(0, ioctl(ref, MMOPS_REF_IOC_NONBLOCK, &arg));
+	EXPECT_EQ(1, arg.refused);
+	EXPECT_EQ(0, arg.ran);
+	EXPECT_EQ(0, arg.told);
+	ASSERT_GE(hear(self->dev, self->map, &self->heard, 0), 0);
+	/* No invalidation was left open, which lookups would wait for. */
+	EXPECT_EQ(0, probe(self->dev, 0, NULL));
+	ASSERT_EQ(0, madvise(page(self, 1), page_size(), MADV_DONTNEED));
+	EXPECT_HEARD("clear 1-2");
+	close(ref);
 }
 
 static void no_op(int sig)

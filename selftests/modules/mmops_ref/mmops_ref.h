@@ -99,8 +99,32 @@ struct mmops_ref_program {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_ref_nonblock - argument of MMOPS_REF_IOC_NONBLOCK
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @locked: in: 1 if the lock of a subscriber is held meanwhile, or 0
+ * @refused: out: 1 if a subscriber would have had to sleep
+ * @ran: out: how often what was to be done within the invalidation was done
+ * @told: out: how often the subscriber was told of one that must not sleep
+ * @reserved: must be zero
+ *
+ * An invalidation of memory of the caller that must not block, and a subscriber
+ * of its own, which lives as long as the call.
+ */
+struct mmops_ref_nonblock {
+	__u64 addr;
+	__u64 len;
+	__u32 locked;
+	__u32 refused;
+	__u32 ran;
+	__u32 told;
+	__u64 reserved[2];
+};
+
 #define MMOPS_REF_IOC_DIRTY	_IOWR(0xBE, 0x00, struct mmops_ref_dirty)
 #define MMOPS_REF_IOC_EXCLUSIVE	_IOWR(0xBE, 0x01, struct mmops_ref_exclusive)
 #define MMOPS_REF_IOC_PROGRAM	_IOWR(0xBE, 0x02, struct mmops_ref_program)
+#define MMOPS_REF_IOC_NONBLOCK	_IOWR(0xBE, 0x03, struct mmops_ref_nonblock)
 
 #endif /* _MMOPS_REF_H */
