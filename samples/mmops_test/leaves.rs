@@ -42,10 +42,10 @@ pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
     let mut list = KVVec::new();
     let mut records = KVVec::with_capacity(BATCH, GFP_KERNEL)?;
 
-    arg.nr = 0;
-    arg.next = arg.addr;
-    while (arg.next as usize) < range.end() {
-        let room = vec_len - arg.nr as usize;
+    let (mut nr, mut next) = (0, range.start());
+
+    while next < range.end() {
+        let room = vec_len - nr;
 
         if room < MIN_ROOM {
             break;
@@ -56,8 +56,9 @@ pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
             list = KVVec::with_capacity(room.min(BATCH), GFP_KERNEL)?;
         }
 
-        let rest = AddrRange::new(arg.next as usize, range.end())?;
-        let next = leaves::list(&MmapRead::lock(&mm), &rest, &mut list)?;
+        let rest = AddrRange::new(next, range.end())?;
+
+        next = leaves::list(&MmapRead::lock(&mm), &rest, &mut list)?;
 
         for leaf in &list {
             records.push(
@@ -71,8 +72,11 @@ pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
             )?;
         }
         user.write_slice(records.as_bytes())?;
-        arg.nr += records.len() as u64;
-        arg.next = next as u64;
+        nr += records.len();
     }
+
+    // The argument is as it was if a call fails.
+    arg.nr = nr as u64;
+    arg.next = next as u64;
     Ok(())
 }
