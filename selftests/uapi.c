@@ -1108,6 +1108,198 @@ TEST_F_TIMEOUT(ranges, fuzz_notifier, TEST_SECONDS)
 	ASSERT_GT(probed, n / 40);
 }
 
+/* Room for leaves in pages, then as many that cannot be stored to. */
+#define VEC_LEN	1024
+static struct mmops_leaf leaf_vec[2 * VEC_LEN] __attribute__((aligned(4096)));
+
+/*
+ * What the leaves of all pages of the area permit: @prot in a range, and all
+ * that the mapping allows elsewhere.
+ */
+static void assert_permitted(struct __test_metadata *_metadata, int dev, const struct area *area,
+			     uint64_t addr, uint64_t len, unsigned int prot)
+{
+	struct mmops_leaves list = {
+		.pidfd = -1, .addr = (uintptr_t)area->map, .len = AREA_PAGES * page_size(),
+		.vec = (uintptr_t)leaf_vec, .vec_len = VEC_LEN,
+	};
+	size_t page, i = 0;
+
+	ASSERT_EQ(0, ioctl(dev, MMOPS_IOC_LEAVES, &list));
+	ASSERT_EQ(list.addr + list.len, list.next);
+	for (page = 0; page < AREA_PAGES; page++) {
+		unsigned int allowed = PROT_READ, want = 0;
+
+		if (area->kind[page] == AREA_HOLE)
+			continue;
+		if (area_is_writable(area, page))
+			allowed |= PROT_WRITE;
+		if (area_in_range(area, page, addr, len))
+			allowed &= prot;
+		want |= allowed & PROT_READ ? MMOPS_LEAF_READ : 0;
+		want |= allowed & PROT_WRITE ? MMOPS_LEAF_WRITE : 0;
+		ASSERT_LT(i, list.nr);
+		ASSERT_EQ((uintptr_t)area_addr(area, page), leaf_vec[i].addr);
+		ASSERT_EQ(MMOPS_LEAF_PRESENT, leaf_vec[i].kind);
+		ASSERT_EQ(want, leaf_vec[i].state & (MMOPS_LEAF_READ | MMOPS_LEAF_WRITE |
+							MMOPS_LEAF_EXEC)) {
+			TH_LOG("page %zu", page);
+		}
+		ASSERT_EQ(area->kind[page] == AREA_READONLY,
+			  !!(leaf_vec[i].state & MMOPS_LEAF_SPECIAL));
+		i++;
+	}
+	ASSERT_EQ(i, list.nr);
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_protect, TEST_SECONDS)
+{
+	static const unsigned int prots[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE };
+	unsigned int i, n = rounds(3000), succeeded = 0;
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+	size_t page;
+
+	for (i = 0; i < n; i++) {
+		struct mmops_protect arg, before;
+		uint64_t may = 0, changed = 0;
+
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		area_random_range(area, &rng, &arg.addr, &arg.len);
+		arg.prot = mostly(&rng) ? prots[rng_below(&rng, 3)] :
+			   rng_below(&rng, 2) ? rng_below(&rng, 16) : random_word(&rng);
+		arg.pad = mostly(&rng) ? 0 : random_word(&rng);
+		arg.ptes = rng_next(&rng);
+		arg.pmds = rng_next(&rng);
+		arg.puds = rng_next(&rng);
+		arg.split_pmds = rng_next(&rng);
+		arg.split_puds = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, 2);
+		before = arg;
+
+		if (arg.flags || arg.pad || arg.prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, 2);
+		may |= area_range_errors(area, arg.addr, arg.len);
+		if (arg.prot & PROT_EXEC ||
+		    (arg.prot & PROT_WRITE && area_has(area, arg.addr, arg.len, AREA_READONLY)))
+			may |= MAY(EACCES);
+		if ((arg.prot & (PROT_READ | PROT_WRITE)) == PROT_WRITE)
+			may |= MAY(EOPNOTSUPP);
+
+		errno = 0;
+		if (ioctl(self->dev, MMOPS_IOC_PROTECT, &arg)) {
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+			if (i % 16 == 0)
+				assert_permitted(_metadata, self->dev, area, 0, 0, 0);
+			continue;
+		}
+		ASSERT_FUZZ_SUCCESS(may, i);
+		assert_permitted(_metadata, self->dev, area, arg.addr, arg.len, arg.prot);
+		for (page = 0; page < AREA_PAGES; page++) {
+			bool loses = arg.prot == PROT_NONE ||
+				     (arg.prot == PROT_READ && area_is_writable(area, page));
+
+			changed += loses && area_in_range(area, page, arg.addr, arg.len);
+			if (area_is_writable(area, page)) {
+				ASSERT_EQ(1 + page, load(area->map, page));
+			}
+		}
+		ASSERT_EQ(changed, arg.ptes);
+		ASSERT_EQ(0, arg.pmds + arg.puds + arg.split_pmds + arg.split_puds);
+		ASSERT_EQ(arg.len, arg.done);
+		before.ptes = arg.ptes;
+		before.pmds = before.puds = before.split_pmds = before.split_puds = 0;
+		before.done = arg.done;
+		ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+		area_touch(area);
+		succeeded++;
+	}
+	assert_permitted(_metadata, self->dev, area, 0, 0, 0);
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_leaves, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(3000), succeeded = 0, inside = 0;
+	struct area *area = &self->area;
+	uint64_t start = (uintptr_t)area->map, end = start + AREA_PAGES * page_size();
+	struct rng rng = { test_seed() };
+	size_t page;
+
+	ASSERT_EQ(0, sizeof(leaf_vec) / 2 % page_size());
+	ASSERT_EQ(0, mprotect(&leaf_vec[VEC_LEN], sizeof(leaf_vec) / 2, PROT_READ));
+	for (i = 0; i < n; i++) {
+		struct mmops_leaves arg, before;
+		bool good_vec = mostly(&rng);
+		uint64_t may = 0, fault = 0;
+		size_t nr = 0;
+
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		area_random_range(area, &rng, &arg.addr, &arg.len);
+		arg.vec = good_vec ? (uintptr_t)leaf_vec :
+			  rng_below(&rng, 2) ? (uintptr_t)&leaf_vec[VEC_LEN] :
+			  random_word(&rng) | 1ULL << 63;
+		arg.vec_len = mostly(&rng) ? MMOPS_LEAVES_MIN + rng_below(&rng, 513) :
+			      random_word(&rng);
+		arg.nr = rng_next(&rng);
+		arg.next = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, ARRAY_SIZE(arg.reserved));
+		before = arg;
+
+		if (arg.flags || arg.vec_len < MMOPS_LEAVES_MIN || !is_addr_range(arg.addr, arg.len) ||
+		    arg.vec_len > ~0ULL / sizeof(leaf_vec[0]))
+			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, ARRAY_SIZE(arg.reserved));
+		/* Only what is written may fault. */
+		if (!good_vec || arg.vec_len > VEC_LEN)
+			fault = MAY(EFAULT);
+
+		errno = 0;
+		if (ioctl(self->dev, MMOPS_IOC_LEAVES, &arg)) {
+			ASSERT_FUZZ_ERROR(may | fault, &arg, &before, i);
+			continue;
+		}
+		ASSERT_FUZZ_SUCCESS(may, i);
+		succeeded++;
+		ASSERT_LE(arg.nr, good_vec ? VEC_LEN : 0);
+		ASSERT_LE(arg.nr, arg.vec_len);
+		ASSERT_GT(arg.next, arg.addr);
+		ASSERT_LE(arg.next, arg.addr + arg.len);
+		before.nr = arg.nr;
+		before.next = arg.next;
+		ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+		if (arg.addr < start || arg.addr + arg.len > end)
+			continue;
+		inside++;
+		ASSERT_EQ(arg.addr + arg.len, arg.next);
+		for (page = 0; page < AREA_PAGES; page++) {
+			unsigned int want = area_is_writable(area, page) ?
+				MMOPS_LEAF_READ | MMOPS_LEAF_WRITE | MMOPS_LEAF_DIRTY :
+				MMOPS_LEAF_READ | MMOPS_LEAF_SPECIAL;
+
+			if (area->kind[page] == AREA_HOLE ||
+			    !area_in_range(area, page, arg.addr, arg.len))
+				continue;
+			ASSERT_LT(nr, arg.nr);
+			ASSERT_EQ((uintptr_t)area_addr(area, page), leaf_vec[nr].addr);
+			ASSERT_EQ(12, leaf_vec[nr].shift);
+			ASSERT_EQ(MMOPS_LEAF_PRESENT, leaf_vec[nr].kind);
+			ASSERT_EQ(0, leaf_vec[nr].reserved);
+			ASSERT_EQ(want, leaf_vec[nr].state & ~(MMOPS_LEAF_YOUNG |
+							       MMOPS_LEAF_SOFT_DIRTY));
+			nr++;
+		}
+		ASSERT_EQ(nr, arg.nr);
+	}
+	ASSERT_GT(inside, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
 /* The plain build holds no trace of the faults. */
 TEST_F_TIMEOUT(uapi, faults_where_they_belong, TEST_SECONDS)
 {
