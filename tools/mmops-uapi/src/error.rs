@@ -38,7 +38,7 @@ pub enum Error {
         errno: Errno,
     },
     /// A call on a process failed; nothing was changed.
-    #[error("{call}: {}{}", .errno.desc(), process_help(*.errno))]
+    #[error("{call}: {}{}", .errno.desc(), process_help(call, *.errno))]
     Process {
         /// Name of the call.
         call: &'static str,
@@ -102,8 +102,14 @@ fn call_help(errno: Errno) -> &'static str {
     }
 }
 
-fn process_help(errno: Errno) -> &'static str {
+fn process_help(call: &str, errno: Errno) -> &'static str {
     match errno {
+        Errno::EACCES if call == "protect" => {
+            "; a mapping allows less, or you may not trace the process: run it as root"
+        }
+        Errno::EOPNOTSUPP if call == "protect" => {
+            "; ask for what the mappings allow, with or without w; hugetlbfs has no such protection"
+        }
         Errno::ENOTTY => call_help(errno),
         Errno::EBADF => "; the process file descriptor is not one",
         Errno::ESRCH => "; the process has ended",

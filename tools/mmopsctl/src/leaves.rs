@@ -2,10 +2,10 @@
 
 //! `mmopsctl leaves`
 
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::thread;
 
 use anyhow::{anyhow, bail, Context, Result};
 use mmops_uapi::{pidfd_open, sys, Device};
@@ -14,6 +14,7 @@ use procfs::process::{MMapPath, MemoryMap, Process};
 use serde::Serialize;
 
 use crate::cli::Leaves;
+use crate::stop::Stop;
 
 /// Leaves of one size in one mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -157,12 +158,17 @@ pub fn run(args: &Leaves) -> Result<()> {
     let pid = match (args.pid, args.command.split_first()) {
         (Some(pid), _) => pid,
         (None, Some((name, arguments))) => {
+            // The program is not left behind, also if the signal came to us alone.
+            let stop = Stop::install("the program was not looked at")?;
             let child = Command::new(name)
                 .args(arguments)
                 .spawn()
                 .with_context(|| format!("cannot start {name}"))?;
             let child = program.insert(Program(child));
-            thread::sleep(args.after);
+            stop.wait(args.after);
+            if stop.requested() {
+                bail!("interrupted before {name} was looked at");
+            }
             if let Some(status) = child.0.try_wait()? {
                 bail!("{name} has ended before it was looked at ({status}): see --after");
             }
@@ -174,10 +180,12 @@ pub fn run(args: &Leaves) -> Result<()> {
     let mappings = look(&device, pid, &pidfd)?;
     drop(program);
 
+    let mut out = io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&mappings)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&mappings)?)?;
     } else {
-        println!(
+        writeln!(
+            out,
             "{:^25} prot {:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}  name",
             "addresses",
             SIZES[0].0,
@@ -188,9 +196,9 @@ pub fn run(args: &Leaves) -> Result<()> {
             "young",
             "softdirt",
             "absent"
-        );
+        )?;
         for mapping in &mappings {
-            println!("{}", mapping.line());
+            writeln!(out, "{}", mapping.line())?;
         }
     }
     if let Some(path) = &args.output {

@@ -2,6 +2,7 @@
 
 //! `mmopsctl protect`
 
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,9 @@ use crate::cli::Protect;
 pub fn parse_access(text: &str) -> Result<u32, String> {
     if text == "none" {
         return Ok(0);
+    }
+    if text.is_empty() {
+        return Err("it is made of r, w and x, or none".into());
     }
     let bit = |c| match c {
         'r' => Ok(Prot::READ.bits()),
@@ -28,10 +32,15 @@ pub fn run(args: &Protect) -> Result<()> {
     let pidfd = pidfd_open(args.pid).with_context(|| format!("process {}", args.pid))?;
     let prot = Prot::from_bits_truncate(args.access);
     let done = device.protect(Some(pidfd.as_fd()), args.range.clone(), prot)?;
-    println!(
+    writeln!(
+        io::stdout(),
         "leaves changed: {} of 4K, {} of 2M, {} of 1G; split: {} of 2M, {} of 1G",
-        done.ptes, done.pmds, done.puds, done.split_pmds, done.split_puds
-    );
+        done.ptes,
+        done.pmds,
+        done.puds,
+        done.split_pmds,
+        done.split_puds
+    )?;
     Ok(())
 }
 
@@ -43,6 +52,8 @@ mod tests {
     fn accesses() {
         assert_eq!(parse_access("rw"), Ok(3));
         assert_eq!(parse_access("none"), Ok(0));
-        assert!(parse_access("q").is_err());
+        for bad in ["", "q", "rq", "None"] {
+            assert!(parse_access(bad).is_err(), "{bad}");
+        }
     }
 }
