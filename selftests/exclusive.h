@@ -6,7 +6,6 @@
 #include "mmops_selftest.h"
 #include "zap.h"
 
-#define PAGEMAP_SWAP	(1ULL << 62)
 
 /* Make @pages exclusive; @results has a byte for each, or is NULL. How many are, or -errno. */
 static inline int64_t exclusive_of(int dev, int pidfd, const void *addr, size_t pages,

@@ -348,6 +348,7 @@ static inline int64_t soft_dirty_clear_all(int dev)
  */
 #define PAGEMAP_SOFT_DIRTY	(1ULL << 55)
 #define PAGEMAP_UFFD_WP		(1ULL << 57)
+#define PAGEMAP_SWAP		(1ULL << 62)
 #define PAGEMAP_PRESENT		(1ULL << 63)
 #define PAGEMAP_PFN		((1ULL << 55) - 1)
 

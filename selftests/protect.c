@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <linux/userfaultfd.h>
 #include <sys/prctl.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 
 #include "leaves.h"
@@ -649,6 +650,124 @@ TEST_F_TIMEOUT(protect, other_process, TEST_SECONDS)
 	ASSERT_EQ(-1, ioctl(self->dev, MMOPS_IOC_LEAVES, &list));
 	ASSERT_EQ(ESRCH, errno);
 	free(vec);
+}
+
+/*
+ * Pages in swap: the entry keeps its value, and the page comes back with the
+ * protection of the mapping, whichever it had when it went.
+ */
+#define SWAP_BYTES	(16UL << 20)
+
+static int add_swap(const char *path)
+{
+	char *page = calloc(1, 4096);
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	size_t i;
+
+	if (fd < 0)
+		return -errno;
+	for (i = 0; i < SWAP_BYTES; i += 4096)
+		if (pwrite(fd, page, 4096, i) != 4096)
+			return -EIO;
+	((uint32_t *)page)[256] = 1;			/* version, behind the boot sector */
+	((uint32_t *)page)[257] = SWAP_BYTES / 4096 - 1;	/* last page */
+	memcpy(page + 4096 - 10, "SWAPSPACE2", 10);
+	if (pwrite(fd, page, 4096, 0) != 4096 || fsync(fd))
+		return -EIO;
+	close(fd);
+	free(page);
+	return swapon(path, 0) ? -errno : 0;
+}
+
+TEST_F_TIMEOUT(protect, swapped, TEST_SECONDS)
+{
+	static const int before[] = { RW, PROT_READ, PROT_NONE };
+	static const int behind[] = { PROT_READ, PROT_NONE, RW };
+	static uint64_t entries[PAGES];
+	const char *disk = getenv("MMOPS_DISK");
+	struct leaf_counts counts;
+	size_t swapped = 0, i, j;
+	struct mmops_protect r;
+	char path[256];
+
+	if (!variant->anon || variant->huge)
+		return;
+	snprintf(path, sizeof(path), "%s/protect-%d", disk ? disk : "/nonexistent", getpid());
+	if (add_swap(path)) {
+		unlink(path);
+		SKIP(return, "cannot swap to %s: MMOPS_DISK has to be a disk file system", path);
+	}
+	for (i = 0; i < ARRAY_SIZE(before); i++) {
+		size_t absent = 0;
+
+		fill(self->map, PAGES);
+		EXPECT_EQ(0, protect(self->dev, self->map, self->size, before[i]));
+		EXPECT_EQ(0, madvise(self->map, self->size, MADV_PAGEOUT));
+		for (j = 0; j < PAGES; j++) {
+			entries[j] = pagemap_entry(self->map + j * page_size());
+			absent += !!(entries[j] & PAGEMAP_SWAP);
+		}
+		swapped += absent;
+		EXPECT_EQ(0, count_leaves(self->dev, self->map, self->size, &counts));
+		EXPECT_EQ(absent, counts.absent[MMOPS_LEAF_SWAP]);
+		EXPECT_EQ(0, protect_result(self->dev, self->map, self->size, behind[i], &r));
+		/* Only what is present can change. */
+		EXPECT_GE(PAGES - absent, r.ptes);
+		for (j = 0; j < PAGES; j++) {
+			if (entries[j] & PAGEMAP_SWAP)
+				EXPECT_EQ(entries[j], pagemap_entry(self->map + j * page_size()));
+		}
+		EXPECT_EQ(-1, first_wrong(self->map, PAGES));
+		EXPECT_EQ(0, count_leaves(self->dev, self->map, self->size, &counts));
+		EXPECT_EQ(PAGES, counts.pte.nr);
+		EXPECT_EQ(0, counts.pte.unreadable);
+		/* All there now, so all can be taken. */
+		EXPECT_EQ(0, protect(self->dev, self->map, self->size, PROT_READ));
+		EXPECT_EQ(0, count_leaves(self->dev, self->map, self->size, &counts));
+		EXPECT_EQ(0, counts.pte.writable);
+	}
+	EXPECT_EQ(0, swapoff(path));
+	unlink(path);
+	EXPECT_EQ(-1, first_wrong(self->map, PAGES));
+	EXPECT_GT(swapped, 0);
+	TH_LOG("%zu of %lu pages were swapped out", swapped, ARRAY_SIZE(before) * PAGES);
+}
+
+/*
+ * Pages that migrate all the time: what was writable when its migration began
+ * must not come back so. In a shared mapping it may: it is mapped anew.
+ */
+TEST_F_TIMEOUT(protect, migrating, TEST_SECONDS)
+{
+	unsigned int round, n = rounds(40);
+	uint64_t migrated = vmstat("pgmigrate_success");
+	struct leaf_counts counts;
+	size_t writable = 0;
+	pid_t pid;
+
+	if (access("/proc/sys/vm/compact_memory", W_OK))
+		SKIP(return, "no memory compaction");
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		munmap(self->map, self->size);
+		while (true)
+			write_file("/proc/sys/vm/compact_memory", "1");
+	}
+	for (round = 0; round < n; round++) {
+		fill(self->map, PAGES);
+		EXPECT_EQ(0, protect(self->dev, self->map, self->size, PROT_READ));
+		EXPECT_EQ(-1, first_wrong(self->map, PAGES));
+		EXPECT_EQ(0, count_leaves(self->dev, self->map, self->size, &counts));
+		writable += counts.pte.writable + counts.pmd.writable;
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	if (variant->anon)
+		EXPECT_EQ(0, writable);
+	TH_LOG("%llu pages migrated, %zu leaves came back writable",
+	       (unsigned long long)(vmstat("pgmigrate_success") - migrated), writable);
 }
 
 /* The list agrees with pagemap, whatever the room for it. */

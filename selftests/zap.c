@@ -25,7 +25,6 @@
 #define KPF_DIRTY	4
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define NR_HUGEPAGES	"/proc/sys/vm/nr_hugepages"
-#define PAGEMAP_SWAP	(1ULL << 62)
 
 /* Newer than the headers of some distributions. */
 #ifndef MADV_PAGEOUT
