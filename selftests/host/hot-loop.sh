@@ -52,6 +52,8 @@ by_name()
 }
 
 echo "KTAP version 1"
+allowed='panicking|^__folio_put|FlushScope12flush_locked|RecordBitmap9set_words'
+allowed="$allowed|PteTable17maps_dirty_folios|__x86_return_thunk"
 loops="19write_protect_table 18clean_record_table 24clean_record_table_queue"
 set -- $loops
 echo "1..$#"
@@ -59,7 +61,7 @@ number=0
 for loop; do
 	number=$((number + 1))
 	body=$(instructions "$loop")
-	calls=$(called <<<"$body" | grep -vE 'panicking|^__folio_put|FlushScope12flush_locked|RecordBitmap9set_words|PteTable17maps_dirty_folios|__x86_return_thunk')
+	calls=$(called <<<"$body" | grep -vE "$allowed")
 	exchanges=$(grep -c cmpxchg <<<"$body")
 
 	if [ -z "$body" ]; then
