@@ -28,7 +28,9 @@
 //!   since the bitmap has no bits for the others.
 //! - PMD leaf of the page cache, with [`Huge::Split`]: replaced by a PTE table, then as PTEs.
 //! - PFN map and special entry: as any other; there is no folio to mark.
-//! - Entry that is not present: left alone. hugetlbfs: no [`Mapping`] can be made of it.
+//! - Entry that is not present: left alone, as by C. A page that is under migration when
+//!   [`write_protect`] comes to it so has afterwards the permissions of its VMA, and its store does
+//!   not fault; it is dirty then. hugetlbfs: no [`Mapping`] can be made of it.
 
 use crate::{
     bitmap::RecordBitmap,
