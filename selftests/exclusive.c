@@ -871,6 +871,7 @@ TEST_F_TIMEOUT(exclusive, kernel_thread, TEST_SECONDS)
 
 struct adder {
 	pthread_t thread;
+	int dev;
 	char *map;
 	uint64_t rounds;
 	atomic_bool *stop;
@@ -950,6 +951,41 @@ TEST_F_TIMEOUT(exclusive, atomicity, TEST_SECONDS)
 	ASSERT_GE(total, 1000000);
 	ASSERT_GE(taken, 20);
 	TH_LOG("%lu additions, %lu times a page was taken", total, taken);
+}
+
+static void *add_on_device(void *arg)
+{
+	struct adder *adder = arg;
+	int64_t added = atomic_add(adder->dev, adder->map, sizeof(uint64_t), 8, 1, adder->rounds,
+				   NULL);
+
+	adder->done = added < 0 ? 0 : added;
+	return NULL;
+}
+
+/* Two calls on one descriptor are two devices, which take the page from each other. */
+TEST_F_TIMEOUT(exclusive, two_devices, TEST_SECONDS)
+{
+	char *map = map_stored(1);
+	struct adder adders[2] = {};
+	uint64_t sum = 0;
+	size_t i;
+
+	ASSERT_NE(map, NULL);
+	memset(map, 0, page_size());
+	for (i = 0; i < 2; i++) {
+		adders[i].dev = self->dev;
+		adders[i].map = map;
+		adders[i].rounds = rounds(5000);
+		ASSERT_EQ(0, pthread_create(&adders[i].thread, NULL, add_on_device, &adders[i]));
+	}
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pthread_join(adders[i].thread, NULL));
+		ASSERT_EQ(8 * adders[i].rounds, adders[i].done);
+	}
+	for (i = 0; i < 8; i++)
+		sum += ((uint64_t *)map)[i];
+	ASSERT_EQ(adders[0].done + adders[1].done, sum);
 }
 
 /*

@@ -104,7 +104,7 @@ pub(crate) fn revoke(arg: &mut uapi::Revoke) -> Result {
 
 /// A device that adds to words in memory, by a load and a store: what makes the addition atomic is
 /// that the page is its own. The device is a kernel thread, which lives as long as the call.
-pub(crate) fn atomic_add(me: Pin<&Device>, arg: &mut uapi::AtomicAdd) -> Result {
+pub(crate) fn atomic_add(arg: &mut uapi::AtomicAdd) -> Result {
     let (addr, stride) = (arg.addr as usize, arg.stride as usize);
     let nr = usize::try_from(arg.nr)?;
 
@@ -128,8 +128,11 @@ pub(crate) fn atomic_add(me: Pin<&Device>, arg: &mut uapi::AtomicAdd) -> Result 
 
     let mm = address_space(arg.pidfd)?;
     let pages = DevicePages::new(&range)?;
+    // Each call is a device of its own: one of the same owner would not be told that another takes
+    // its pages.
+    let device = KBox::pin(0u8, GFP_KERNEL)?;
     let notifier = KBox::try_pin_init(
-        new_interval_notifier!(&mm, range, Owner::of(me), pages),
+        new_interval_notifier!(&mm, range, Owner::of(device.as_ref()), pages),
         GFP_KERNEL,
     )?;
     let mut words = KVVec::with_capacity(nr, GFP_KERNEL)?;

@@ -103,7 +103,7 @@ impl MiscDevice for Device {
             uapi::SoftDirtyClear::IOCTL => uapi::with_arg(user, soft_dirty::clear),
             uapi::Exclusive::IOCTL => uapi::with_arg(user, |arg| exclusive::exclusive(me, arg)),
             uapi::Revoke::IOCTL => uapi::with_arg(user, exclusive::revoke),
-            uapi::AtomicAdd::IOCTL => uapi::with_arg(user, |arg| exclusive::atomic_add(me, arg)),
+            uapi::AtomicAdd::IOCTL => uapi::with_arg(user, exclusive::atomic_add),
             uapi::NotifierLog::IOCTL => uapi::with_arg(user, |arg| notifier_log::log(me, arg)),
             uapi::NotifierSubscribe::IOCTL => {
                 uapi::with_arg(user, |arg| notifier_log::subscribe(me, arg))
