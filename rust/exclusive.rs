@@ -39,8 +39,9 @@
 //! - Nothing is faulted in while a folio is locked.
 //! - A folio lock is slept on only while no other folio is locked: those of a batch are only tried,
 //!   and what was busy is done alone afterwards. So there is no order of folio locks to keep.
-//! - The lock of the notifier is taken inside folio locks, as an invalidation by somebody else takes
-//!   it (a fault on an exclusive page, migration); nothing is faulted in or allocated under it.
+//! - The lock of the notifier is taken inside folio locks, as an invalidation by somebody else
+//!   takes it (a fault on an exclusive page, migration); nothing is faulted in or allocated under
+//!   it.
 //! - No page-table lock is held while anything is slept on.
 //!
 //! [`MmapRead`] is held throughout, as for `make_device_exclusive()`.
@@ -49,8 +50,8 @@
 //!
 //! - A page that is exclusive already is not given back to the CPU first. Subscribers but the owner
 //!   are told of it as of the others, so that another device lets go of it.
-//! - Pages that are pinned or of KSM are refused, not copied: somebody else reads or writes the one,
-//!   and the other was merged on purpose.
+//! - Pages that are pinned or of KSM are refused, not copied: somebody else reads or writes the
+//!   one, and the other was merged on purpose.
 //! - Where a fault would have to ask userspace (`userfaultfd(2)`), the page is refused.
 //!
 //! Source: `[PATCH v8 5/8] mm: Device exclusive memory access` (May 2021) and its review, and
@@ -160,8 +161,8 @@ pub struct Outcome {
 /// each page of the range.
 ///
 /// Sleeps. The guard holds the mmap lock. Secondary MMUs see `Event::Exclusive` from the owner of
-/// `notifier`, which should be somebody: its own events must be filtered, or it collides with itself
-/// for ever.
+/// `notifier`, which should be somebody: its own events must be filtered, or it collides with
+/// itself for ever.
 ///
 /// # Errors
 ///

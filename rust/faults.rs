@@ -3,7 +3,8 @@
 //! Steps that can be left out, so that a test can be shown to notice it.
 //!
 //! Compiled in by `MMOPS_FAULTS=1` alone. Each control is a file in
-//! `/sys/kernel/debug/mmops/faults` that holds a decimal number; all are 0 when the module is loaded.
+//! `/sys/kernel/debug/mmops/faults` that holds a decimal number; all are 0 when the module is
+//! loaded.
 
 use crate::bindings;
 use core::sync::atomic::{
@@ -197,8 +198,8 @@ pub(crate) unsafe fn split_window(pmdp: *mut bindings::pmd_t) {
     delay(SPLIT_US.load(Relaxed));
 }
 
-/// A clear of soft-dirty met a writable migration entry, which is counted. Whether it stays writable,
-/// as C leaves it.
+/// A clear of soft-dirty met a writable migration entry, which is counted. Whether it stays
+/// writable, as C leaves it.
 pub(crate) fn met_migration() -> bool {
     MIGRATIONS_MET.add(1, Relaxed);
     KEEP_MIGRATION_WRITABLE.load(Relaxed) != 0

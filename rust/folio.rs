@@ -8,8 +8,8 @@ use kernel::prelude::*;
 
 /// A folio with a pin of its own.
 ///
-/// A pin and not a plain reference: reclaim may take the buffers of a folio that is only referenced,
-/// and ext4 has no way to write back a folio that is marked dirty without them.
+/// A pin and not a plain reference: reclaim may take the buffers of a folio that is only
+/// referenced, and ext4 has no way to write back a folio that is marked dirty without them.
 ///
 /// # Invariants
 ///

@@ -10,8 +10,8 @@
 //! # Rules
 //!
 //! - An entry can be cleared only with a gather in hand.
-//! - The queue holds encoded page pointers ([`EncodedPage`]) whose low bit says that the page owes a
-//!   dirty mark. For such a page the order is: TLB flush, the folio is marked dirty, its rmap is
+//! - The queue holds encoded page pointers ([`EncodedPage`]) whose low bit says that the page owes
+//!   a dirty mark. For such a page the order is: TLB flush, the folio is marked dirty, its rmap is
 //!   removed, the page-table lock is released, the reference is dropped.
 //! - The flush, the mark and the removal of rmap happen under the lock of the page table that the
 //!   entries were in. Truncation and the cleaning of a folio look for its mappings, and wait for

@@ -3,8 +3,8 @@
 //! A list of the leaves that map a range of addresses: their size, protection and state.
 //!
 //! It says what was there when each entry was looked at, under its page-table lock; the next moment
-//! it may be otherwise. Nothing is changed, and no page is faulted in. hugetlbfs is left out, as from
-//! every walk.
+//! it may be otherwise. Nothing is changed, and no page is faulted in. hugetlbfs is left out, as
+//! from every walk.
 
 use crate::{
     bindings,

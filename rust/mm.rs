@@ -90,8 +90,8 @@ impl<'a> MmapRead<'a> {
         (!vma.is_null()).then(|| unsafe { VmaRef::from_raw(vma) })
     }
 
-    /// Calls `f` for each VMA in `range`, in ascending order, with the part of the range that lies in
-    /// it. Holes are passed over.
+    /// Calls `f` for each VMA in `range`, in ascending order, with the part of the range that lies
+    /// in it. Holes are passed over.
     ///
     /// # Errors
     ///
@@ -116,13 +116,13 @@ impl<'a> MmapRead<'a> {
         Ok(())
     }
 
-    /// Calls `f` for each VMA in `range`, in ascending order, with the part of the range that lies in
-    /// it.
+    /// Calls `f` for each VMA in `range`, in ascending order, with the part of the range that lies
+    /// in it.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` at the first address of `range` that is not mapped, as `mprotect(2)` and `madvise(2)`
-    /// have it; else what `f` returned. What `f` did before stays.
+    /// `ENOMEM` at the first address of `range` that is not mapped, as `mprotect(2)` and
+    /// `madvise(2)` have it; else what `f` returned. What `f` did before stays.
     pub fn for_each_vma(
         &self,
         range: &AddrRange,
@@ -183,7 +183,8 @@ impl<'a> MmapWrite<'a> {
         })))
     }
 
-    /// Takes `VM_SOFTDIRTY` from a VMA: from now on stores to it fault until an entry is soft-dirty.
+    /// Takes `VM_SOFTDIRTY` from a VMA: from now on stores to it fault until an entry is
+    /// soft-dirty.
     ///
     /// # Errors
     ///

@@ -10,9 +10,9 @@
 //! # Rules
 //!
 //! - A leaf is changed in place by one atomic exchange. It is never cleared: without the lock a zap
-//!   (`MADV_DONTNEED`) would pass over an entry that is none, and the CPU may set accessed and dirty
-//!   bits at any time. The new value is made of the value that the exchange returned, and keeps its
-//!   accessed, dirty and software bits.
+//!   (`MADV_DONTNEED`) would pass over an entry that is none, and the CPU may set accessed and
+//!   dirty bits at any time. The new value is made of the value that the exchange returned, and
+//!   keeps its accessed, dirty and software bits.
 //! - A leaf that vanished, was split or was populated while we looked is looked at again. Each turn
 //!   means that somebody else made progress. No page-table lock is held meanwhile.
 //! - One TLB flush for the range, over as many VMAs as it has, with the size of the smallest leaf
@@ -28,8 +28,8 @@
 //! - All that the VMA allows, or that without writing: any VMA, leaves of all sizes.
 //! - Nothing ([`Access::NONE`]): anonymous memory and the page cache only. An access is resolved as
 //!   a NUMA hinting fault. For page frame maps and DAX the kernel has no such fault at PUD size.
-//! - Less than the VMA allows in another way: refused. On a leaf that lost only its right to execute
-//!   the kernel takes a fault for spurious, and the CPU would fault forever.
+//! - Less than the VMA allows in another way: refused. On a leaf that lost only its right to
+//!   execute the kernel takes a fault for spurious, and the CPU would fault forever.
 //!
 //! # Leaves
 //!
@@ -41,8 +41,8 @@
 //! | PMD, page frames | in place | replaced in place by a PTE table |
 //! | PUD, page frames | in place | replaced in place by 512 PMD leaves |
 //! | PMD or PUD, DAX | in place | `EINVAL`, or unmapped and faulted again smaller |
-//! | not present | comes back read-only, if it is to be less than writable and was to be writable | |
-//! | hugetlbfs | refused | refused |
+//! | not present | comes back read-only, if it is to be less than writable and was to be writable |
+//! | | hugetlbfs | refused | refused |
 //!
 //! userfaultfd-wp and -rwp bits, soft-dirty bits: kept, and obeyed when write permission is given
 //! back. A NUMA hint is lost with the change, as by `mprotect(2)`. PUD leaves have neither

@@ -7,15 +7,15 @@
 //!
 //! # Rules
 //!
-//! - A page that is stored to after [`clear`] has returned reads as soft-dirty, always. So the write
-//!   permission is taken with the bit, and the TLB is flushed, once and over what was changed, if
-//!   any entry was writable; else not at all. Data integrity would need no flush here (see the
-//!   thread below), exact tracking does.
+//! - A page that is stored to after [`clear`] has returned reads as soft-dirty, always. So the
+//!   write permission is taken with the bit, and the TLB is flushed, once and over what was
+//!   changed, if any entry was writable; else not at all. Data integrity would need no flush here
+//!   (see the thread below), exact tracking does.
 //! - A page outside the range that reads as soft-dirty before the call does so after it.
 //! - Dirty, accessed and uffd-wp bits stay.
 //! - What cannot be tracked is not cleared and counts as [`Outcome::kept`]: hugetlbfs and PFN maps,
-//!   whose entries never fault for this, and pages of private mappings that are pinned for a device.
-//!   C clears `VM_SOFTDIRTY` of such VMAs, and then they read as never stored to.
+//!   whose entries never fault for this, and pages of private mappings that are pinned for a
+//!   device. C clears `VM_SOFTDIRTY` of such VMAs, and then they read as never stored to.
 //!
 //! Source: `[PATCH 4/6] mm: proc: Invalidate TLB after clearing soft-dirty page state` (November
 //! 2020) with its review, and `clear_refs_write()`.
@@ -25,8 +25,8 @@
 //! - Present PTE, PMD or PUD leaf: in one atomic exchange.
 //! - Leaf that the range covers in part: split first. One that cannot be split (DAX) is kept.
 //! - Swap entry, marker, device-exclusive entry: the bit alone.
-//! - Writable migration or device-private entry: becomes a readable one, or else the page would come
-//!   back writable. C leaves it.
+//! - Writable migration or device-private entry: becomes a readable one, or else the page would
+//!   come back writable. C leaves it.
 //!
 //! # New VMAs
 //!
@@ -37,8 +37,8 @@
 //!
 //! - each entry that is there becomes soft-dirty;
 //! - a page of anonymous memory that is not there is mapped for reading, which gives it the shared
-//!   zero page, and becomes soft-dirty. It costs page tables, and no memory beside (unless huge pages
-//!   are on and `use_zero_page` is off). Beyond 16 GiB the flag stays, as in the next case;
+//!   zero page, and becomes soft-dirty. It costs page tables, and no memory beside (unless huge
+//!   pages are on and `use_zero_page` is off). Beyond 16 GiB the flag stays, as in the next case;
 //! - a page of a file that is not there has nowhere to keep the mark, and to read it in could take
 //!   all memory. Then the flag stays, and all pages of the VMA are kept.
 //!
@@ -109,8 +109,8 @@ pub enum Untouched {
 /// What a call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Base pages whose entry was soft-dirty. Of a page in a new VMA whose entry was not, nothing is
-    /// counted.
+    /// Base pages whose entry was soft-dirty. Of a page in a new VMA whose entry was not, nothing
+    /// is counted.
     pub cleared: usize,
     /// Base pages in the range that cannot be tracked, and read as they did.
     pub kept: usize,

@@ -11,8 +11,8 @@
 //! Two walks may run at the same time: both hold a read lock. The one that comes second finds
 //! entries that the first has changed already, changes nothing, and would return with nothing to
 //! flush, while CPUs still store through translations of before. So a scope that sees another one
-//! open (`mm_tlb_flush_nested()`) flushes all of its range and of the leaves that it covers in part,
-//! not only what it changed itself.
+//! open (`mm_tlb_flush_nested()`) flushes all of its range and of the leaves that it covers in
+//! part, not only what it changed itself.
 //!
 //! Source: Peter Zijlstra's review of `[PATCH v5 4/8] mm: Add write-protect and clean utilities for
 //! address space ranges` (10 October 2019), and `mm/mapping_dirty_helpers.c`.
@@ -162,8 +162,8 @@ impl<'s> FlushScope<'s> {
     /// Flushes what has been changed so far, as the end of the scope does.
     ///
     /// After it, no CPU stores through a translation that was valid before a change which this
-    /// scope made, or which another scope, reclaim or migration made and this one saw. Not under a page-table lock:
-    /// other CPUs are waited for.
+    /// scope made, or which another scope, reclaim or migration made and this one saw. Not under a
+    /// page-table lock: other CPUs are waited for.
     #[inline(never)]
     #[link_section = ".text.hot"]
     pub fn flush(&mut self) {
@@ -173,8 +173,8 @@ impl<'s> FlushScope<'s> {
         self.flush_locked();
     }
 
-    /// As [`Self::flush`], under a page-table lock: who wants it spins until all CPUs have answered,
-    /// so only if that saves more than it costs.
+    /// As [`Self::flush`], under a page-table lock: who wants it spins until all CPUs have
+    /// answered, so only if that saves more than it costs.
     #[inline(never)]
     #[link_section = ".text.hot"]
     pub(crate) fn flush_locked(&mut self) {
@@ -196,9 +196,9 @@ impl<'s> FlushScope<'s> {
             return;
         }
 
-        // Reclaim and migration may have unmapped a page of the range, with the flush put off to the
-        // end of a batch and without pending raised: nothing else says so of an entry that was not
-        // present any more.
+        // Reclaim and migration may have unmapped a page of the range, with the flush put off to
+        // the end of a batch and without pending raised: nothing else says so of an entry that was
+        // not present any more.
         // SAFETY: `mm` is valid by the type invariants.
         unsafe { bindings::mmops_flush_tlb_batched_pending(self.pending.mm) };
 

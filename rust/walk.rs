@@ -198,7 +198,8 @@ pub trait Walk {
     }
 
     /// Called before each PTE table or huge leaf is locked; `nr` is the number of base pages that
-    /// it covers at the most. An error ends the walk. May sleep; the walk has let others run before.
+    /// it covers at the most. An error ends the walk. May sleep; the walk has let others run
+    /// before.
     fn checkpoint(&mut self, nr: usize) -> Result {
         let _ = nr;
         Ok(())
@@ -241,7 +242,8 @@ pub trait WalkMut {
     }
 
     /// Called before each PTE table or huge leaf is locked; `nr` is the number of base pages that
-    /// it covers at the most. An error ends the walk. May sleep; the walk has let others run before.
+    /// it covers at the most. An error ends the walk. May sleep; the walk has let others run
+    /// before.
     fn checkpoint(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
         let _ = (nr, scope);
         Ok(())

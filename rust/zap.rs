@@ -34,8 +34,8 @@
 //! | guard marker                           | kept                                                |
 //!
 //! A leaf of a file that the range covers in part is unmapped as a whole, as `__split_huge_pmd()`
-//! and `__split_huge_pud()` have it; the rest comes back by page faults. A VMA of hugetlbfs has page
-//! tables with rules of their own: it is handed to the kernel's `zap_vma_range()`.
+//! and `__split_huge_pud()` have it; the rest comes back by page faults. A VMA of hugetlbfs has
+//! page tables with rules of their own: it is handed to the kernel's `zap_vma_range()`.
 //!
 //! Not done: the event of `userfaultfd(2)` that a range was removed
 //! (`UFFD_FEATURE_EVENT_REMOVE`), which needs the mmap lock dropped, as in `zap_vma_range()`; and
@@ -150,8 +150,8 @@ pub fn zap(guard: &MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outc
 ///
 /// # Errors
 ///
-/// - `EINVAL` if the range does not lie in the VMA and in that of `gather`, or the VMA is of another
-///   address space or of a kind that [`zap`] refuses or hands on; nothing was changed then;
+/// - `EINVAL` if the range does not lie in the VMA and in that of `gather`, or the VMA is of
+///   another address space or of a kind that [`zap`] refuses or hands on; nothing was changed then;
 /// - `EPERM` as [`zap`];
 /// - `EINTR` if a fatal signal came.
 ///

@@ -1251,7 +1251,8 @@ TEST_F_TIMEOUT(ranges, fuzz_leaves, TEST_SECONDS)
 		random_reserved(&rng, arg.reserved, ARRAY_SIZE(arg.reserved));
 		before = arg;
 
-		if (arg.flags || arg.vec_len < MMOPS_LEAVES_MIN || !is_addr_range(arg.addr, arg.len) ||
+		if (arg.flags || arg.vec_len < MMOPS_LEAVES_MIN ||
+		    !is_addr_range(arg.addr, arg.len) ||
 		    arg.vec_len > ~0ULL / sizeof(leaf_vec[0]))
 			may |= MAY(EINVAL);
 		may |= reserved_errors(arg.reserved, ARRAY_SIZE(arg.reserved));

@@ -47,9 +47,9 @@ pub(super) fn id_of<T: IntervalOps, B: Backend>(notifier: &IntervalNotifier<T, B
 
 /// Pages whose folios are locked and whose entries are device-exclusive.
 ///
-/// While it lives, a fault by the CPU waits, and the memory management neither migrates nor reclaims
-/// the pages. It does not keep a `madvise(MADV_DONTNEED)` from taking one away: that a page is still
-/// the one at its address is what the [`CriticalSection`] says.
+/// While it lives, a fault by the CPU waits, and the memory management neither migrates nor
+/// reclaims the pages. It does not keep a `madvise(MADV_DONTNEED)` from taking one away: that a
+/// page is still the one at its address is what the [`CriticalSection`] says.
 ///
 /// Dropping it unlocks the folios and lets the pages go.
 pub struct ExclusivePages<'b> {
@@ -130,8 +130,9 @@ impl ExclusivePage<'_> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the section is not of the notifier that [`make_exclusive`](super::make_exclusive)
-    /// was called with: nothing else watches over the address in this address space.
+    /// `EINVAL` if the section is not of the notifier that
+    /// [`make_exclusive`](super::make_exclusive) was called with: nothing else watches over the
+    /// address in this address space.
     #[inline]
     pub fn grant<T: IntervalOps, B: Backend>(
         &self,

@@ -30,7 +30,8 @@ use kernel::{
     prelude::*, //
 };
 
-/// Gives all exclusive pages in `range` back to the CPU, whosesoever they are. Holes are passed over.
+/// Gives all exclusive pages in `range` back to the CPU, whosesoever they are. Holes are passed
+/// over.
 ///
 /// Subscribers are told of each batch ([`Event::Clear`](crate::notifier::Event::Clear)) before the
 /// entries are restored, and have let go by then. There is nothing to flush: what was not present

@@ -124,7 +124,8 @@ impl Queue {
         self.len + SPARE > self.size()
     }
 
-    /// Calls `f` with each page that owes a dirty mark, and the number of its pages; then none does.
+    /// Calls `f` with each page that owes a dirty mark, and the number of its pages; then none
+    /// does.
     pub(super) fn settle(&mut self, mut f: impl FnMut(PagePtr, usize)) {
         let (settled, len) = (self.settled, self.len);
         let mut slots = self.slots().iter_mut().take(len).skip(settled);

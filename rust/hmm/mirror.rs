@@ -264,7 +264,8 @@ impl<D: Device, B: Backend> Mirror<D, B> {
         })
     }
 
-    /// Calls `f` for the parts of `range` that lie in one table each, with an element for each page.
+    /// Calls `f` for the parts of `range` that lie in one table each, with an element for each
+    /// page.
     fn parts(
         &self,
         range: &AddrRange,

@@ -130,8 +130,8 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     ///
     /// Events of kind [`Event::Exclusive`](super::Event::Exclusive) that `owner` itself caused are
     /// left out: neither is the data told, nor does a [`Token`] end. With [`Owner::NONE`], none is.
-    /// So two notifiers for which pages are made exclusive need two owners: each has to be told when
-    /// the other takes its pages.
+    /// So two notifiers for which pages are made exclusive need two owners: each has to be told
+    /// when the other takes its pages.
     ///
     /// Sleeps, and takes the mmap lock for writing: it must not be held. Use the macro
     /// [`new_interval_notifier!`](crate::new_interval_notifier) for the name and the class of the

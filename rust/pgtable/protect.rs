@@ -198,8 +198,8 @@ impl<'s> PmdLeaf<'_, 's> {
 }
 
 impl<'s> PmdTable<'_, 's> {
-    /// As [`PmdLeaf::protect`], for all leaves up to the first entry that is none. Returns the number
-    /// of entries before that, and of the leaves that it changed.
+    /// As [`PmdLeaf::protect`], for all leaves up to the first entry that is none. Returns the
+    /// number of entries before that, and of the leaves that it changed.
     #[inline(never)]
     pub(crate) fn protect(
         &mut self,

@@ -276,7 +276,8 @@ impl<'t, 's> PteTable<'t, 's> {
     }
 }
 
-/// One present PTE, under its page-table lock. The table notes it in the scope when it hands it out.
+/// One present PTE, under its page-table lock. The table notes it in the scope when it hands it
+/// out.
 ///
 /// # Invariants
 ///

@@ -45,7 +45,8 @@ const ENTRIES: usize = PMD_SIZE >> PAGE_SHIFT;
 /// Tables that are allocated at a time. Each time costs a walk from the start of the piece.
 const BATCH: usize = 64;
 
-/// How often more tables are allocated for one call: somebody else may make new leaves all the time.
+/// How often more tables are allocated for one call: somebody else may make new leaves all the
+/// time.
 const MAX_REFILLS: usize = 1024;
 
 /// A PTE table that is not in use.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `MMOPS_IOC_EXCLUSIVE`, `MMOPS_IOC_REVOKE` and `MMOPS_IOC_ATOMIC_ADD`: pages that a device has for
-//! itself, and what a device does with them.
+//! `MMOPS_IOC_EXCLUSIVE`, `MMOPS_IOC_REVOKE` and `MMOPS_IOC_ATOMIC_ADD`: pages that a device has
+//! for itself, and what a device does with them.
 
 use crate::{
     addr_range,

@@ -208,9 +208,9 @@ impl Device {
     }
 }
 
-/// Lets no VMA end within a PUD leaf, as `dev_dax_may_split()`, unless that was asked for. The kernel
-/// would take the leaf for a table: `mm_find_pmd()`, called for a boundary within 2 MiB, looks for
-/// an entry of a PMD in the mapped memory.
+/// Lets no VMA end within a PUD leaf, as `dev_dax_may_split()`, unless that was asked for. The
+/// kernel would take the leaf for a table: `mm_find_pmd()`, called for a boundary within 2 MiB,
+/// looks for an entry of a PMD in the mapped memory.
 ///
 /// # Safety
 ///

@@ -9,9 +9,9 @@
 //!
 //! An emulated CPU has a TLB whose size follows its use, and a flush costs as much as it is large:
 //! after a store to each page of 1 GiB that is more than the call itself. So before the clock runs
-//! the TLB gets time and flushes enough to be of the usual size again, on either side. Then one page
-//! elsewhere is cleared, also on either side: what a first call after a pause costs is not what
-//! a range costs.
+//! the TLB gets time and flushes enough to be of the usual size again, on either side. Then one
+//! page elsewhere is cleared, also on either side: what a first call after a pause costs is not
+//! what a range costs.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-/// `START-END` or `START+LENGTH`, in hexadecimal as `/proc/PID/maps` has them, with or without `0x`.
+/// `START-END` or `START+LENGTH`, in hexadecimal as `/proc/PID/maps` has them, with or without
+/// `0x`.
 pub fn parse_range(text: &str) -> Result<Range<u64>, String> {
     let number = |part: &str| {
         u64::from_str_radix(part.trim_start_matches("0x"), 16)

@@ -382,8 +382,9 @@ fn address_range(text: &str) -> Result<(u64, u64), String> {
 pub struct NotifierTrace {
     /// Print JSON, one object per line
     ///
-    /// Members: time (seconds since the subscription), event, start and end (addresses), pages, is_end
-    /// (whether it is the end of an invalidation), and blockable (whether a driver may sleep).
+    /// Members: time (seconds since the subscription), event, start and end (addresses), pages,
+    /// is_end (whether it is the end of an invalidation), and blockable (whether a driver may
+    /// sleep).
     #[arg(long)]
     pub json: bool,
     /// Print the ends of invalidations as well as their beginnings

@@ -419,7 +419,7 @@ def test_watch_on_a_terminal(context):
         assert b"1,000" in output and b" stored to" in output, output[-500:]
 
 
-# Maps 400 pages, stores to all of them, and then to the first 50 for the seconds that are asked for.
+# Maps 400 pages, stores to all of them, and then to the first 50 for the seconds asked for.
 TOUCHER = """
 import mmap, sys, time
 view = mmap.mmap(-1, 400 * mmap.PAGESIZE)
