@@ -47,6 +47,7 @@ static SPLIT_CLEAR_FIRST: Atomic<u32> = Atomic::new(0);
 static SPLIT_US: Atomic<u32> = Atomic::new(0);
 static KEEP_MIGRATION_WRITABLE: Atomic<u32> = Atomic::new(0);
 static MIGRATIONS_MET: Atomic<u32> = Atomic::new(0);
+static WINDOWS_OPEN: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
 const MAX_DELAY_US: u32 = 500_000;
@@ -88,6 +89,7 @@ impl Controls {
                         &KEEP_MIGRATION_WRITABLE,
                     );
                     dir.read_write_file(c_str!("migrations_met"), &MIGRATIONS_MET);
+                    dir.read_only_file(c_str!("windows_open"), &WINDOWS_OPEN);
                 }),
                 dir: dir.clone(),
             }? Error),
@@ -164,7 +166,7 @@ pub(crate) unsafe fn protect_entry<T>(entry: *mut T, change: impl FnOnce(*mut T)
     };
     let ret = change(core::ptr::from_mut(&mut copy).cast());
 
-    delay(WINDOW_US.load(Relaxed));
+    hold_open(WINDOW_US.load(Relaxed));
     atomic.store(copy, Ordering::SeqCst);
     ret
 }
@@ -195,7 +197,7 @@ pub(crate) unsafe fn split_window(pmdp: *mut bindings::pmd_t) {
         // SAFETY: By this function's safety requirements; the CPU changes it atomically, too.
         unsafe { AtomicUsize::from_ptr(pmdp.cast()) }.store(0, Ordering::SeqCst);
     }
-    delay(SPLIT_US.load(Relaxed));
+    hold_open(SPLIT_US.load(Relaxed));
 }
 
 /// A clear of soft-dirty met a writable migration entry, which is counted. Whether it stays
@@ -207,7 +209,16 @@ pub(crate) fn met_migration() -> bool {
 
 /// Widens the window between the last changed entry and the flush.
 pub(crate) fn delay_before_flush() {
-    delay(DELAY_US.load(Relaxed));
+    hold_open(DELAY_US.load(Relaxed));
+}
+
+/// A window that a test can wait for, instead of guessing when it opens.
+fn hold_open(us: u32) {
+    if us != 0 {
+        WINDOWS_OPEN.add(1, Relaxed);
+        delay(us);
+        WINDOWS_OPEN.fetch_sub(1, Relaxed);
+    }
 }
 
 fn delay(us: u32) {

@@ -939,11 +939,10 @@ static int64_t run_atomic(int dev, uint64_t device_rounds, uint64_t cpu_rounds, 
 
 TEST_F_TIMEOUT(exclusive, atomicity, TEST_SECONDS)
 {
-	uint64_t taken = 0, total = 0, more_taken, more;
-	int round;
+	uint64_t taken = 0, total = 0, more_taken, more, until = control_end();
 
 	/* Until there was something to contend for. */
-	for (round = 0; round < 20 && (total < 1000000 || taken < 20); round++) {
+	while ((total < 1000000 || taken < 20) && now_ns() < until) {
 		ASSERT_EQ(0, run_atomic(self->dev, DEVICE_ROUNDS, CPU_ROUNDS, &more_taken, &more));
 		taken += more_taken;
 		total += more;
@@ -995,12 +994,13 @@ TEST_F_TIMEOUT(exclusive, two_devices, TEST_SECONDS)
 static int64_t lost_with(int dev, const char *fault)
 {
 	uint64_t taken, total;
+	uint64_t until = control_end();
 	int64_t lost = 0;
 	int round;
 
 	if (set_fault(fault, 1))
 		return -EOPNOTSUPP;
-	for (round = 0; round < 20 && !lost; round++)
+	for (round = 0; more_rounds(round, 20, until) && !lost; round++)
 		lost = run_atomic(dev, DEVICE_ROUNDS, CPU_ROUNDS, &taken, &total);
 	clear_faults();
 	return lost;

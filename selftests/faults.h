@@ -6,9 +6,29 @@
 #ifndef FAULTS_H
 #define FAULTS_H
 
+#include <stdatomic.h>
+
 #include "mmops_selftest.h"
 
 #define FAULTS_DIR	"/sys/kernel/debug/mmops/faults/"
+
+/*
+ * How long a control goes on at most. On a machine with CPUs of its own it meets its
+ * window within the rounds of the test that it belongs to; on a busy one the
+ * threads of a round do not run side by side, and it takes more of them.
+ */
+#define CONTROL_SECONDS	240
+
+/* Whether there is a round to do after @done of @wanted; @until is 0, or control_end(). */
+static inline bool more_rounds(unsigned int done, unsigned int wanted, uint64_t until)
+{
+	return done < wanted || now_ns() < until;
+}
+
+static inline uint64_t control_end(void)
+{
+	return now_ns() + CONTROL_SECONDS * 1000000000ULL;
+}
 
 static inline bool faults_built_in(void)
 {
@@ -25,20 +45,37 @@ static inline int set_fault(const char *name, unsigned int value)
 	return write_file(path, text);
 }
 
-/* What a file of the faults holds; one that counts, mostly. */
+/*
+ * What a file of the faults holds; one that counts, mostly. Without memory of the
+ * heap, whose return to the kernel can flush TLBs.
+ */
 static inline unsigned int get_fault(const char *name)
 {
-	unsigned int value = 0;
-	char path[128];
-	FILE *f;
+	char path[128], text[16] = "";
+	int fd;
 
 	snprintf(path, sizeof(path), FAULTS_DIR "%s", name);
-	f = fopen(path, "r");
-	if (f && fscanf(f, "%u", &value) != 1)
-		value = 0;
-	if (f)
-		fclose(f);
-	return value;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	close(fd);
+	return strtoul(text, NULL, 10);
+}
+
+/*
+ * Wait until so many of the windows that a fault holds open are. False if it was
+ * @over before, which may be NULL, or takes too long.
+ */
+static inline bool wait_for_windows(unsigned int nr, atomic_bool *over)
+{
+	uint64_t end = now_ns() + 10000000000ULL;
+
+	while (get_fault("windows_open") < nr)
+		if ((over && atomic_load(over)) || now_ns() > end)
+			return false;
+	return true;
 }
 
 static inline void clear_faults(void)

@@ -29,8 +29,6 @@
 #include "kselftest_harness.h"
 
 #define ROUNDS		80U
-/* A control ends with the first loss. */
-#define CONTROL_ROUNDS	150U
 /* How long the fault build holds the windows open. */
 #define WINDOW_US	20000
 
@@ -47,6 +45,8 @@ struct partner {
 	void *arg;
 	_Atomic unsigned int wanted, done;
 	_Atomic unsigned int delay_us;
+	/* Of a leaf to be waited for instead, until this says that it is over. */
+	atomic_bool *over;
 	atomic_bool stop;
 };
 
@@ -71,7 +71,10 @@ static void *partner_loop(void *arg)
 			sched_yield();
 		}
 		round++;
-		spin_us(atomic_load(&p->delay_us));
+		if (p->over)
+			wait_for_windows(1, p->over);
+		else
+			spin_us(atomic_load(&p->delay_us));
 		p->act(p->arg);
 		atomic_store(&p->done, round);
 	}
@@ -107,6 +110,8 @@ FIXTURE(protect_pud_race)
 	char *map;
 	size_t unit, len;	/* pages of a leaf; bytes of two */
 	bool control, nothing_to_lose;
+	bool in_window;		/* of the change of a leaf, which the fault build holds open */
+	atomic_bool protected;	/* by the last call */
 	unsigned int call_us;	/* that the last call took */
 	struct rng rng;
 	struct leaves leaves;
@@ -153,9 +158,10 @@ do {										\
 	self->control = true;							\
 } while (0)
 
-static unsigned int nr_rounds(FIXTURE_DATA(protect_pud_race) *self)
+/* A control ends with the first loss. */
+static uint64_t end_of_rounds(const FIXTURE_DATA(protect_pud_race) *self)
 {
-	return self->control && !self->nothing_to_lose ? CONTROL_ROUNDS : rounds(ROUNDS);
+	return self->control && !self->nothing_to_lose ? control_end() : 0;
 }
 
 /* PTEs have a window each. */
@@ -181,6 +187,7 @@ static void protect_both(FIXTURE_DATA(protect_pud_race) *self)
 
 	if (protect_result(self->dev, self->map, self->len, PROT_READ, NULL))
 		self->errors++;
+	atomic_store(&self->protected, true);
 	self->call_us = (now_ns() - start) / 1000;
 }
 
@@ -235,6 +242,7 @@ static size_t race_take_all(FIXTURE_DATA(protect_pud_race) *self,
 {
 	struct partner a, b;
 	unsigned int round;
+	uint64_t until = end_of_rounds(self);
 	size_t lost = 0;
 
 	/* The two calls of protect are over leaves of their own and over all. */
@@ -243,8 +251,10 @@ static size_t race_take_all(FIXTURE_DATA(protect_pud_race) *self,
 	if (partner_start(&a, CPU_A, take_all, self) ||
 	    partner_start(&b, CPU_B, protect_part, self))
 		return SIZE_MAX;
-	for (round = 0; round < nr_rounds(self); round++) {
+	a.over = self->in_window ? &self->protected : NULL;
+	for (round = 0; more_rounds(round, rounds(ROUNDS), lost ? 0 : until); round++) {
 		populate(self);
+		atomic_store(&self->protected, false);
 		partner_go(&a, some_us(self));
 		if (!self->control)
 			partner_go(&b, some_us(self));
@@ -276,6 +286,7 @@ TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
+	self->in_window = true;
 	/* An unmap takes the lock of a PTE table before it looks. */
 	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
 	if (self->nothing_to_lose) {
@@ -303,12 +314,13 @@ static size_t race_split(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 {
 	unsigned int round, before, overlapped = 0;
 	struct partner a, b;
+	uint64_t until = end_of_rounds(self);
 	size_t lost = 0;
 
 	if (partner_start(&a, CPU_A, protect_part_in_window, self) ||
 	    partner_start(&b, CPU_B, protect_part, self))
 		return SIZE_MAX;
-	for (round = 0; round < nr_rounds(self); round++) {
+	for (round = 0; more_rounds(round, rounds(ROUNDS), lost ? 0 : until); round++) {
 		if (!map_afresh(self))
 			self->errors++;
 		populate(self);
@@ -374,12 +386,14 @@ static size_t race_dirty(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 {
 	unsigned int round, faulted = 0;
 	struct partner a, b;
+	uint64_t until = end_of_rounds(self);
 	size_t lost = 0;
 
 	self->end = 2 * self->unit;
 	if (partner_start(&a, CPU_A, store_once, self) || partner_start(&b, CPU_B, store_once, self))
 		return SIZE_MAX;
-	for (round = 0; round < nr_rounds(self); round++) {
+	a.over = self->in_window ? &self->protected : NULL;
+	for (round = 0; more_rounds(round, rounds(ROUNDS), lost ? 0 : until); round++) {
 		uint64_t writes;
 
 		unmap_all(self);
@@ -391,6 +405,7 @@ static size_t race_dirty(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 		    leaves_with(&self->leaves, MMOPS_LEAF_DIRTY))
 			self->errors++;
 		writes = leafmap_info(self->fd).writes;
+		atomic_store(&self->protected, false);
 		partner_go(&a, some_us(self));
 		if (!self->control) {
 			partner_go(&b, some_us(self));
@@ -427,6 +442,7 @@ TEST_F_TIMEOUT(protect_pud_race, control_stale_value, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
 	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
+	self->in_window = true;
 	ASSERT_LT(0, race_dirty(self, _metadata));
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
@@ -460,13 +476,14 @@ static size_t race_stale(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 	struct writer w = { .map = self->map, .page = self->unit + 1 };
 	unsigned int round, observed = 0;
 	char *other;
+	uint64_t until = end_of_rounds(self);
 	size_t lost = 0;
 
 	/* Another mapping, since a look at the value must not touch the leaf. */
 	other = map_gib(self->fd, 0, self->len, PROT_READ);
 	if (!other || pthread_create(&w.thread, NULL, writer_loop, &w))
 		return SIZE_MAX;
-	for (round = 0; round < nr_rounds(self); round++) {
+	for (round = 0; more_rounds(round, rounds(ROUNDS), lost ? 0 : until); round++) {
 		uint64_t stores = atomic_load(&w.stores), before, after, end;
 
 		/* The writer's leaf is writable, and in its TLB. */
@@ -558,7 +575,7 @@ TEST_F_TIMEOUT(protect_pud_race, fault, TEST_SECONDS)
 		store(self->map, w.first + i * w.step, 0);
 	ASSERT_EQ(0, partner_start(&b, CPU_B, protect_part, self));
 	ASSERT_EQ(0, pthread_create(&w.thread, NULL, walker_loop, &w));
-	for (round = 0; round < nr_rounds(self); round++) {
+	for (round = 0; round < rounds(ROUNDS); round++) {
 		self->page = rng_below(&self->rng, self->unit);
 		self->end = self->unit + 1 + rng_below(&self->rng, self->unit);
 		partner_go(&b, some_us(self));
@@ -609,7 +626,7 @@ TEST_F_TIMEOUT(protect_pud_race, munmap, TEST_SECONDS)
 	self->end = self->unit / 2;
 	ASSERT_EQ(0, partner_start(&a, CPU_A, remap_half, self));
 	ASSERT_EQ(0, partner_start(&b, CPU_B, protect_part, self));
-	for (round = 0; round < nr_rounds(self); round++) {
+	for (round = 0; round < rounds(ROUNDS); round++) {
 		bool hole = false;
 		int ret;
 
@@ -692,6 +709,7 @@ TEST_F_TIMEOUT(protect_pud_race, control_clear_first_dontneed, TEST_SECONDS)
 	USE_DAX();
 	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
+	self->in_window = true;
 	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
 	if (self->nothing_to_lose) {
 		ASSERT_EQ(0, race_take_all(self, _metadata, dontneed_all));

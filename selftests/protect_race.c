@@ -17,7 +17,7 @@
  * mixed:	Everything at once, with munmap and truncation.
  *
  * The controls are the same functions with the property taken away, and have to
- * fail within the same number of rounds.
+ * fail within the same number of rounds, or on a busy machine in some more.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -131,9 +131,10 @@ static void *protect_loop(void *arg)
 	return NULL;
 }
 
-/* Pages that are still there after MADV_DONTNEED. */
-static uint64_t dontneed(race_t *self, unsigned int n)
+/* Pages that are still there after MADV_DONTNEED, which comes @in_window of a control. */
+static uint64_t dontneed(race_t *self, unsigned int n, bool in_window)
 {
+	uint64_t until = in_window ? control_end() : 0;
 	uint64_t left = 0;
 	unsigned int round;
 	size_t i;
@@ -143,10 +144,13 @@ static uint64_t dontneed(race_t *self, unsigned int n)
 	if (pthread_create(&self->thread, NULL, protect_loop, self))
 		return ~0ULL;
 	wait_for(&self->done, 1);
-	for (round = 0; round < n; round++) {
+	for (round = 0; more_rounds(round, n, left ? 0 : until); round++) {
 		/* Anew: what is loaded below are parts of a zero page. */
 		map_anon_huge(self);
-		spin_us(rng_below(&self->rng, self->spread_us));
+		if (in_window)
+			wait_for_windows(1, NULL);
+		else
+			spin_us(rng_below(&self->rng, self->spread_us));
 		if (madvise(self->map, self->size, MADV_DONTNEED))
 			self->errors++;
 		for (i = 0; i < PAGES; i += 16)
@@ -161,7 +165,7 @@ TEST_F_TIMEOUT(race, dontneed, TEST_SECONDS)
 {
 	if (!map_anon_huge(self))
 		SKIP(return, "no huge pages");
-	ASSERT_EQ(0, dontneed(self, rounds(ROUNDS)));
+	ASSERT_EQ(0, dontneed(self, rounds(ROUNDS), false));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -175,10 +179,10 @@ TEST_F_TIMEOUT(race, control_clear_first, TEST_SECONDS)
 	/* Longer than the list of leaves and the first wait for a lock take. */
 	self->spread_us = 40000;
 	ASSERT_EQ(0, set_fault("window_us", 2000));
-	ASSERT_EQ(0, dontneed(self, rounds(ROUNDS)));
+	ASSERT_EQ(0, dontneed(self, rounds(ROUNDS), false));
 	self->stop = false;
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
-	left = dontneed(self, rounds(3 * ROUNDS));
+	left = dontneed(self, rounds(ROUNDS), true);
 	clear_faults();
 	ASSERT_GT(left, 0);
 	TH_LOG("%llu pages were still there", (unsigned long long)left);
@@ -239,8 +243,8 @@ static void end_rounds(race_t *self)
 	pthread_join(self->thread, NULL);
 }
 
-/* Pages that were stored to, and that nothing says it of. */
-static uint64_t lost_dirty(race_t *self, unsigned int n, uint64_t spread_us)
+/* Pages that were stored to, and that nothing says it of. For a control, @until. */
+static uint64_t lost_dirty(race_t *self, unsigned int n, uint64_t spread_us, uint64_t until)
 {
 	struct harvest h = new_harvest(HOT);
 	uint64_t lost = 0, round;
@@ -249,7 +253,7 @@ static uint64_t lost_dirty(race_t *self, unsigned int n, uint64_t spread_us)
 	store_range(self->map, 0, HOT, 0);
 	if (pthread_create(&self->thread, NULL, store_rounds, self))
 		return ~0ULL;
-	for (round = 1; round <= n; round++) {
+	for (round = 1; more_rounds(round - 1, n, lost ? 0 : until); round++) {
 		/* All are writable, clean, and in no TLB. */
 		if (protect(self->dev, self->map, HOT * page_size(), RW) ||
 		    clean_only(self->dev, self->fd, 0, HOT) < 0)
@@ -271,7 +275,7 @@ static uint64_t lost_dirty(race_t *self, unsigned int n, uint64_t spread_us)
 TEST_F_TIMEOUT(race, dirty, TEST_SECONDS)
 {
 	ASSERT_TRUE(map_shmem(self, HOT));
-	ASSERT_EQ(0, lost_dirty(self, rounds(10 * ROUNDS), 200));
+	ASSERT_EQ(0, lost_dirty(self, rounds(10 * ROUNDS), 200, 0));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -283,15 +287,15 @@ TEST_F_TIMEOUT(race, control_stale_dirty, TEST_SECONDS)
 	ASSERT_TRUE(map_shmem(self, HOT));
 	ASSERT_EQ(0, set_fault("window_us", 1000));
 	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
-	lost = lost_dirty(self, rounds(ROUNDS), HOT * 1000);
+	lost = lost_dirty(self, rounds(ROUNDS), HOT * 1000, control_end());
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
 	ASSERT_GT(lost, 0);
 	TH_LOG("%llu stores were lost", (unsigned long long)lost);
 }
 
-/* Pages that were loaded from, and whose entry does not say it. */
-static uint64_t lost_young(race_t *self, unsigned int n, uint64_t spread_us)
+/* Pages that were loaded from, and whose entry does not say it. For a control, @until. */
+static uint64_t lost_young(race_t *self, unsigned int n, uint64_t spread_us, uint64_t until)
 {
 	struct leaf_counts counts;
 	uint64_t lost = 0, round;
@@ -300,7 +304,7 @@ static uint64_t lost_young(race_t *self, unsigned int n, uint64_t spread_us)
 	store_range(self->map, 0, HOT, 0);
 	if (pthread_create(&self->thread, NULL, load_rounds, self))
 		return ~0ULL;
-	for (round = 1; round <= n; round++) {
+	for (round = 1; more_rounds(round - 1, n, lost ? 0 : until); round++) {
 		/* All are old and read-only, and in no TLB. */
 		if (protect(self->dev, self->map, HOT * page_size(), RW) ||
 		    write_file("/proc/self/clear_refs", "1") ||
@@ -322,7 +326,7 @@ static uint64_t lost_young(race_t *self, unsigned int n, uint64_t spread_us)
 TEST_F_TIMEOUT(race, young, TEST_SECONDS)
 {
 	ASSERT_TRUE(map_shmem(self, HOT));
-	ASSERT_EQ(0, lost_young(self, rounds(10 * ROUNDS), 200));
+	ASSERT_EQ(0, lost_young(self, rounds(10 * ROUNDS), 200, 0));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -334,7 +338,7 @@ TEST_F_TIMEOUT(race, control_stale_young, TEST_SECONDS)
 	ASSERT_TRUE(map_shmem(self, HOT));
 	ASSERT_EQ(0, set_fault("window_us", 1000));
 	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
-	lost = lost_young(self, rounds(ROUNDS), HOT * 1000);
+	lost = lost_young(self, rounds(ROUNDS), HOT * 1000, control_end());
 	clear_faults();
 	ASSERT_GT(lost, 0);
 	TH_LOG("%llu loads were lost", (unsigned long long)lost);
@@ -360,8 +364,8 @@ static void *split_rounds(void *arg)
 	return NULL;
 }
 
-/* Leaves that are writable after they were protected. */
-static uint64_t missed(race_t *self, unsigned int n, uint64_t spread_us)
+/* Leaves that are writable after they were protected. For a control, @until. */
+static uint64_t missed(race_t *self, unsigned int n, uint64_t spread_us, uint64_t until)
 {
 	struct leaf_counts counts;
 	uint64_t left = 0, round;
@@ -369,7 +373,7 @@ static uint64_t missed(race_t *self, unsigned int n, uint64_t spread_us)
 	self->spread_us = spread_us;
 	if (pthread_create(&self->thread, NULL, split_rounds, self))
 		return ~0ULL;
-	for (round = 1; round <= n; round++) {
+	for (round = 1; more_rounds(round - 1, n, left ? 0 : until); round++) {
 		if (!map_anon_huge(self)) {
 			self->errors++;
 			break;
@@ -390,7 +394,7 @@ TEST_F_TIMEOUT(race, split, TEST_SECONDS)
 {
 	if (!map_anon_huge(self))
 		SKIP(return, "no huge pages");
-	ASSERT_EQ(0, missed(self, rounds(ROUNDS), 500));
+	ASSERT_EQ(0, missed(self, rounds(ROUNDS), 500, 0));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -403,7 +407,7 @@ TEST_F_TIMEOUT(race, control_no_retry, TEST_SECONDS)
 		SKIP(return, "no huge pages");
 	ASSERT_EQ(0, set_fault("window_us", 5000));
 	ASSERT_EQ(0, set_fault("skip_retry", 1));
-	left = missed(self, rounds(ROUNDS), LEAVES * 5000);
+	left = missed(self, rounds(ROUNDS), LEAVES * 5000, control_end());
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
 	ASSERT_GT(left, 0);
@@ -442,8 +446,8 @@ static void writable_leaf(const struct mmops_leaf *leaf, void *data)
 		*(uint64_t *)data += 1;
 }
 
-/* Pages that were stored to after the call, without a fault. */
-static uint64_t unseen(race_t *self, unsigned int n)
+/* Pages that were stored to after the call, without a fault. For a control, @until. */
+static uint64_t unseen(race_t *self, unsigned int n, uint64_t until)
 {
 	uint64_t values[HOT], lost = 0, changed, writable, passes;
 	unsigned int round;
@@ -452,7 +456,7 @@ static uint64_t unseen(race_t *self, unsigned int n)
 	store_range(self->map, 0, HOT, 0);
 	if (pthread_create(&self->thread, NULL, store_loop, self))
 		return ~0ULL;
-	for (round = 0; round < n; round++) {
+	for (round = 0; more_rounds(round, n, lost ? 0 : until); round++) {
 		passes = atomic_load(&self->done);
 		wait_for(&self->done, passes + 2);
 		if (protect(self->dev, self->map, HOT * page_size(), PROT_READ))
@@ -476,7 +480,7 @@ static uint64_t unseen(race_t *self, unsigned int n)
 TEST_F_TIMEOUT(race, flush, TEST_SECONDS)
 {
 	ASSERT_TRUE(map_shmem(self, HOT));
-	ASSERT_EQ(0, unseen(self, rounds(10 * ROUNDS)));
+	ASSERT_EQ(0, unseen(self, rounds(10 * ROUNDS), 0));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -487,7 +491,7 @@ TEST_F_TIMEOUT(race, control_no_flush, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_TRUE(map_shmem(self, HOT));
 	ASSERT_EQ(0, set_fault("skip_flush", 1));
-	lost = unseen(self, rounds(ROUNDS));
+	lost = unseen(self, rounds(ROUNDS), control_end());
 	clear_faults();
 	ASSERT_EQ(0, self->errors);
 	ASSERT_GT(lost, 0);

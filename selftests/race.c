@@ -42,7 +42,6 @@
  * there.
  */
 #define DELAY_US	100000
-#define SETTLE_US	40000
 
 /* The CPUs of the two walks and the writer; the main thread is walk B. */
 enum { CPU_B, CPU_A, CPU_WRITER, NR_TEST_CPUS };
@@ -255,7 +254,7 @@ static uint64_t second_walk(struct race *race, unsigned int n, bool with_a,
 			wait_for(&s->a_started, round, 10000);
 			/* A needs a moment to pass the hot pages. */
 			if (delay_us)
-				usleep(SETTLE_US);
+				wait_for_windows(1, NULL);
 			else
 				spin_us(rng_below(&rng, 300));
 			/* A is in its delay, and B is to have none. */

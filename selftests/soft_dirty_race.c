@@ -39,7 +39,6 @@
  * there, and writeback has to fit in.
  */
 #define DELAY_US	400000
-#define SETTLE_US	40000
 
 enum { CPU_MAIN, CPU_HARVEST, CPU_WRITER, CPU_CLEAR, NR_TEST_CPUS };
 
@@ -147,12 +146,13 @@ static uint64_t unseen(struct race *race)
 	return lost;
 }
 
-static uint64_t clear_and_look(struct race *race, unsigned int n)
+/* A control goes on @until, or until it has lost a store. */
+static uint64_t clear_and_look(struct race *race, unsigned int n, uint64_t until)
 {
 	uint64_t lost = 0;
 	unsigned int round;
 
-	for (round = 0; round < n; round++) {
+	for (round = 0; more_rounds(round, n, lost ? 0 : until); round++) {
 		if (clear(race) == (int64_t)HOT)
 			race->observed++;
 		lost += unseen(race);
@@ -200,7 +200,7 @@ do {										\
 TEST_F_TIMEOUT(writer, clear, TEST_SECONDS)
 {
 	ASSERT_EQ(0, race_start(&self->race));
-	self->lost = clear_and_look(&self->race, rounds(ROUNDS));
+	self->lost = clear_and_look(&self->race, rounds(ROUNDS), 0);
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_EQ(0, self->lost);
@@ -212,7 +212,7 @@ TEST_F_TIMEOUT(writer, control_no_flush, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault("skip_flush", 1));
-	self->lost = clear_and_look(&self->race, rounds(ROUNDS));
+	self->lost = clear_and_look(&self->race, rounds(ROUNDS), control_end());
 	clear_faults();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
@@ -230,7 +230,7 @@ TEST_F_TIMEOUT(writer, control_no_flush, TEST_SECONDS)
 struct migrator {
 	struct race *race;
 	pthread_t thread;
-	unsigned int max;
+	unsigned int max, moved;
 	atomic_bool enough, done;
 	bool unknown;
 };
@@ -242,14 +242,16 @@ static void *migrator_loop(void *arg)
 
 	pin_to_cpu(CPU_HARVEST);
 	for (i = 0; i < migrator->max && !atomic_load(&migrator->enough); i++)
-		if (madvise(migrator->race->map + i % HOT * page_size(), page_size(),
-			    MADV_SOFT_OFFLINE) && errno == EINVAL)
+		if (!madvise(migrator->race->map + i % HOT * page_size(), page_size(),
+			     MADV_SOFT_OFFLINE))
+			migrator->moved++;
+		else if (errno == EINVAL)
 			migrator->unknown = true;
 	atomic_store(&migrator->done, true);
 	return NULL;
 }
 
-/* Until @max pages have moved, or the fault build has counted @enough entries. */
+/* Until @max pages were to be moved, or a control has met @enough entries or a loss. */
 static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DATA(writer) *self,
 				  unsigned int max, unsigned int enough)
 {
@@ -259,9 +261,9 @@ static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DAT
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, pthread_create(&migrator.thread, NULL, migrator_loop, &migrator));
 	while (!atomic_load(&migrator.done)) {
-		self->lost += clear_and_look(&self->race, 1);
+		self->lost += clear_and_look(&self->race, 1, 0);
 		clears++;
-		if (enough && get_fault("migrations_met") >= enough)
+		if (enough && (self->lost || get_fault("migrations_met") >= enough))
 			atomic_store(&migrator.enough, true);
 	}
 	pthread_join(migrator.thread, NULL);
@@ -269,7 +271,8 @@ static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DAT
 	ASSERT_EQ(0, self->race.errors);
 	if (migrator.unknown)
 		SKIP(return, "the kernel is without CONFIG_MEMORY_FAILURE");
-	TH_LOG("%u clears, %llu stores lost", clears, (unsigned long long)self->lost);
+	TH_LOG("%u migrations, %u clears, %llu stores lost", migrator.moved, clears,
+	       (unsigned long long)self->lost);
 	if (faults_built_in())
 		TH_LOG("%u writable migration entries were met", get_fault("migrations_met"));
 }
@@ -284,7 +287,7 @@ TEST_F_TIMEOUT(writer, control_migration_is_met, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, set_fault("migrations_met", 0));
-	clear_while_migrating(_metadata, self, MIGRATIONS, 3);
+	clear_while_migrating(_metadata, self, MIGRATIONS, 1);
 	ASSERT_GT(get_fault("migrations_met"), 0);
 	ASSERT_EQ(0, self->lost);
 }
@@ -294,7 +297,7 @@ TEST_F_TIMEOUT(writer, control_migration_stays_writable, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, set_fault("migrations_met", 0));
 	ASSERT_EQ(0, set_fault("keep_migration_writable", 1));
-	clear_while_migrating(_metadata, self, MIGRATIONS, 3);
+	clear_while_migrating(_metadata, self, MIGRATIONS, ~0U);
 	clear_faults();
 	ASSERT_GT(self->lost, 0);
 }
@@ -399,7 +402,7 @@ TEST_F_TIMEOUT(four, free_running, TEST_SECONDS)
 	ASSERT_EQ(0, race_start(race));
 	ASSERT_EQ(0, pthread_create(&race->harvester.thread, NULL, harvester_loop, race));
 	ASSERT_EQ(0, pthread_create(&race->syncer, NULL, syncer_loop, race));
-	self->lost = clear_and_look(race, rounds(ROUNDS));
+	self->lost = clear_and_look(race, rounds(ROUNDS), 0);
 	race_end(race);
 	atomic_store(&race->stop, true);
 	pthread_join(race->harvester.thread, NULL);
@@ -451,13 +454,13 @@ static void *clearer_rounds(void *arg)
 	return NULL;
 }
 
-/* Begin the call of a round, and let it get to its delay. */
-static void begin(struct race *race, struct caller *caller, uint64_t round)
+/* Begin the call of a round, and let it get to its delay, as the first or second. */
+static void begin(struct race *race, struct caller *caller, uint64_t round, unsigned int nr)
 {
 	atomic_store(&caller->wanted, round);
 	if (!wait_for(&caller->started, round))
 		race->errors++;
-	usleep(SETTLE_US);
+	wait_for_windows(nr, NULL);
 }
 
 /* One after the other, each within the window of those before. */
@@ -474,8 +477,8 @@ static uint64_t in_step(struct race *race, unsigned int n)
 		wait_for_pass(race);
 		if (set_fault("delay_us", DELAY_US))
 			race->errors++;
-		begin(race, &race->harvester, round);
-		begin(race, &race->clearer, round);
+		begin(race, &race->harvester, round, 1);
+		begin(race, &race->clearer, round, 2);
 		if (set_fault("delay_us", 0))
 			race->errors++;
 		if (fdatasync(race->fd))

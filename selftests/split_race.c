@@ -33,13 +33,8 @@
 #define MAX_ROUNDS	60U
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define KPF_DIRTY	4
-/*
- * How long the fault build holds the window open, and when it is taken to be: on
- * a loaded host that varies, so the rounds try several.
- */
+/* How long the fault build holds the window open. */
 #define SPLIT_US	100000
-#define SETTLE_US	5000
-#define SETTLE_STEP_US	9000
 /* A call that splits takes about as long. */
 #define SPREAD_NS	3000000
 
@@ -279,7 +274,7 @@ static uint64_t race_split(FIXTURE_DATA(split) *self, enum op op, unsigned int n
 			return ~0ULL;
 		atomic_store(&race->go, true);
 		if (split_us) {
-			usleep(SETTLE_US + round % 8 * SETTLE_STEP_US);
+			wait_for_windows(1, &race->split_done);
 		} else {
 			uint64_t end = now_ns() + rng_below(&self->rng, SPREAD_NS);
 

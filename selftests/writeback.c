@@ -347,13 +347,8 @@ TEST_F_TIMEOUT(disk, no_transfer, TEST_SECONDS)
  */
 enum { CPU_MAIN, CPU_CLEAN, CPU_PROTECT, CPU_WRITER, NR_TEST_CPUS };
 
-/*
- * How long the fault build holds the window open, and when both walks are taken
- * to be in it: on a loaded host that varies, so the rounds try several.
- */
+/* How long the fault build holds the window open. */
 #define WINDOW_US	100000
-#define SETTLE_US	20000
-#define SETTLE_STEP_US	7000
 /* A harvest marks folios dirty when so many wait, and at its end. This is more. */
 #define MANY		(10 * PMD_PAGES)
 #define HOT		32UL
@@ -406,21 +401,24 @@ static void wait_for_passes(FIXTURE_DATA(disk) *self, unsigned int n)
  * Rounds of the above; the number of pages whose last store did not reach the
  * disk. The walk that protects begins first, so that its window closes first:
  * if it is still open at the end of the stores, both were. Ends early when that
- * was so often enough, and a control has what it looks for.
+ * was so often enough, and a control has what it looks for. With @delay it has to
+ * be met.
  */
 static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bool delay,
 				    bool control, unsigned int *met)
 {
+	uint64_t lost = 0, until = delay ? control_end() : 0;
 	size_t bytes = HOT * page_size();
-	uint64_t lost = 0;
 	unsigned int round;
 	size_t i;
 
 	pin_to_cpu(CPU_MAIN);
-	for (round = 0; round < n && (*met < ENOUGH || (control && !lost)); round++) {
+	for (round = 0; *met < ENOUGH || (control && !lost); round++) {
 		const char *disk = self->buffer;
 		pthread_t threads[3];
 
+		if (!more_rounds(round, n, *met && (lost || !control) ? 0 : until))
+			break;
 		store_range(self->map, HOT, self->pages - HOT, round);
 		atomic_store(&self->control.stop, false);
 		atomic_store(&self->protect_done, false);
@@ -436,7 +434,7 @@ static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bo
 		while (atomic_load(&self->started) < 2)
 			sched_yield();
 		if (delay)
-			usleep(SETTLE_US + round % 8 * SETTLE_STEP_US);
+			wait_for_windows(2, &self->protect_done);
 		sync_file_range(self->fd, 0, bytes, SYNC_FILE_RANGE_WAIT_BEFORE |
 				SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 		wait_for_passes(self, 2);

@@ -10,8 +10,8 @@
  * hidden by a later one. Afterwards the disk has to hold them all.
  *
  * The control marks the folios dirty, and removes their rmap, before the TLB
- * flush: writeback then finds the folios unmapped, cleans them in the window,
- * and what is stored until the flush is lost.
+ * flush: writeback, which begins when the entries are gone, finds the folios
+ * unmapped, cleans them in the window, and what is stored until the flush is lost.
  *
  * MMOPS_DISK is a directory on a disk file system.
  */
@@ -33,23 +33,22 @@ enum { CPU_ZAP, CPU_CLEAN, CPU_STORE, NR_TEST_CPUS };
 #define HOT		64UL
 #define ROUNDS		20
 /* How long the fault build holds the window before the flush open. */
-#define WINDOW_US	100000
-/* How long the stores of a round are spread over, and when writeback begins. */
-#define SPREAD_US	80000
-#define CLEAN_US	5000
-/* The same where nothing holds the window open. */
-#define QUICK_US	500
+#define WINDOW_US	200000
+/* How long the stores of a round are spread over where nothing does. */
+#define SPREAD_US	500
 
 FIXTURE(race)
 {
 	int dev, fd, direct;
 	char *map;
 	void *buffer;
-	unsigned int spread_us, clean_us;
+	/* Whether writeback and stores wait for the window, and whether it is open. */
+	bool in_window;
+	atomic_bool window_open;
 	uint64_t value;
 	/* Threads of a round that are ready, and whether it may begin. */
 	atomic_int ready;
-	atomic_bool begin;
+	atomic_bool begin, zap_done, clean_done;
 	int64_t zapped;
 	long faults;
 };
@@ -105,6 +104,7 @@ static void *zap_thread(void *arg)
 	pin_to_cpu(CPU_ZAP);
 	wait_for_begin(self);
 	self->zapped = zap(self->dev, self->map, HOT);
+	atomic_store(&self->zap_done, true);
 	return NULL;
 }
 
@@ -114,9 +114,12 @@ static void *clean_thread(void *arg)
 
 	pin_to_cpu(CPU_CLEAN);
 	wait_for_begin(self);
-	spin_until(now_ns() + self->clean_us * 1000ULL);
+	if (self->in_window)
+		wait_for_windows(1, &self->zap_done);
+	atomic_store(&self->window_open, true);
 	sync_file_range(self->fd, 0, HOT * page_size(), SYNC_FILE_RANGE_WAIT_BEFORE |
 			SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+	atomic_store(&self->clean_done, true);
 	return NULL;
 }
 
@@ -133,9 +136,16 @@ static void *store_thread(void *arg)
 	faults = minor_faults();
 	store_range(self->map, 0, HOT, self->value + 1);
 	wait_for_begin(self);
+	while (self->in_window && !atomic_load(&self->window_open))
+		;
 	start = now_ns();
 	for (i = 0; i < HOT; i++) {
-		spin_until(start + i * self->spread_us * 1000ULL / HOT);
+		if (!self->in_window)
+			spin_until(start + i * SPREAD_US * 1000ULL / HOT);
+		/* Half of them after writeback, which waits for the flush if all is right. */
+		while (self->in_window && i == HOT / 2 && !atomic_load(&self->clean_done) &&
+		       now_ns() < start + WINDOW_US * 1000ULL / 2)
+			;
 		store(self->map, i, self->value + 2 + i);
 	}
 	self->faults = minor_faults() - faults;
@@ -144,21 +154,26 @@ static void *store_thread(void *arg)
 
 /*
  * Rounds of the above; the number of stores that did not reach the disk, or ~0.
- * @stale counts those that went through a TLB entry of before.
+ * @stale counts those that went through a TLB entry of before. A control ends with
+ * the first loss, and goes on @until if there is none.
  */
-static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, bool control, uint64_t *stale)
+static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, uint64_t until,
+			   uint64_t *stale)
 {
 	static void *(*const functions[])(void *) = { zap_thread, clean_thread, store_thread };
 	uint64_t lost = 0;
 	unsigned int round;
 	size_t i;
 
-	for (round = 0; round < n && !(control && lost); round++) {
+	for (round = 0; more_rounds(round, n, until) && !(until && lost); round++) {
 		pthread_t threads[3];
 
 		self->value += 1000;
 		atomic_store(&self->ready, 0);
 		atomic_store(&self->begin, false);
+		atomic_store(&self->zap_done, false);
+		atomic_store(&self->window_open, false);
+		atomic_store(&self->clean_done, false);
 		/* The stores that come before the round are done when all are ready. */
 		for (i = 0; i < 3; i++)
 			pthread_create(&threads[i], NULL, functions[i], self);
@@ -182,28 +197,28 @@ TEST_F_TIMEOUT(race, writeback, TEST_SECONDS)
 {
 	uint64_t stale = 0;
 
-	self->spread_us = QUICK_US;
-	ASSERT_EQ(0, run_rounds(self, rounds(5 * ROUNDS), false, &stale));
+	ASSERT_EQ(0, run_rounds(self, rounds(5 * ROUNDS), 0, &stale));
 	TH_LOG("%llu stores did not fault", (unsigned long long)stale);
 }
 
 TEST_F_TIMEOUT(race, control_mark_before_flush, TEST_SECONDS)
 {
-	uint64_t stale = 0, lost;
+	uint64_t stale = 0, lost, until = control_end();
 
 	if (!faults_built_in())
 		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
-	self->spread_us = SPREAD_US;
-	self->clean_us = CLEAN_US;
+	self->in_window = true;
 	/* With the window held open, and the steps in order, nothing is lost. */
 	ASSERT_EQ(0, set_fault("delay_us", WINDOW_US));
-	ASSERT_EQ(0, run_rounds(self, ROUNDS, false, &stale));
+	do {
+		ASSERT_EQ(0, run_rounds(self, ROUNDS, 0, &stale));
+	} while (stale <= HOT && now_ns() < until);
 	ASSERT_GT(stale, HOT);
 	TH_LOG("in order: %llu stale stores, none lost", (unsigned long long)stale);
 
 	stale = 0;
 	ASSERT_EQ(0, set_fault("mark_before_flush", 1));
-	lost = run_rounds(self, ROUNDS, true, &stale);
+	lost = run_rounds(self, ROUNDS, control_end(), &stale);
 	clear_faults();
 	TH_LOG("marked before the flush: %llu stale stores, %llu lost",
 	       (unsigned long long)stale, (unsigned long long)lost);
