@@ -89,7 +89,8 @@ use kernel::{
 /// What a call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Base pages whose entry was taken, of whatever kind. Those of hugetlbfs are not counted.
+    /// Base pages whose entry was taken, of whatever kind. Those of hugetlbfs are not counted, nor
+    /// is what a leaf of a file maps that the range covers only in part.
     pub zapped: usize,
     /// Bytes from the start of the range on that are completely processed. Less than were asked for
     /// only if a fatal signal came; then what was done is complete: flushed, notified, let go.

@@ -61,8 +61,9 @@ struct mmops_info {
 /*
  * Flags of MMOPS_IOC_WRITE_PROTECT and MMOPS_IOC_CLEAN_RECORD.
  *
- * MMOPS_SPLIT: split a leaf of PMD or PUD size before it is changed, so that
- * what is stored afterwards is tracked in base pages.
+ * MMOPS_SPLIT: replace a PMD leaf of the page cache by a PTE table before it is
+ * changed, so that what is stored afterwards is tracked in base pages. Leaves of
+ * PUD size, of DAX and of PFN maps are never split.
  */
 #define MMOPS_SPLIT			(1U << 0)
 /*
@@ -112,7 +113,8 @@ struct mmops_write_protect {
  * @cleaned: out: base pages whose leaf lost its dirty bit, summed over all
  *	mappings of the range
  * @done: out: pages from @first on that are completely processed; less than
- *	@nr only with EINTR
+ *	@nr only with an error that comes late: EINTR, ENOMEM, or EFAULT for
+ *	@bitmap
  * @reserved: must be zero
  */
 struct mmops_clean_record {
@@ -137,7 +139,8 @@ struct mmops_clean_record {
  * @addr: in: first address, in bytes
  * @len: in: length, in bytes
  * @zapped: out: base pages whose entry was taken, of whatever kind; those of
- *	hugetlbfs are not counted
+ *	hugetlbfs are not counted, nor is what a leaf of a file maps that the
+ *	range covers only in part
  * @done: out: bytes from @addr on that are completely processed; less than @len
  *	only with EINTR
  * @reserved: must be zero
@@ -216,7 +219,7 @@ struct mmops_soft_dirty_clear {
  *	MMOPS_PAGE_*, or 0
  * @exclusive: out: base pages that were made device-exclusive
  * @done: out: bytes from @addr on that were processed; less than @len only with
- *	EINTR, or with EFAULT for @results
+ *	EINTR, with EFAULT for @results, or with ENOMEM for a later batch
  * @reserved: must be zero
  */
 struct mmops_exclusive {

@@ -20,7 +20,8 @@ bitflags! {
     /// How a range is to be changed.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Flags: u32 {
-        /// Split huge leaves first, so that later stores are tracked in base pages.
+        /// Split PMD leaves of the page cache first, so that later stores are tracked in base
+        /// pages. Other huge leaves stay.
         const SPLIT = MMOPS_SPLIT;
         /// [`Device::clean_record`] only: do not mark folios dirty. For a caller that writes
         /// the data back itself; anything else loses stores at the next writeback.

@@ -30,7 +30,7 @@ pub const MMOPS_FEATURE_LEAVES: u64 = 1 << 8;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
-/// Split a leaf of PMD or PUD size before it is changed.
+/// Replace a PMD leaf of the page cache by a PTE table before it is changed.
 pub const MMOPS_SPLIT: u32 = 1 << 0;
 /// Do not mark the folio dirty for a dirty bit that was taken.
 pub const MMOPS_NO_TRANSFER: u32 = 1 << 1;
