@@ -18,12 +18,11 @@
 //!     invalidate_range_start(Exclusive, owner)   other devices let go
 //!       page-table lock: entries are replaced
 //!       one TLB flush
-//!       folios are marked dirty
 //!     invalidate_range_end()
 //!     lock_if_current(token)                     the driver's lock
 //!       program(section, pages)                  DevicePage: the device may use the page
 //!     the driver's lock is released
-//!   folios are unlocked                          faults and revoke() go on
+//!   folios are marked dirty and unlocked         faults and revoke() go on
 //! ```
 //!
 //! All of the lower half happens once for a batch of up to [`BATCH`] pages, not once for each.

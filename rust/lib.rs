@@ -5,8 +5,8 @@
 //! The crate wraps what C drivers use of `mm/`: walks over the page tables of an address space
 //! ([`walk`]), the TLB flush that a removed permission owes ([`tlb`]), the events that secondary
 //! MMUs have to see ([`notifier`]), pages that wait for a flush ([`gather`]), and values of
-//! page-table entries ([`pgtable`]). On top of it stand the operations themselves, such as
-//! [`dirty`] and [`zap`].
+//! page-table entries ([`pgtable`]). On top of it stand the operations themselves: [`dirty`],
+//! [`soft_dirty`], [`zap`], [`protect`] and [`exclusive`], and mirrors for devices ([`hmm`]).
 //!
 //! A driver uses the operations, or writes one of its own as a [`walk::WalkMut`]; neither needs
 //! `unsafe`. Three rules are carried by types:
@@ -25,10 +25,20 @@
 //!     inc_tlb_flush_pending()
 //!       page-table lock: entries change
 //!     TLB flush
-//!     folios are marked dirty
 //!   mmu_notifier_invalidate_range_end()
 //!     dec_tlb_flush_pending()
 //! ```
+//!
+//! A folio whose dirty bit was taken is marked dirty after a TLB flush. When that is depends on the
+//! operation:
+//!
+//! - [`dirty`]: at the end, when `i_mmap_rwsem` is released, under the folio lock. Where more
+//!   folios wait than there is room for, some are marked before, after a flush of their own, if
+//!   their lock is free.
+//! - [`zap`]: before the page-table lock is released, after a flush under it.
+//! - [`exclusive`]: when the folio, which is locked meanwhile, is unlocked: after the end of the
+//!   notification, and after the device was programmed.
+//! - [`soft_dirty`] and [`protect`] leave dirty bits where they are.
 //!
 //! # Where code stands
 //!
