@@ -16,12 +16,14 @@
 //! - A leaf that vanished, was split or was populated while we looked is looked at again. Each turn
 //!   means that somebody else made progress. No page-table lock is held meanwhile.
 //! - One TLB flush for the range, over as many VMAs as it has, with the size of the smallest leaf
-//!   changed as stride; none if no leaf lost a permission. If another operation is under way on the
-//!   same mm, all of the range is flushed (see [`crate::tlb`]).
+//!   changed as stride; none if no leaf lost a permission. A call that needs a page table for a
+//!   split flushes before it allocates one, and goes on in a new scope. If another operation is
+//!   under way on the same mm, all of the range is flushed (see [`crate::tlb`]).
 //! - Never above the VMA: asking for more is refused, and a write permission is given back only
 //!   where a write fault would do no more than that. Other pages (to be copied, to be announced to
 //!   the file system, write-protected by userfaultfd, not soft-dirty yet) are left to the fault.
-//! - A leaf that is covered in part is split, and the rest of it keeps its protection.
+//! - A leaf that is covered in part is split, and the rest of it keeps its protection; not so a
+//!   leaf of a file system with DAX, which is unmapped.
 //!
 //! # What can be asked for
 //!
@@ -40,9 +42,10 @@
 //! | PMD, page cache | in place | replaced in place by a PTE table |
 //! | PMD, page frames | in place | replaced in place by a PTE table |
 //! | PUD, page frames | in place | replaced in place by 512 PMD leaves |
-//! | PMD or PUD, DAX | in place | `EINVAL`, or unmapped and faulted again smaller |
-//! | not present | comes back read-only, if it is to be less than writable and was to be writable |
-//! | | hugetlbfs | refused | refused |
+//! | PMD or PUD, device-DAX | in place | `EINVAL` |
+//! | PMD, file system with DAX | in place | unmapped; faults map it as the VMA says |
+//! | not present, to be less than writable | comes back read-only, if it was to be writable | |
+//! | hugetlbfs | refused | refused |
 //!
 //! userfaultfd-wp and -rwp bits, soft-dirty bits: kept, and obeyed when write permission is given
 //! back. A NUMA hint is lost with the change, as by `mprotect(2)`. PUD leaves have neither
