@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compares `mmops_uapi::sys` with the C header that it mirrors.
+//! Compares `mmops_uapi::sys` with the C header that it mirrors, and the page about it with both.
 //!
 //! A C program that includes the header prints each size, offset and number by name; the same
 //! lines are made from the Rust items. `CC` names another compiler than `cc`.
@@ -330,4 +330,50 @@ fn header_has_nothing_more() {
             _ => {}
         }
     }
+}
+
+/// `Documentation/uapi.rst` has each call with its number, size and fields, and each feature bit.
+#[test]
+fn documentation_has_all() {
+    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+        .join("../../Documentation/uapi.rst");
+    let page = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<Vec<&str>> = page
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let expected = expected();
+    let mut calls = 0;
+    for (name, value) in &expected {
+        if name.starts_with("MMOPS_FEATURE_") {
+            let bit = value.trailing_zeros();
+            let line = format!("``{name}`` (bit {bit})");
+            assert!(page.lines().any(|l| l == line), "no line {line}");
+        }
+        let Some(call) = name.strip_prefix("MMOPS_IOC_").filter(|c| *c != "MAGIC") else {
+            continue;
+        };
+        let structure = format!("mmops_{}", call.to_lowercase());
+        let (number, size) = (value & 0xff, (value >> 16) & 0x3fff);
+        let row = format!("``{name}`` {number:#04x} ``struct {structure}`` {size} bytes");
+        let row: Vec<&str> = row.split(' ').collect();
+        assert!(lines.contains(&row), "the table of calls has no {row:?}");
+
+        let (_, section) = page
+            .split_once(&format!("\n{name}\n==="))
+            .unwrap_or_else(|| panic!("no section {name}"));
+        let section = section.split("\nMMOPS_IOC_").next().unwrap();
+        let fields = format!("offsetof(struct {structure}, ");
+        for key in expected.keys() {
+            if let Some(field) = key.strip_prefix(&fields) {
+                let field = field.trim_end_matches(')');
+                assert!(
+                    section.contains(&format!("\n``{field}`` ")),
+                    "{name}: no field {field}"
+                );
+            }
+        }
+        calls += 1;
+    }
+    assert!(calls > 0);
 }
