@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/mmops_walk`: a driver with walks, a gather and an invalidation of its own. For tests; the
+//! interface is `mmops_walk.h`.
+//!
+//! A generic function of the crate `mmops` is compiled into the module that uses it. This one uses
+//! each walk, and what takes a closure, without `unsafe`. So the build shows that none needs what is
+//! exported to `mmops.ko` alone, and the test that each does what it says.
+
+use core::pin::Pin;
+use kernel::{
+    fs::File,
+    ioctl::{
+        _IOC_SIZE,
+        _IOWR, //
+    },
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceOptions,
+        MiscDeviceRegistration, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    uaccess::UserSlice, //
+};
+use mmops::{
+    gather::with_gather,
+    mapping::Mapping,
+    mm::{
+        self,
+        MmapRead, //
+    },
+    notifier::{
+        with_invalidation,
+        Event,
+        Owner, //
+    },
+    pgtable::{
+        PmdLeaf,
+        PteTable,
+        PudLeaf, //
+    },
+    range::{
+        AddrRange,
+        PageRange, //
+    },
+    tlb::FlushScope,
+    walk::{
+        walk_page_mapping,
+        walk_page_mapping_mut,
+        walk_page_range,
+        walk_page_range_mut,
+        walk_page_range_one_scope_mut,
+        walk_page_range_vma,
+        walk_page_range_vma_mut,
+        LeafAction,
+        SpareTable,
+        SpareTables,
+        Vma,
+        Walk,
+        WalkMut, //
+    },
+    zap::{
+        self,
+        zap_vma, //
+    }, //
+};
+use zerocopy::FromZeros;
+use zerocopy_derive::Immutable;
+
+module! {
+    type: MmopsWalk,
+    name: "mmops_walk",
+    authors: ["The mmops authors"],
+    description: "Walks of a driver's own, for tests of mmops",
+    license: "GPL",
+}
+
+const READ_MAPPING: u32 = 0;
+const READ_RANGE: u32 = 1;
+const READ_VMA: u32 = 2;
+const PROTECT_MAPPING: u32 = 3;
+const PROTECT_RANGE: u32 = 4;
+const PROTECT_ONE_SCOPE: u32 = 5;
+const PROTECT_VMA: u32 = 6;
+const ZAP: u32 = 7;
+const INVALIDATE: u32 = 8;
+
+const SPLIT: u32 = 1 << 0;
+
+const IOC: u32 = _IOWR::<Arg>(0xBC, 0x00);
+
+/// `struct mmops_walk`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Arg {
+    op: u32,
+    flags: u32,
+    fd: i32,
+    pad: u32,
+    first: u64,
+    nr: u64,
+    gather: u64,
+    vmas: u64,
+    tables: u64,
+    leaves: u64,
+    present: u64,
+    writable: u64,
+    changed: u64,
+    reserved: [u64; 2],
+}
+
+#[pin_data]
+struct MmopsWalk {
+    #[pin]
+    _misc: MiscDeviceRegistration<Device>,
+}
+
+impl kernel::InPlaceModule for MmopsWalk {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _misc <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"mmops_walk" }),
+        })
+    }
+}
+
+struct Device;
+
+#[vtable]
+impl MiscDevice for Device {
+    type Ptr = Pin<KBox<Self>>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        Ok(KBox::pin(Self, GFP_KERNEL)?)
+    }
+
+    fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        if cmd != IOC {
+            return Err(ENOTTY);
+        }
+
+        let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
+        let mut arg = Arg::new_zeroed();
+
+        user().reader().read_slice(arg.as_mut_bytes())?;
+        arg.run()?;
+        user().writer().write_slice(arg.as_bytes())?;
+        Ok(0)
+    }
+}
+
+/// What a walk found.
+#[derive(Default)]
+struct Found {
+    vmas: u64,
+    tables: u64,
+    leaves: u64,
+    present: u64,
+    writable: u64,
+}
+
+impl Found {
+    fn table(&mut self, table: &PteTable<'_, '_>) {
+        self.tables += 1;
+        table.for_each(|_, pte| self.entry(pte.present(), pte.present() && pte.write(), 1));
+    }
+
+    fn pmd(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
+        let value = leaf.value();
+
+        self.leaves += 1;
+        self.entry(
+            value.present(),
+            value.present() && value.write(),
+            leaf.pages()?.nr(),
+        );
+        Ok(())
+    }
+
+    fn pud(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
+        self.leaves += 1;
+        self.entry(true, leaf.value().write(), leaf.pages()?.nr());
+        Ok(())
+    }
+
+    fn entry(&mut self, present: bool, writable: bool, nr: usize) {
+        self.present += if present { nr as u64 } else { 0 };
+        self.writable += if writable { nr as u64 } else { 0 };
+    }
+}
+
+/// A walk that only looks.
+impl Walk for Found {
+    fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
+        self.vmas += 1;
+        true
+    }
+
+    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+        self.table(table);
+        Ok(())
+    }
+
+    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
+        self.pmd(leaf)
+    }
+
+    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
+        self.pud(leaf)
+    }
+}
+
+/// A walk that write-protects.
+struct Protect {
+    found: Found,
+    changed: u64,
+    tables: SpareTables,
+}
+
+impl WalkMut for Protect {
+    const EVENT: Event = Event::ProtectionPage;
+
+    fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
+        self.found.vmas += 1;
+        true
+    }
+
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result {
+        self.found.table(table);
+        table.for_each_selected(
+            scope,
+            |pte| pte.rw(),
+            |_, entry| {
+                entry.wrprotect();
+                self.changed += 1;
+            },
+        );
+        Ok(())
+    }
+
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction<SpareTable>> {
+        self.found.pmd(leaf)?;
+        if leaf.can_split() {
+            if let Some(table) = self.tables.take_for(leaf.vma())? {
+                return Ok(LeafAction::Split(table));
+            }
+        }
+        if leaf.wrprotect(scope).is_some_and(|old| old.write()) {
+            self.changed += leaf.pages()?.nr() as u64;
+        }
+        Ok(LeafAction::Done)
+    }
+
+    fn pud_leaf<'s>(
+        &mut self,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction> {
+        self.found.pud(leaf)?;
+        if leaf.wrprotect(scope).is_some_and(|old| old.write()) {
+            self.changed += leaf.pages()?.nr() as u64;
+        }
+        Ok(LeafAction::Done)
+    }
+}
+
+impl Arg {
+    fn run(&mut self) -> Result {
+        if self.pad != 0 || self.reserved != [0; 2] || self.flags & !SPLIT != 0 {
+            return Err(EINVAL);
+        }
+        match self.op {
+            READ_MAPPING | PROTECT_MAPPING => self.mapping(),
+            READ_RANGE | READ_VMA | INVALIDATE => self.read(),
+            PROTECT_RANGE | PROTECT_ONE_SCOPE | PROTECT_VMA => self.protect_range(),
+            ZAP => self.zap(),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// `nr` pages from the address `first` on.
+    fn addresses(&self, nr: u64) -> Result<AddrRange> {
+        let first = self.first as usize;
+        let bytes = (nr as usize).checked_mul(PAGE_SIZE).ok_or(EINVAL)?;
+
+        AddrRange::new(first, first.checked_add(bytes).ok_or(EINVAL)?)
+    }
+
+    fn mapping(&mut self) -> Result {
+        let range = PageRange::new(self.first as usize, self.nr as usize)?;
+        let mapping = Mapping::fget(self.fd)?;
+
+        if self.op == PROTECT_MAPPING {
+            return self.protect(|walker| {
+                walk_page_mapping_mut(&mapping.i_mmap_lock_read(), &range, walker)
+            });
+        }
+
+        let mut found = Found::default();
+
+        walk_page_mapping(&mapping.i_mmap_lock_read(), &range, &mut found)?;
+        self.tell(&found, 0);
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result {
+        let range = self.addresses(self.nr)?;
+        let mm = mm::current()?;
+        let guard = MmapRead::lock(&mm);
+        let mut found = Found::default();
+        let mut vma = || {
+            let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
+
+            walk_page_range_vma(&guard, vma, &range, &mut found)
+        };
+
+        match self.op {
+            READ_VMA => vma()?,
+            INVALIDATE => with_invalidation(&mm, &range, Event::Clear, Owner::NONE, vma)?,
+            _ => walk_page_range(&guard, &range, &mut found)?,
+        }
+        self.tell(&found, 0);
+        Ok(())
+    }
+
+    fn protect_range(&mut self) -> Result {
+        let range = self.addresses(self.nr)?;
+        let mm = mm::current()?;
+        let op = self.op;
+
+        self.protect(|walker| {
+            let guard = MmapRead::lock(&mm);
+
+            match op {
+                PROTECT_RANGE => walk_page_range_mut(&guard, &range, walker),
+                PROTECT_ONE_SCOPE => walk_page_range_one_scope_mut(&guard, &range, walker),
+                _ => {
+                    let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
+
+                    walk_page_range_vma_mut(&guard, vma, &range, walker)
+                }
+            }
+        })
+    }
+
+    /// Write-protects by `walk`, which is begun again when it needs more tables.
+    fn protect(&mut self, walk: impl Fn(&mut Protect) -> Result) -> Result {
+        let mut walker = Protect {
+            found: Found::default(),
+            changed: 0,
+            tables: if self.flags & SPLIT != 0 {
+                SpareTables::new()
+            } else {
+                SpareTables::none()
+            },
+        };
+
+        loop {
+            let ret = walk(&mut walker);
+
+            walker.tables.refill();
+            match ret {
+                Err(e) if e == EAGAIN => walker.found = Found::default(),
+                ret => {
+                    self.tell(&walker.found, walker.changed);
+                    return ret;
+                }
+            }
+        }
+    }
+
+    /// One gather, two zaps, and a flush between them.
+    fn zap(&mut self) -> Result {
+        let range = self.addresses(self.nr)?;
+        let front = self.addresses(self.nr / 2)?;
+        let back = AddrRange::new(front.end(), range.end())?;
+        let mm = mm::current()?;
+        let guard = MmapRead::lock(&mm);
+        let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
+        let mut outcomes = [zap::Outcome::default(); 2];
+
+        with_gather(
+            &guard,
+            &self.addresses(self.gather)?,
+            Owner::NONE,
+            |gather| {
+                zap_vma(&guard, gather, vma, &front, &mut outcomes[0])?;
+                gather.flush();
+                zap_vma(&guard, gather, vma, &back, &mut outcomes[1])
+            },
+        )?;
+        self.tell(
+            &Found::default(),
+            outcomes.iter().map(|outcome| outcome.zapped as u64).sum(),
+        );
+        Ok(())
+    }
+
+    fn tell(&mut self, found: &Found, changed: u64) {
+        self.vmas = found.vmas;
+        self.tables = found.tables;
+        self.leaves = found.leaves;
+        self.present = found.present;
+        self.writable = found.writable;
+        self.changed = changed;
+    }
+}

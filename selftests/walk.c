@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Walks, a gather and an invalidation of a driver's own (mmops_walk.ko): what
+ * such a driver finds and changes, and what secondary MMUs hear of it.
+ *
+ * Oracles: minor faults, pagemap, smaps, contents, and a subscription.
+ */
+#include "mmops_walk.h"
+#include "notifier.h"
+#include "kselftest_harness.h"
+
+#define WALK_DEV	"/dev/mmops_walk"
+#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+static int walk_arg(int dev, struct mmops_walk *arg)
+{
+	return ioctl(dev, MMOPS_WALK_IOC, arg) ? -errno : 0;
+}
+
+/* A walk over pages of a file. 0 or -errno. */
+static int walk_file(int dev, uint32_t op, int fd, size_t first, size_t nr,
+		     struct mmops_walk *arg)
+{
+	*arg = (struct mmops_walk){ .op = op, .fd = fd, .first = first, .nr = nr };
+	return walk_arg(dev, arg);
+}
+
+/* One over addresses; a gather is over the same. */
+static int walk_addr(int dev, uint32_t op, const void *addr, size_t nr, struct mmops_walk *arg)
+{
+	*arg = (struct mmops_walk){
+		.op = op, .fd = -1, .first = (uintptr_t)addr, .nr = nr, .gather = nr,
+	};
+	return walk_arg(dev, arg);
+}
+
+#define ASSERT_FOUND(arg, vmas_, tables_, leaves_, present_, writable_) do {	\
+	ASSERT_EQ(vmas_, (arg).vmas);						\
+	ASSERT_EQ(tables_, (arg).tables);					\
+	ASSERT_EQ(leaves_, (arg).leaves);					\
+	ASSERT_EQ(present_, (arg).present);					\
+	ASSERT_EQ(writable_, (arg).writable);					\
+} while (0)
+
+/*
+ * A file with two mappings: all of it, in three page tables, and a part, in two,
+ * of which every second page is touched.
+ */
+#define FILE_PAGES	1100
+#define PART_FIRST	100
+#define PART_PAGES	100
+
+FIXTURE(file)
+{
+	int dev, fd;
+	char *all, *part;
+};
+
+FIXTURE_SETUP(file)
+{
+	size_t i;
+
+	OPEN_DEV(self->dev, WALK_DEV);
+	self->fd = new_memfd(FILE_PAGES);
+	ASSERT_LE(0, self->fd);
+	self->all = map_at(reserve(FILE_PAGES, 0), self->fd, 0, FILE_PAGES,
+			   PROT_READ | PROT_WRITE, MAP_SHARED);
+	self->part = map_at(reserve(PART_PAGES, 480), self->fd, PART_FIRST, PART_PAGES,
+			    PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(NULL, self->all);
+	ASSERT_NE(NULL, self->part);
+	store_range(self->all, 0, FILE_PAGES, 1);
+	for (i = 0; i < PART_PAGES; i += 2)
+		store(self->part, i, 1 + PART_FIRST + i);
+}
+
+FIXTURE_TEARDOWN(file)
+{
+}
+
+TEST_F_TIMEOUT(file, read, TEST_SECONDS)
+{
+	struct mmops_walk arg;
+
+	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_READ_MAPPING, self->fd, 0, FILE_PAGES, &arg));
+	ASSERT_FOUND(arg, 2, 5, 0, FILE_PAGES + PART_PAGES / 2, FILE_PAGES + PART_PAGES / 2);
+	ASSERT_EQ(0, arg.changed);
+	/* One mapping alone, a part of one table. */
+	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_READ_MAPPING, self->fd, 600, 50, &arg));
+	ASSERT_FOUND(arg, 1, 1, 0, 50, 50);
+	/* Behind the end. */
+	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_READ_MAPPING, self->fd, FILE_PAGES, 9, &arg));
+	ASSERT_FOUND(arg, 0, 0, 0, 0, 0);
+	ASSERT_EQ(-EINVAL, walk_file(self->dev, MMOPS_WALK_READ_MAPPING, self->fd, 0, 0, &arg));
+}
+
+TEST_F_TIMEOUT(file, write_protect, TEST_SECONDS)
+{
+	struct mmops_walk arg;
+	long faults;
+	size_t i;
+
+	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_PROTECT_MAPPING, self->fd, 0, FILE_PAGES,
+			       &arg));
+	ASSERT_FOUND(arg, 2, 5, 0, FILE_PAGES + PART_PAGES / 2, FILE_PAGES + PART_PAGES / 2);
+	ASSERT_EQ(FILE_PAGES + PART_PAGES / 2, arg.changed);
+	/* Nothing is left to do. */
+	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_PROTECT_MAPPING, self->fd, 0, FILE_PAGES,
+			       &arg));
+	ASSERT_FOUND(arg, 2, 5, 0, FILE_PAGES + PART_PAGES / 2, 0);
+	ASSERT_EQ(0, arg.changed);
+
+	/* Loads do not fault, the first store to each page does. */
+	faults = minor_faults();
+	for (i = 0; i < FILE_PAGES; i++) {
+		ASSERT_EQ(1 + i, load(self->all, i));
+	}
+	ASSERT_EQ(faults, minor_faults());
+	store_range(self->all, 0, FILE_PAGES, 1);
+	ASSERT_EQ(faults + FILE_PAGES, minor_faults());
+	store(self->part, 2, 1 + PART_FIRST + 2);
+	ASSERT_EQ(faults + FILE_PAGES + 1, minor_faults());
+	store_range(self->all, 0, FILE_PAGES, 1);
+	ASSERT_EQ(faults + FILE_PAGES + 1, minor_faults());
+
+	/* Both mappings in part, at an end of one. */
+	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_PROTECT_MAPPING, self->fd, PART_FIRST - 10, 20,
+			       &arg));
+	ASSERT_FOUND(arg, 2, 2, 0, 20 + 5, 20 + 1);
+	ASSERT_EQ(20 + 1, arg.changed);
+}
+
+/* Private memory, a hole, and a file, in one page table. */
+#define AREA_PAGES	64
+
+FIXTURE(area)
+{
+	int dev, mmops;
+	char *map;
+	struct heard heard;
+};
+
+FIXTURE_SETUP(area)
+{
+	size_t bytes = AREA_PAGES * page_size();
+	int fd = new_memfd(AREA_PAGES);
+
+	OPEN_DEV(self->dev, WALK_DEV);
+	OPEN_DEV(self->mmops, MMOPS_DEV);
+	self->map = reserve(4 * PMD_PAGES, 0);
+	ASSERT_NE(NULL, self->map);
+	ASSERT_NE(NULL, map_at(self->map, -1, 0, AREA_PAGES, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS));
+	ASSERT_EQ(0, munmap(self->map + bytes, bytes));
+	ASSERT_NE(NULL, map_at(self->map + 2 * bytes, fd, 0, AREA_PAGES, PROT_READ | PROT_WRITE,
+			       MAP_SHARED));
+	store_range(self->map, 0, AREA_PAGES, 1);
+	store_range(self->map, 2 * AREA_PAGES, AREA_PAGES, 1000);
+	ASSERT_EQ(0, subscribe(self->mmops, self->map, 3 * AREA_PAGES, 0));
+}
+
+FIXTURE_TEARDOWN(area)
+{
+}
+
+#define EXPECT_HEARD(wanted) do {						\
+	ASSERT_LE(0, hear(self->mmops, self->map, &self->heard, 0));		\
+	EXPECT_STREQ(wanted, self->heard.text);					\
+	EXPECT_EQ(0, self->heard.lost);						\
+} while (0)
+
+static size_t present(const char *map, size_t first, size_t nr)
+{
+	size_t i, n = 0;
+
+	for (i = first; i < first + nr; i++)
+		n += !!(pagemap_entry(map + i * page_size()) & PAGEMAP_PRESENT);
+	return n;
+}
+
+TEST_F_TIMEOUT(area, read, TEST_SECONDS)
+{
+	struct mmops_walk arg;
+
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_READ_RANGE, self->map, 3 * AREA_PAGES, &arg));
+	ASSERT_FOUND(arg, 2, 2, 0, 2 * AREA_PAGES, 2 * AREA_PAGES);
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_READ_VMA, self->map, AREA_PAGES, &arg));
+	ASSERT_FOUND(arg, 1, 1, 0, AREA_PAGES, AREA_PAGES);
+	EXPECT_HEARD("");
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_INVALIDATE, self->map + 2 * page_size(), 3,
+			       &arg));
+	ASSERT_FOUND(arg, 1, 1, 0, 3, 3);
+	EXPECT_HEARD("clear 2-5");
+	/* The closure is run, and what it returns comes through. */
+	ASSERT_EQ(-EINVAL, walk_addr(self->dev, MMOPS_WALK_INVALIDATE, self->map, AREA_PAGES + 1,
+				     &arg));
+	EXPECT_HEARD("clear 0-65");
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_INVALIDATE, self->map, 1, &arg));
+	EXPECT_HEARD("clear 0-1");
+}
+
+/* All that @op protected faults once at a store, and keeps its contents. */
+static void check_protected(struct __test_metadata *_metadata, FIXTURE_DATA(area) *self)
+{
+	long faults = minor_faults();
+	size_t i;
+
+	for (i = 0; i < AREA_PAGES; i++) {
+		ASSERT_EQ(1 + i, load(self->map, i));
+		ASSERT_EQ(1000 + i, load(self->map, 2 * AREA_PAGES + i));
+	}
+	ASSERT_EQ(faults, minor_faults());
+	store_range(self->map, 0, AREA_PAGES, 1);
+	store_range(self->map, 2 * AREA_PAGES, AREA_PAGES, 1000);
+	ASSERT_EQ(faults + 2 * AREA_PAGES, minor_faults());
+	store_range(self->map, 0, AREA_PAGES, 1);
+	store_range(self->map, 2 * AREA_PAGES, AREA_PAGES, 1000);
+	ASSERT_EQ(faults + 2 * AREA_PAGES, minor_faults());
+}
+
+TEST_F_TIMEOUT(area, protect_range, TEST_SECONDS)
+{
+	struct mmops_walk arg;
+
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_PROTECT_RANGE, self->map, 3 * AREA_PAGES,
+			       &arg));
+	ASSERT_FOUND(arg, 2, 2, 0, 2 * AREA_PAGES, 2 * AREA_PAGES);
+	ASSERT_EQ(2 * AREA_PAGES, arg.changed);
+	EXPECT_HEARD("protection-page 0-64, protection-page 128-192");
+	check_protected(_metadata, self);
+}
+
+TEST_F_TIMEOUT(area, protect_one_scope, TEST_SECONDS)
+{
+	struct mmops_walk arg;
+
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_PROTECT_ONE_SCOPE, self->map, 3 * AREA_PAGES,
+			       &arg));
+	ASSERT_FOUND(arg, 2, 2, 0, 2 * AREA_PAGES, 2 * AREA_PAGES);
+	ASSERT_EQ(2 * AREA_PAGES, arg.changed);
+	EXPECT_HEARD("protection-page 0-192");
+	check_protected(_metadata, self);
+}
+
+TEST_F_TIMEOUT(area, protect_vma, TEST_SECONDS)
+{
+	char *second = self->map + 2 * AREA_PAGES * page_size();
+	struct mmops_walk arg;
+	long faults;
+
+	/* Not beyond the VMA, and not where there is none. */
+	ASSERT_EQ(-EINVAL, walk_addr(self->dev, MMOPS_WALK_PROTECT_VMA, self->map, AREA_PAGES + 1,
+				     &arg));
+	ASSERT_EQ(-ENOMEM, walk_addr(self->dev, MMOPS_WALK_PROTECT_VMA, second - page_size(), 2,
+				     &arg));
+	faults = minor_faults();
+	store_range(self->map, 0, AREA_PAGES, 1);
+	ASSERT_EQ(faults, minor_faults());
+	EXPECT_HEARD("");
+
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_PROTECT_VMA, second, 5, &arg));
+	ASSERT_FOUND(arg, 1, 1, 0, 5, 5);
+	ASSERT_EQ(5, arg.changed);
+	EXPECT_HEARD("protection-page 128-133");
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_PROTECT_VMA, self->map, AREA_PAGES, &arg));
+	ASSERT_EQ(AREA_PAGES, arg.changed);
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_PROTECT_VMA, second, AREA_PAGES, &arg));
+	ASSERT_FOUND(arg, 1, 1, 0, AREA_PAGES, AREA_PAGES - 5);
+	ASSERT_EQ(AREA_PAGES - 5, arg.changed);
+	check_protected(_metadata, self);
+}
+
+TEST_F_TIMEOUT(area, gather_and_zap, TEST_SECONDS)
+{
+	char *second = self->map + 2 * AREA_PAGES * page_size();
+	struct mmops_walk arg;
+	size_t i;
+
+	/* Nothing outside the gather, or outside the VMA. */
+	arg = (struct mmops_walk){
+		.op = MMOPS_WALK_ZAP, .first = (uintptr_t)self->map, .nr = 8, .gather = 3,
+	};
+	ASSERT_EQ(-EINVAL, walk_arg(self->dev, &arg));
+	ASSERT_EQ(-EINVAL, walk_addr(self->dev, MMOPS_WALK_ZAP, self->map, 2 * AREA_PAGES + 2,
+				     &arg));
+	ASSERT_EQ(AREA_PAGES, present(self->map, 0, AREA_PAGES));
+	EXPECT_HEARD("clear 0-3, clear 0-130");
+
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_ZAP, self->map, 11, &arg));
+	ASSERT_EQ(11, arg.changed);
+	EXPECT_HEARD("clear 0-11");
+	ASSERT_EQ(0, present(self->map, 0, 11));
+	ASSERT_EQ(AREA_PAGES - 11, present(self->map, 11, AREA_PAGES - 11));
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_ZAP, second, AREA_PAGES, &arg));
+	ASSERT_EQ(AREA_PAGES, arg.changed);
+	ASSERT_EQ(0, present(self->map, 2 * AREA_PAGES, AREA_PAGES));
+
+	/* Zeroes, what was kept, and the file. */
+	for (i = 0; i < AREA_PAGES; i++) {
+		ASSERT_EQ(i < 11 ? 0 : 1 + i, load(self->map, i));
+		ASSERT_EQ(1000 + i, load(self->map, 2 * AREA_PAGES + i));
+	}
+}
+
+FIXTURE(huge)
+{
+	int dev;
+};
+
+FIXTURE_SETUP(huge)
+{
+	OPEN_DEV(self->dev, WALK_DEV);
+}
+
+FIXTURE_TEARDOWN(huge)
+{
+}
+
+TEST_F_TIMEOUT(huge, whole, TEST_SECONDS)
+{
+	char *map = map_thp(2);
+	struct mmops_walk arg;
+	long faults;
+
+	if (!map)
+		SKIP(return, "no huge pages");
+	/* Nothing but the file's leaves can be split, so the flag makes no difference. */
+	arg = (struct mmops_walk){
+		.op = MMOPS_WALK_PROTECT_VMA, .flags = MMOPS_WALK_SPLIT,
+		.first = (uintptr_t)map, .nr = 2 * PMD_PAGES,
+	};
+	ASSERT_EQ(0, walk_arg(self->dev, &arg));
+	ASSERT_FOUND(arg, 1, 0, 2, 2 * PMD_PAGES, 2 * PMD_PAGES);
+	ASSERT_EQ(2 * PMD_PAGES, arg.changed);
+	faults = minor_faults();
+	store_range(map, 0, 2 * PMD_PAGES, 1);
+	ASSERT_EQ(faults + 2, minor_faults());
+	ASSERT_EQ(2 * pmd_size() / 1024, smaps_kb(map, "AnonHugePages"));
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_READ_RANGE, map, 2 * PMD_PAGES, &arg));
+	ASSERT_FOUND(arg, 1, 0, 2, 2 * PMD_PAGES, 2 * PMD_PAGES);
+
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_ZAP, map, 2 * PMD_PAGES, &arg));
+	ASSERT_EQ(2 * PMD_PAGES, arg.changed);
+	ASSERT_EQ(0, present(map, 0, 2 * PMD_PAGES));
+	ASSERT_EQ(0, load(map, 7));
+}
+
+/* A driver splits by LeafAction::Split, with tables that it allocated. */
+TEST_F_TIMEOUT(huge, split, TEST_SECONDS)
+{
+	char *map = reserve(2 * PMD_PAGES, 0);
+	int fd = new_memfd(2 * PMD_PAGES);
+	struct mmops_walk arg;
+	long faults;
+	size_t i;
+
+	if (write_file(SHMEM_ENABLED, "advise"))
+		SKIP(return, "cannot set " SHMEM_ENABLED);
+	map = map_at(map, fd, 0, 2 * PMD_PAGES, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(0, madvise(map, 2 * pmd_size(), MADV_HUGEPAGE));
+	store_range(map, 0, 2 * PMD_PAGES, 1);
+	if (smaps_kb(map, "ShmemPmdMapped") != (long)(2 * pmd_size() / 1024))
+		SKIP(return, "no huge pages of shared memory");
+
+	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_READ_MAPPING, fd, 0, 2 * PMD_PAGES, &arg));
+	ASSERT_FOUND(arg, 1, 0, 2, 2 * PMD_PAGES, 2 * PMD_PAGES);
+	arg = (struct mmops_walk){
+		.op = MMOPS_WALK_PROTECT_MAPPING, .flags = MMOPS_WALK_SPLIT, .fd = fd,
+		.nr = 2 * PMD_PAGES,
+	};
+	ASSERT_EQ(0, walk_arg(self->dev, &arg));
+	ASSERT_EQ(2 * PMD_PAGES, arg.changed);
+	ASSERT_EQ(0, smaps_kb(map, "ShmemPmdMapped"));
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_READ_VMA, map, 2 * PMD_PAGES, &arg));
+	ASSERT_FOUND(arg, 1, 2, 0, 2 * PMD_PAGES, 0);
+	faults = minor_faults();
+	for (i = 0; i < 2 * PMD_PAGES; i++) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+	ASSERT_EQ(faults, minor_faults());
+	store(map, 3, 4);
+	store(map, PMD_PAGES + 9, PMD_PAGES + 10);
+	ASSERT_EQ(faults + 2, minor_faults());
+}
+
+TEST_F_TIMEOUT(huge, unknown, TEST_SECONDS)
+{
+	struct mmops_walk arg = { .op = MMOPS_WALK_INVALIDATE + 1 };
+
+	ASSERT_EQ(-EINVAL, walk_arg(self->dev, &arg));
+	ASSERT_EQ(-1, ioctl(self->dev, _IOWR(0xBC, 0x01, struct mmops_walk), &arg));
+	ASSERT_EQ(ENOTTY, errno);
+}
+
+TEST_HARNESS_MAIN
