@@ -138,6 +138,7 @@ FIXTURE(frames)
 	char *map;
 	size_t unit;	/* pages of a leaf, but at least of 2 MiB */
 	size_t len;	/* bytes: two units */
+	uint32_t soft;	/* MMOPS_LEAF_SOFT_DIRTY if the leaves are so, else 0 */
 	struct sample sample;
 	struct leaves leaves, after;
 };
@@ -177,6 +178,9 @@ FIXTURE_SETUP(frames)
 	ASSERT_EQ(self->leaves.nr, leaves_with(&self->leaves, MMOPS_LEAF_READ | MMOPS_LEAF_WRITE |
 					       MMOPS_LEAF_DIRTY | MMOPS_LEAF_YOUNG |
 					       MMOPS_LEAF_SPECIAL));
+	self->soft = self->leaves.leaf[0].state & MMOPS_LEAF_SOFT_DIRTY;
+	ASSERT_EQ(self->soft ? self->leaves.nr : 0,
+		  leaves_with(&self->leaves, MMOPS_LEAF_SOFT_DIRTY));
 }
 
 FIXTURE_TEARDOWN(frames)
@@ -196,6 +200,7 @@ TEST_F_TIMEOUT(frames, whole, TEST_SECONDS)
 	ASSERT_EQ(0, leaves_with(&self->leaves, MMOPS_LEAF_WRITE));
 	ASSERT_EQ(nr, leaves_with(&self->leaves, MMOPS_LEAF_READ | MMOPS_LEAF_DIRTY |
 				  MMOPS_LEAF_YOUNG | MMOPS_LEAF_SPECIAL));
+	ASSERT_EQ(self->soft ? nr : 0, leaves_with(&self->leaves, MMOPS_LEAF_SOFT_DIRTY));
 	/* Once more changes nothing. */
 	ASSERT_EQ(0, protect_result(self->dev, self->map, self->len, PROT_READ, &got));
 	ASSERT_NO_RESULT(got);
@@ -255,6 +260,7 @@ static void check_part(struct __test_metadata *_metadata, FIXTURE_DATA(frames) *
 		}
 		ASSERT_EQ(MMOPS_LEAF_READ | MMOPS_LEAF_DIRTY | MMOPS_LEAF_SPECIAL,
 			  leaf->state & (MMOPS_LEAF_READ | MMOPS_LEAF_DIRTY | MMOPS_LEAF_SPECIAL));
+		ASSERT_EQ(self->soft, leaf->state & MMOPS_LEAF_SOFT_DIRTY);
 	}
 	faults = minor_faults();
 	ASSERT_EQ(0, wrong(self->map, &self->sample));
@@ -446,6 +452,7 @@ FIXTURE_SETUP(dax)
 	ASSERT_EQ(2, self->leaves.nr);
 	ASSERT_EQ(self->unit == PMD_PAGES ? 2 : 0, self->leaves.pmds);
 	ASSERT_EQ(self->unit == PUD_PAGES ? 2 : 0, self->leaves.puds);
+	ASSERT_EQ(2, leaves_with(&self->leaves, MMOPS_LEAF_SOFT_DIRTY));
 	self->kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	ASSERT_LE(0, self->kmsg);
 	ASSERT_EQ(0, lseek(self->kmsg, 0, SEEK_END));
@@ -484,7 +491,8 @@ TEST_F_TIMEOUT(dax, whole, TEST_SECONDS)
 	ASSERT_EQ(0, list_leaves(self->dev, self->map, self->len, &self->leaves));
 	ASSERT_EQ(2, self->leaves.nr);
 	ASSERT_EQ(0, leaves_with(&self->leaves, MMOPS_LEAF_WRITE));
-	ASSERT_EQ(2, leaves_with(&self->leaves, MMOPS_LEAF_READ | MMOPS_LEAF_DIRTY));
+	ASSERT_EQ(2, leaves_with(&self->leaves,
+				 MMOPS_LEAF_READ | MMOPS_LEAF_DIRTY | MMOPS_LEAF_SOFT_DIRTY));
 	faults = minor_faults();
 	ASSERT_EQ(0, wrong(self->map, &self->sample));
 	ASSERT_EQ(faults, minor_faults());
@@ -518,6 +526,33 @@ TEST_F_TIMEOUT(dax, one_leaf, TEST_SECONDS)
 	ASSERT_EQ(2, self->leaves.nr);
 	ASSERT_TRUE(self->leaves.leaf[0].state & MMOPS_LEAF_WRITE);
 	ASSERT_FALSE(self->leaves.leaf[1].state & MMOPS_LEAF_WRITE);
+	ASSERT_EQ(0, wrong(self->map, &self->sample));
+}
+
+/* A leaf keeps its soft-dirty bit, and one that has none does not become writable without. */
+TEST_F_TIMEOUT(dax, soft_dirty, TEST_SECONDS)
+{
+	const struct mmops_leaf *leaf = self->leaves.leaf;
+	long faults;
+	int i;
+
+	ASSERT_EQ(self->unit, soft_dirty_clear(self->dev, self->map, self->unit));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, protect_result(self->dev, self->map, self->len,
+					    PROT_READ | (i ? PROT_WRITE : 0), NULL));
+		ASSERT_EQ(0, list_leaves(self->dev, self->map, self->len, &self->leaves));
+		ASSERT_EQ(2, self->leaves.nr);
+		ASSERT_EQ(2, leaves_with(&self->leaves, MMOPS_LEAF_READ | MMOPS_LEAF_DIRTY));
+		ASSERT_EQ(0, leaf[0].state & (MMOPS_LEAF_SOFT_DIRTY | MMOPS_LEAF_WRITE));
+		ASSERT_TRUE(leaf[1].state & MMOPS_LEAF_SOFT_DIRTY);
+	}
+	faults = minor_faults();
+	store(self->map, 0, value_at(0));
+	ASSERT_EQ(faults + 1, minor_faults());
+	ASSERT_EQ(0, list_leaves(self->dev, self->map, self->len, &self->leaves));
+	ASSERT_EQ(2, self->leaves.nr);
+	ASSERT_EQ(2, leaves_with(&self->leaves, MMOPS_LEAF_SOFT_DIRTY | MMOPS_LEAF_DIRTY));
+	ASSERT_TRUE(leaf[0].state & MMOPS_LEAF_WRITE);
 	ASSERT_EQ(0, wrong(self->map, &self->sample));
 }
 
