@@ -88,14 +88,17 @@ MMOPS_EXPORT(mmops_pmd_same);
 
 /*
  * The kernel's own constructors, for the tests to compare with: what
- * softleaf_type() calls type @kind, with the page frame or marker @value.
+ * softleaf_type() calls type @kind, with the page frame or marker @value; of
+ * swap, area and offset.
  */
-__mmops_helper pte_t mmops_softleaf_by_kernel(unsigned int kind, unsigned long value, bool young,
-					      bool dirty)
+static inline swp_entry_t mmops_kernel_entry(unsigned int kind, unsigned long value, bool young,
+					     bool dirty)
 {
 	swp_entry_t entry;
 
 	switch (kind) {
+	case SOFTLEAF_SWAP:
+		return swp_entry(value % MAX_SWAPFILES, value / MAX_SWAPFILES);
 	case SOFTLEAF_MIGRATION_READ:
 		entry = make_readable_migration_entry(value);
 		break;
@@ -106,30 +109,54 @@ __mmops_helper pte_t mmops_softleaf_by_kernel(unsigned int kind, unsigned long v
 		entry = make_writable_migration_entry(value);
 		break;
 	case SOFTLEAF_DEVICE_PRIVATE_READ:
-		entry = make_readable_device_private_entry(value);
-		break;
+		return make_readable_device_private_entry(value);
 	case SOFTLEAF_DEVICE_PRIVATE_WRITE:
-		entry = make_writable_device_private_entry(value);
-		break;
+		return make_writable_device_private_entry(value);
 	case SOFTLEAF_DEVICE_EXCLUSIVE:
-		entry = make_device_exclusive_entry(value);
-		break;
+		return make_device_exclusive_entry(value);
 	case SOFTLEAF_MARKER:
-		entry = make_pte_marker_entry(value);
-		break;
+		return make_pte_marker_entry(value);
 	default:
 		/* make_hwpoison_entry() wants a locked page. */
-		entry = swp_entry(SWP_HWPOISON, value);
-		break;
+		return swp_entry(SWP_HWPOISON, value);
 	}
 	/* As make_migration_entry_young() and _dirty(), whatever swap devices there are. */
 	if (young)
 		entry = swp_entry(swp_type(entry), swp_offset(entry) | SWP_MIG_YOUNG);
 	if (dirty)
 		entry = swp_entry(swp_type(entry), swp_offset(entry) | SWP_MIG_DIRTY);
-	return swp_entry_to_pte(entry);
+	return entry;
+}
+
+/* As try_to_unmap_one() writes it. */
+__mmops_helper pte_t mmops_softleaf_by_kernel(unsigned int kind, unsigned long value, bool young,
+					      bool dirty, unsigned int flags)
+{
+	pte_t pte = swp_entry_to_pte(mmops_kernel_entry(kind, value, young, dirty));
+
+	if (flags & MMOPS_SOFT_LEAF_EXCLUSIVE)
+		pte = pte_swp_mkexclusive(pte);
+	if (flags & MMOPS_SOFT_LEAF_SOFT_DIRTY)
+		pte = pte_swp_mksoft_dirty(pte);
+	if (flags & MMOPS_SOFT_LEAF_UFFD_WP)
+		pte = pte_swp_mkuffd(pte);
+	return pte;
 }
 MMOPS_EXPORT(mmops_softleaf_by_kernel);
+
+/* As set_pmd_migration_entry() does. */
+__mmops_helper pmd_t mmops_softleaf_pmd_by_kernel(unsigned int kind, unsigned long value,
+						  bool young, bool dirty, unsigned int flags)
+{
+	pmd_t pmd = swp_entry_to_pmd(mmops_kernel_entry(kind, value, young, dirty));
+
+	if (flags & MMOPS_SOFT_LEAF_SOFT_DIRTY)
+		pmd = pmd_swp_mksoft_dirty(pmd);
+	if (flags & MMOPS_SOFT_LEAF_UFFD_WP)
+		pmd = pmd_swp_mkuffd(pmd);
+	return pmd;
+}
+MMOPS_EXPORT(mmops_softleaf_pmd_by_kernel);
 
 /* softleaf_type() of an entry whose type is known to the kernel. */
 __mmops_helper unsigned int mmops_softleaf_type(pte_t pte)
