@@ -5,8 +5,10 @@
  */
 #include <sys/socket.h>
 
+#include "exclusive.h"
 #include "faults.h"
 #include "fuzz.h"
+#include "leaves.h"
 #include "kselftest_harness.h"
 
 #define PAGES	64UL
@@ -175,27 +177,190 @@ TEST_F_TIMEOUT(uapi, unknown_calls, TEST_SECONDS)
 	assert_untouched(_metadata, self);
 }
 
+/*
+ * A good argument of each call, and memory for those on addresses: all pages are
+ * stored to, and the first ones are exclusive.
+ */
+enum {
+	CALL_INFO, CALL_WRITE_PROTECT, CALL_CLEAN_RECORD, CALL_LOG, CALL_PROBE,
+	CALL_SUBSCRIBE, CALL_LEAVES, CALL_PROTECT, CALL_REVOKE, CALL_EXCLUSIVE, CALL_ATOMIC_ADD,
+	CALL_SOFT_DIRTY_CLEAR, CALL_ZAP, NR_CALLS
+};
+
+#define TAKEN		8UL
+
+struct call {
+	int dev;
+	unsigned long cmd;
+	union {
+		struct mmops_info info;
+		struct mmops_write_protect write_protect;
+		struct mmops_clean_record clean_record;
+		struct mmops_notifier_log log;
+		struct mmops_notifier_probe probe;
+		struct mmops_notifier_subscribe subscribe;
+		struct mmops_leaves leaves;
+		struct mmops_protect protect;
+		struct mmops_revoke revoke;
+		struct mmops_exclusive exclusive;
+		struct mmops_atomic_add atomic_add;
+		struct mmops_soft_dirty_clear soft_dirty_clear;
+		struct mmops_zap zap;
+	} arg;
+};
+
+struct calls {
+	char *map;
+	int subscribed;		/* a device that was told of the exclusive pages */
+	struct mmops_notifier_event event;
+	struct mmops_leaf leaves[MMOPS_LEAVES_MIN];
+	struct call call[NR_CALLS];
+};
+
+/* Nothing is stored to the memory yet, so that a child can be forked that shares none of it. */
+static struct calls *new_calls(FIXTURE_DATA(uapi) *self, int pidfd)
+{
+	const size_t len = PAGES * page_size();
+	struct calls *c = calloc(1, sizeof(*c));
+	char *map = map_anon(PAGES);
+	uint64_t addr = (uintptr_t)map;
+
+	if (!c || !map || madvise(map, len, MADV_NOHUGEPAGE))
+		return NULL;
+	c->map = map;
+	c->subscribed = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
+
+#define CALL(index, device, command, member, ...)				\
+	c->call[index] = (struct call){						\
+		.dev = (device), .cmd = (command), .arg.member = { __VA_ARGS__ },	\
+	}
+	CALL(CALL_INFO, self->dev, MMOPS_IOC_INFO, info, 0);
+	CALL(CALL_WRITE_PROTECT, self->dev, MMOPS_IOC_WRITE_PROTECT, write_protect,
+	     .fd = self->fds[FD_GOOD], .nr = PAGES);
+	CALL(CALL_CLEAN_RECORD, self->dev, MMOPS_IOC_CLEAN_RECORD, clean_record,
+	     .fd = self->fds[FD_GOOD], .nr = PAGES, .bitmap = (uintptr_t)self->bitmap,
+	     .bitmap_bits = PAGES);
+	CALL(CALL_LOG, c->subscribed, MMOPS_IOC_NOTIFIER_LOG, log,
+	     .events = (uintptr_t)&c->event, .nr = 1);
+	CALL(CALL_PROBE, c->subscribed, MMOPS_IOC_NOTIFIER_PROBE, probe, 0);
+	CALL(CALL_SUBSCRIBE, self->dev, MMOPS_IOC_NOTIFIER_SUBSCRIBE, subscribe,
+	     .pidfd = pidfd, .addr = addr, .len = len, .capacity = 1);
+	CALL(CALL_LEAVES, self->dev, MMOPS_IOC_LEAVES, leaves,
+	     .pidfd = pidfd, .addr = addr, .len = len, .vec = (uintptr_t)c->leaves,
+	     .vec_len = MMOPS_LEAVES_MIN);
+	CALL(CALL_PROTECT, self->dev, MMOPS_IOC_PROTECT, protect,
+	     .pidfd = pidfd, .addr = addr, .len = len, .prot = PROT_READ);
+	CALL(CALL_REVOKE, self->dev, MMOPS_IOC_REVOKE, revoke,
+	     .pidfd = pidfd, .addr = addr, .len = len);
+	CALL(CALL_EXCLUSIVE, self->dev, MMOPS_IOC_EXCLUSIVE, exclusive,
+	     .pidfd = pidfd, .addr = addr, .len = len);
+	CALL(CALL_ATOMIC_ADD, self->dev, MMOPS_IOC_ATOMIC_ADD, atomic_add,
+	     .pidfd = pidfd, .addr = addr, .stride = page_size(), .nr = PAGES, .value = 1,
+	     .rounds = 1);
+	CALL(CALL_SOFT_DIRTY_CLEAR, self->dev, MMOPS_IOC_SOFT_DIRTY_CLEAR, soft_dirty_clear,
+	     .pidfd = pidfd, .addr = addr, .len = len);
+	CALL(CALL_ZAP, self->dev, MMOPS_IOC_ZAP, zap,
+	     .pidfd = pidfd, .addr = addr, .len = len);
+#undef CALL
+	return c;
+}
+
+/* Bring the memory into the state that no call is to change. */
+static void fill(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) *self, struct calls *c)
+{
+	struct mmops_notifier_subscribe subscribe = c->call[CALL_SUBSCRIBE].arg.subscribe;
+
+	subscribe.capacity = 16;
+	store_range(c->map, 0, PAGES, 1);
+	ASSERT_EQ(0, ioctl(c->subscribed, MMOPS_IOC_NOTIFIER_SUBSCRIBE, &subscribe));
+	ASSERT_EQ(TAKEN, exclusive(self->dev, c->map, TAKEN));
+}
+
+/* It is as fill() left it; and nothing was written to where a call has its results go. */
+static void assert_filled(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) *self,
+			  struct calls *c)
+{
+	struct mmops_leaf no_leaf = {};
+	struct leaf_counts counts;
+	size_t i;
+
+	ASSERT_EQ(0, count_leaves(self->dev, c->map, PAGES * page_size(), &counts));
+	ASSERT_EQ(PAGES - TAKEN, counts.pte.nr);
+	ASSERT_EQ(PAGES - TAKEN, counts.pte.writable);
+	ASSERT_EQ(PAGES - TAKEN, counts.pte.dirty);
+	ASSERT_EQ(PAGES - TAKEN, counts.pte.soft_dirty);
+	ASSERT_EQ(TAKEN, counts.absent[MMOPS_LEAF_DEVICE_EXCLUSIVE]);
+	for (i = TAKEN; i < PAGES; i++) {
+		ASSERT_EQ(1 + i, load(c->map, i));
+	}
+	ASSERT_EQ(0, c->event.end);
+	for (i = 0; i < MMOPS_LEAVES_MIN; i++) {
+		ASSERT_EQ(0, memcmp(&c->leaves[i], &no_leaf, sizeof(no_leaf)));
+	}
+	ASSERT_EQ(0, count_bits(self->bitmap, PAGES));
+}
+
+/* Nothing but the argument's place, or the caller, was wrong: all calls from @first on do work. */
+static void assert_calls_work(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) *self,
+			      struct calls *c, int first)
+{
+	int i;
+
+	for (i = first; i < NR_CALLS; i++) {
+		ASSERT_EQ(0, ioctl(c->call[i].dev, c->call[i].cmd, &c->call[i].arg)) {
+			TH_LOG("call %#lx: errno %d", c->call[i].cmd, errno);
+		}
+	}
+	if (first == CALL_INFO) {
+		ASSERT_EQ(PAGES, c->call[CALL_WRITE_PROTECT].arg.write_protect.write_protected);
+		ASSERT_EQ(PAGES, c->call[CALL_CLEAN_RECORD].arg.clean_record.cleaned);
+		/* The event was kept until now. */
+		ASSERT_EQ(1, c->call[CALL_LOG].arg.log.nr);
+		ASSERT_EQ(MMOPS_EVENT_EXCLUSIVE, c->event.event);
+		ASSERT_EQ((uintptr_t)c->map, c->event.start);
+	}
+	ASSERT_EQ(PAGES, c->call[CALL_LEAVES].arg.leaves.nr);
+	ASSERT_EQ(PAGES - TAKEN, c->call[CALL_PROTECT].arg.protect.ptes);
+	ASSERT_EQ(TAKEN, c->call[CALL_REVOKE].arg.revoke.revoked);
+	ASSERT_EQ(PAGES, c->call[CALL_EXCLUSIVE].arg.exclusive.exclusive);
+	ASSERT_EQ(PAGES, c->call[CALL_ATOMIC_ADD].arg.atomic_add.added);
+	ASSERT_EQ(PAGES, c->call[CALL_ZAP].arg.zap.zapped);
+}
+
 /* The argument itself must be readable and writable. */
 TEST_F_TIMEOUT(uapi, bad_argument_address, TEST_SECONDS)
 {
-	static const unsigned long calls[] = {
-		MMOPS_IOC_INFO, MMOPS_IOC_WRITE_PROTECT, MMOPS_IOC_CLEAN_RECORD, MMOPS_IOC_ZAP,
-	};
 	char *hole = (char *)self->bitmap + page_size();
-	size_t i;
+	struct calls *c = new_calls(self, -1);
+	size_t i, j;
 
+	ASSERT_NE(c, NULL);
 	dirty_all(self);
-	for (i = 0; i < ARRAY_SIZE(calls); i++) {
-		void *addresses[] = { NULL, (void *)8, hole, hole - 16, (void *)~7UL };
-		size_t j;
+	fill(_metadata, self, c);
+	for (i = 0; i < NR_CALLS; i++) {
+		void *addresses[] = {
+			NULL, (void *)8, hole, hole - 16, (void *)~7UL, self->readonly,
+		};
+		struct call *call = &c->call[i];
 
+		/* Read-only, it is as good an argument as can be. */
+		ASSERT_EQ(0, mprotect(self->readonly, page_size(), PROT_READ | PROT_WRITE));
+		memcpy(self->readonly, &call->arg, sizeof(call->arg));
+		ASSERT_EQ(0, mprotect(self->readonly, page_size(), PROT_READ));
 		for (j = 0; j < ARRAY_SIZE(addresses); j++) {
 			errno = 0;
-			ASSERT_EQ(-1, ioctl(self->dev, calls[i], addresses[j]));
+			ASSERT_EQ(-1, ioctl(call->dev, call->cmd, addresses[j])) {
+				TH_LOG("call %#lx, address %zu", call->cmd, j);
+			}
 			ASSERT_EQ(EFAULT, errno);
 		}
+		ASSERT_EQ(0, memcmp(self->readonly, &call->arg, sizeof(call->arg)));
 	}
 	assert_untouched(_metadata, self);
+	assert_filled(_metadata, self, c);
+	/* Also, to subscribe has not failed halfway. */
+	assert_calls_work(_metadata, self, c, CALL_INFO);
+	free(c);
 }
 
 TEST_F_TIMEOUT(uapi, info_reserved, TEST_SECONDS)
