@@ -3,6 +3,7 @@
  * The arguments of the ioctls: what the device says of itself, the errno for
  * each wrong argument, and that nothing is changed on the way to it.
  */
+#include <grp.h>
 #include <sys/socket.h>
 
 #include "exclusive.h"
@@ -183,10 +184,12 @@ TEST_F_TIMEOUT(uapi, unknown_calls, TEST_SECONDS)
  */
 enum {
 	CALL_INFO, CALL_WRITE_PROTECT, CALL_CLEAN_RECORD, CALL_LOG, CALL_PROBE,
+	/* From here on by a pidfd. */
 	CALL_SUBSCRIBE, CALL_LEAVES, CALL_PROTECT, CALL_REVOKE, CALL_EXCLUSIVE, CALL_ATOMIC_ADD,
 	CALL_SOFT_DIRTY_CLEAR, CALL_ZAP, NR_CALLS
 };
 
+#define CALL_OF_PROCESS	CALL_SUBSCRIBE
 #define TAKEN		8UL
 
 struct call {
@@ -360,6 +363,52 @@ TEST_F_TIMEOUT(uapi, bad_argument_address, TEST_SECONDS)
 	assert_filled(_metadata, self, c);
 	/* Also, to subscribe has not failed halfway. */
 	assert_calls_work(_metadata, self, c, CALL_INFO);
+	free(c);
+}
+
+/*
+ * Who may not trace a process may neither change its memory nor look at it. The
+ * child is forked first: a fork gives exclusive pages back.
+ */
+TEST_F_TIMEOUT(uapi, process_of_another_user, TEST_SECONDS)
+{
+	int pidfd = syscall(__NR_pidfd_open, getpid(), 0), go[2], status, i;
+	struct calls *c = new_calls(self, pidfd);
+	char byte = 0;
+	pid_t pid;
+
+	ASSERT_GE(pidfd, 0);
+	ASSERT_NE(c, NULL);
+	ASSERT_EQ(0, pipe(go));
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		struct mmops_leaf no_leaves[MMOPS_LEAVES_MIN] = {};
+
+		close(go[1]);
+		if (read(go[0], &byte, 1) != 1 || setgroups(0, NULL) || setgid(1000) ||
+		    setuid(1000))
+			_exit(100);
+		for (i = CALL_OF_PROCESS; i < NR_CALLS; i++) {
+			struct call before = c->call[i], *call = &c->call[i];
+
+			errno = 0;
+			if (ioctl(call->dev, call->cmd, &call->arg) != -1 || errno != EACCES)
+				_exit(10 + i);
+			if (memcmp(&call->arg, &before.arg, sizeof(before.arg)))
+				_exit(30 + i);
+		}
+		_exit(memcmp(c->leaves, no_leaves, sizeof(no_leaves)) ? 101 : 0);
+	}
+	fill(_metadata, self, c);
+	ASSERT_EQ(1, write(go[1], &byte, 1));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	ASSERT_EQ(0, WEXITSTATUS(status)) {
+		TH_LOG("10 and a call: not EACCES; 30 and a call: its argument has changed");
+	}
+	assert_filled(_metadata, self, c);
+	assert_calls_work(_metadata, self, c, CALL_OF_PROCESS);
 	free(c);
 }
 
