@@ -41,6 +41,14 @@ reason_for() {
 	esac
 }
 
+# What needs no memory of the device has to pass, by name: a test that upstream renames or skips is
+# not to drop out in silence.
+fixture=hmm.hmm_device_private
+required=(open_close anon_read anon_read_prot anon_write anon_write_prot anon_write_child
+	anon_write_child_shared anon_write_huge anon_write_hugetlbfs file_read file_write
+	anon_read_multiple anon_teardown compound exclusive exclusive_mprotect exclusive_cow
+	userfaultfd_read)
+
 echo "TAP version 13"
 if [[ ! -c /dev/hmm_dmirror0 ]]; then
 	echo "Bail out! no /dev/hmm_dmirror0: load mmops.ko and mmops_mirror.ko"
@@ -86,6 +94,16 @@ cd /tmp
 renumber "" "$dir/kernel/hmm-tests" "${chosen[@]}"
 if [[ -z $planned || $seen != "$planned" || $planned != $((${#chosen[@]} / 2)) ]]; then
 	failure "hmm-tests: ran $seen of $((${#chosen[@]} / 2)) tests, exit status $status"
+fi
+missing=()
+for name in "${required[@]}"; do
+	[[ " ${passed[*]} " == *" $fixture.$name "* ]] || missing+=("$name")
+done
+if ((${#missing[@]})); then
+	failure "hmm-tests: of $fixture, these did not pass: ${missing[*]}"
+else
+	((++number))
+	echo "ok $number - hmm-tests: all ${#required[@]} of $fixture that need no memory of the device"
 fi
 for line in "${skipped[@]}"; do
 	((++number))

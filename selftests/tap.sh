@@ -4,6 +4,7 @@
 
 number=0	# results so far
 failed=0	# of them, not ok
+passed=()	# names of those that are ok and have no directive: were not skipped, nor expected to fail
 
 # renumber PREFIX COMMAND...: run COMMAND, print its TAP with numbers that go on, and PREFIX
 # in front of each name; anything else becomes a comment. Sets planned (empty without a plan), seen
@@ -24,6 +25,7 @@ renumber()
 			[[ $line == not* ]] && ((++failed))
 			[[ $line =~ ^((not )?ok)\ [0-9]+\ -?\ ?(.*)$ ]]
 			echo "${BASH_REMATCH[1]} $number - $prefix${BASH_REMATCH[3]}"
+			[[ $line == not* || $line == *"#"* ]] || passed+=("${BASH_REMATCH[3]}")
 			;;
 		"exit status "*) status=${line#exit status } ;;
 		"#"*) echo "$line" ;;
