@@ -165,11 +165,12 @@ pub fn run(args: &Leaves) -> Result<()> {
                 .spawn()
                 .with_context(|| format!("cannot start {name}"))?;
             let child = program.insert(Program(child));
-            stop.wait(args.after);
+            let ended = stop.wait_for_end(&mut child.0, args.after)?;
             if stop.requested() {
                 bail!("interrupted before {name} was looked at");
             }
-            if let Some(status) = child.0.try_wait()? {
+            if ended {
+                let status = child.0.wait()?;
                 bail!("{name} has ended before it was looked at ({status}): see --after");
             }
             child.0.id()

@@ -2,10 +2,11 @@
 
 //! Ending on a signal.
 
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -47,6 +48,27 @@ impl Stop {
     pub fn wait(&self, time: Duration) {
         if !self.requested() {
             let _ = self.signals.recv_timeout(time);
+        }
+    }
+
+    /// Waits until the program ends, a signal comes, or `time` is over; whether the program has
+    /// ended.
+    pub fn wait_for_end(&self, child: &mut Child, time: Duration) -> Result<bool> {
+        const STEP: Duration = Duration::from_millis(20);
+        let begin = Instant::now();
+        loop {
+            if child
+                .try_wait()
+                .context("cannot wait for the program")?
+                .is_some()
+            {
+                return Ok(true);
+            }
+            let left = time.saturating_sub(begin.elapsed());
+            if left.is_zero() || self.requested() {
+                return Ok(false);
+            }
+            self.wait(left.min(STEP));
         }
     }
 }

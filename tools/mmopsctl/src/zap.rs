@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 use mmops_uapi::{pidfd_open, Device, Error};
@@ -94,7 +94,7 @@ fn turns(
         if round > 0 || child.is_some() {
             match &mut child {
                 Some(child) => {
-                    if wait_for_end(child, args.interval, stop)? {
+                    if stop.wait_for_end(child, args.interval)? {
                         break;
                     }
                 }
@@ -166,26 +166,6 @@ fn shared(map: MemoryMap) -> Option<Range<u64>> {
     map.perms
         .contains(MMPermissions::SHARED)
         .then_some(start..end)
-}
-
-/// Waits until the program ends, a signal comes, or `time` is over; whether the program has ended.
-fn wait_for_end(child: &mut Child, time: Duration, stop: &Stop) -> Result<bool> {
-    const STEP: Duration = Duration::from_millis(20);
-    let deadline = Instant::now() + time;
-    loop {
-        if child
-            .try_wait()
-            .context("cannot wait for the program")?
-            .is_some()
-        {
-            return Ok(true);
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stop.requested() {
-            return Ok(false);
-        }
-        stop.wait(left.min(STEP));
-    }
 }
 
 fn finish(args: &Zap, report: &Report) -> Result<()> {
