@@ -146,7 +146,8 @@ group 42-kernel-soft-dirty
 begin 43-kernel-soft-dirty
 check it_went_through_mmops grep -qE '^# [1-9][0-9]* writes to clear_refs went to /dev/mmops' \
 	"$tap/42-kernel-soft-dirty.tap"
-check nineteen_results test "$(grep -c '^ok ' "$tap/42-kernel-soft-dirty.tap")" = 19
+# One that is skipped, or expected to fail, has a directive.
+check nineteen_pass test "$(grep -cE '^ok [0-9]+ [^#]+$' "$tap/42-kernel-soft-dirty.tap")" = 19
 end
 
 group 45-tools
