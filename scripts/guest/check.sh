@@ -94,6 +94,19 @@ faults_absent() {
 		! grep -q '5mmops6faults' /proc/kallsyms
 }
 
+# make_runs_tests: `make run_tests` passes all tests of the program that it is given, and fails
+# where run.sh does.
+make_runs_tests() {
+	local program=write_protect tests output
+	local make=(make -s -C "$top/selftests" run_tests OUT="$MMOPS_SELFTESTS")
+	tests=$("$MMOPS_SELFTESTS/$program" -l 2>&1 | awk '!/^[#-]/ && substr($0, 48) != ""' | wc -l)
+	output=$("${make[@]}" ARGS="$program" 2>&1) || { echo "$output"; return 1; }
+	[ "$tests" -gt 0 ] && [ "$(tail -n 1 <<<"$output")" = "1..$tests" ] &&
+		[ "$(grep -cE "^ok [0-9]+ - $program: [^#]+\$" <<<"$output")" = "$tests" ] ||
+		{ echo "$output"; echo "$program has $tests tests"; return 1; }
+	! "${make[@]}" ARGS=--no-such-option >/dev/null 2>&1 || { echo "no error"; false; }
+}
+
 # --- the machine before anything is loaded
 
 begin 10-boot
@@ -134,6 +147,10 @@ end
 group 40-selftests
 read -ra programs <<<"${MMOPS_TESTS:-}"
 "$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" "${programs[@]}" | tee "$file"
+
+begin 41-make
+check make_runs_tests make_runs_tests
+end
 
 # The kernel's own test, which counts on a file system that tracks soft-dirty: not 9p.
 group 42-kernel-soft-dirty
