@@ -440,10 +440,11 @@ def test_soft_dirty_run_tells_pages_of_each_interval(context):
     *intervals, total = [json.loads(line) for line in output.splitlines()]
     seen = [mapping["pages"] for interval in intervals for mapping in interval["mappings"]
             if mapping["name"].startswith("/dev/zero")]
-    # An interval may end within the first pass over all pages; the last one is cut short.
-    passes = seen.index(50)
-    assert 400 <= sum(seen[:passes]) <= 400 + 51 * passes and passes <= 2, seen
-    assert len(seen) >= passes + 3 and set(seen[passes:-1]) == {50} and seen[-1] <= 50, seen
+    # An interval may end within the first pass over all pages, and on a busy machine the program
+    # does not run in each of them.
+    passes = next(n for n in range(1, len(seen) + 1) if sum(seen[:n]) >= 400)
+    assert sum(seen[:passes]) <= 400 + 51 * passes, seen
+    assert max(seen[passes:]) == 50, seen
     assert total["status"] == 0 and total["intervals"] == len(intervals), total
     assert total["pages"] == sum(interval["pages"] for interval in intervals), total
 
