@@ -21,6 +21,7 @@ import tempfile
 import termios
 import time
 import traceback
+import xml.etree.ElementTree
 
 PAGE = mmap.PAGESIZE
 PATIENCE = 600
@@ -97,6 +98,9 @@ class Context:
 
     def json(self, *arguments):
         return json.loads(self.run(*arguments, "--json").stdout)
+
+    def error(self, *arguments, status=1):
+        return self.run(*arguments, status=status).stderr
 
     def harvest(self, *arguments):
         result = self.json("harvest", self.file, *arguments)
@@ -503,6 +507,262 @@ def test_notifier_trace(context):
     assert "mmopsctl: unmap:" in table.stderr, table.stderr
     missing = context.run("notifier-trace", "--", "/nonexistent", status=1)
     assert "cannot run /nonexistent" in missing.stderr, missing.stderr
+
+
+# Maps known leaves: of the file and of FILE.private, and three of 2 MiB, which may take some
+# attempts. Then it says so in FILE.ready, and waits to be killed.
+MAPPER = """
+import mmap, os, re, signal, sys
+MADV_GUARD_INSTALL = 102
+path, PAGE = sys.argv[1], mmap.PAGESIZE
+
+def map_file(path, pages, flags):
+    with open(path, "w+b") as file:
+        file.truncate(pages * PAGE)
+        return mmap.mmap(file.fileno(), 0, flags=flags)
+
+huge = mmap.mmap(-1, 6 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+huge.madvise(mmap.MADV_HUGEPAGE)
+for attempt in range(100):
+    for page in range(0, len(huge), PAGE):
+        huge[page] = 1
+    with open("/proc/self/smaps") as smaps:
+        if re.search("AnonHugePages: +6144 kB", smaps.read()):
+            break
+    huge.madvise(mmap.MADV_DONTNEED)
+private = map_file(path + ".private", 40, mmap.MAP_PRIVATE)
+for page in range(10):
+    private[page * PAGE] = 1
+for page in range(20, 25):
+    private[page * PAGE]
+shared = map_file(path, 100, mmap.MAP_SHARED)
+shared.madvise(MADV_GUARD_INSTALL, 90 * PAGE, 3 * PAGE)
+for page in range(50, 70):
+    shared[page * PAGE]
+for page in range(50):
+    shared[page * PAGE] = 1
+with open(path + ".pid", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(path + ".pid", path + ".ready")
+signal.pause()
+"""
+NO_LEAVES = {"leaves": 0, "writable": 0, "dirty": 0, "young": 0, "soft_dirty": 0, "userfaultfd": 0,
+             "special": 0}
+
+
+def mapper(context):
+    """The command to run MAPPER."""
+    with open("/sys/kernel/mm/transparent_hugepage/enabled", "w", encoding="utf-8") as enabled:
+        enabled.write("madvise")
+    return [sys.executable, "-c", MAPPER, context.file]
+
+
+def wait_for_mapper(context):
+    """Until all is mapped; the process."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError), \
+                open(context.file + ".ready", encoding="utf-8") as ready:
+            return int(ready.read())
+        time.sleep(0.05)
+    raise AssertionError("MAPPER is not ready")
+
+
+@contextlib.contextmanager
+def running_mapper(context):
+    process = subprocess.Popen(mapper(context))
+    try:
+        assert wait_for_mapper(context) == process.pid
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_huge(mapping):
+    return mapping["name"] == "" and mapping["end"] - mapping["start"] == 6 << 20
+
+
+def counted(mappings, name):
+    """The mapping of this name, and the leaves of one size that it has."""
+    mapping, = [m for m in mappings if m["name"] == name]
+    assert mapping["pud"] == NO_LEAVES and mapping["pmd"] == NO_LEAVES, mapping
+    return mapping, mapping["pte"]
+
+
+def figures(count):
+    """Those that the kernel does not change for reasons of its own."""
+    assert count["young"] <= count["leaves"], count
+    assert count["dirty"] <= count["soft_dirty"] <= count["leaves"], count
+    assert count["userfaultfd"] == count["special"] == 0, count
+    return count["leaves"], count["writable"], count["dirty"]
+
+
+def assert_is_mapper(context, mappings):
+    mapping, pte = counted(mappings, context.file)
+    assert (mapping["protection"], mapping["end"] - mapping["start"]) == ("rw-s", 100 * PAGE)
+    # A load maps a page of shared memory so that a store to it takes no fault.
+    assert figures(pte) == (70, 70, 50) and mapping["absent"] == 3, mapping
+    mapping, pte = counted(mappings, context.file + ".private")
+    assert (mapping["protection"], mapping["absent"]) == ("rw-p", 0), mapping
+    assert figures(pte) == (15, 10, 10), mapping
+    mapping, = filter(is_huge, mappings)
+    assert mapping["pud"] == mapping["pte"] == NO_LEAVES, mapping
+    assert figures(mapping["pmd"]) == (3, 3, 3) and mapping["absent"] == 0, mapping
+
+
+def test_leaves_of_a_process(context):
+    with running_mapper(context) as pid:
+        mappings = context.json("leaves", pid)
+        assert_is_mapper(context, mappings)
+        starts = [mapping["start"] for mapping in mappings]
+        assert starts == sorted(starts), starts
+
+        header, *lines = context.run("leaves", pid).stdout.splitlines()
+        assert header.split() == ["addresses", "prot", "1G", "2M", "4K", "writable", "dirty",
+                                  "young", "softdirt", "absent", "name"], header
+        assert len(lines) == len(mappings), lines
+        mapping, pte = counted(mappings, context.file)
+        line, = [line.split() for line in lines if line.endswith(context.file)]
+        assert line[:2] == [f"{mapping['start']:x}-{mapping['end']:x}", "rw-s"], line
+        assert line[2:7] == ["0", "0", "70", "70", "50"], line
+        assert line[8:] == [str(pte["soft_dirty"]), "3", context.file], line
+
+
+def test_leaves_as_picture(context):
+    picture = context.file + ".svg"
+    with running_mapper(context) as pid:
+        result = context.run("leaves", pid, "--json", "-o", picture)
+    assert result.stderr == picture + "\n", result.stderr
+    mappings = json.loads(result.stdout)
+    assert_is_mapper(context, mappings)
+    space = "{http://www.w3.org/2000/svg}"
+    root = xml.etree.ElementTree.parse(picture).getroot()
+    assert root.tag == space + "svg", root.tag
+    words = [element.text.strip() for element in root.iter(space + "text")]
+    assert words[:4] == ["leaves of 1G", "leaves of 2M", "leaves of 4K", "pale: not writable"]
+    names = [f"{m['start']:x} {m['protection']} {m['name'].rpartition('/')[2]}".strip()
+             for m in mappings]
+    assert words[4:] == names, words
+    bars = sum((count["writable"] > 0) + (count["leaves"] > count["writable"])
+               for m in mappings for count in (m["pud"], m["pmd"], m["pte"]))
+    # The background, and the colours' legend.
+    assert len(list(root.iter(space + "rect"))) == 1 + 3 + bars, bars
+
+
+def test_leaves_of_a_program_that_it_runs(context):
+    # How long it takes to start is not known.
+    for after in (1, 4, 16, 64, 256):
+        output = context.run("leaves", "--json", "--after", f"{after}s", "--",
+                             *mapper(context)).stdout
+        with contextlib.suppress(FileNotFoundError), \
+                open(context.file + ".ready", encoding="utf-8") as ready:
+            pid = int(ready.read())
+            # It may have come to its end after it was looked at.
+            if after == 256 or any(m["name"] == context.file and m["pte"]["dirty"] == 50
+                                   for m in json.loads(output)):
+                break
+    assert_is_mapper(context, json.loads(output))
+    assert not os.path.exists(f"/proc/{pid}"), "the program was left behind"
+
+
+def test_leaves_interrupted(context):
+    process = subprocess.Popen([context.program, "leaves", "--after", "1h", "--",
+                                *mapper(context)], stderr=subprocess.PIPE, text=True)
+    try:
+        pid = wait_for_mapper(context)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and "interrupted before" in text, (process.returncode, text)
+    assert not os.path.exists(f"/proc/{pid}"), "the program was left behind"
+
+
+def test_leaves_errors(context):
+    text = context.error("leaves", "--after", "1h", "--", "false")
+    assert "false has ended before it was looked at (exit status: 1): see --after" in text, text
+    assert "cannot start /nonexistent" in context.error("leaves", "--", "/nonexistent")
+    assert "process 999999999: No such process" in context.error("leaves", 999999999)
+    assert "required" in context.error("leaves", status=2)
+    assert "cannot be used with" in context.error("leaves", 1, "--", "true", status=2)
+    assert "cannot draw /nonexistent/picture" in \
+        context.error("leaves", os.getpid(), "-o", "/nonexistent/picture")
+
+
+def changed(ptes, split_pmds=0):
+    return (f"leaves changed: {ptes} of 4K, 0 of 2M, 0 of 1G; "
+            f"split: {split_pmds} of 2M, 0 of 1G\n")
+
+
+def test_protect(context):
+    with Storer(context.file, 100) as storer:
+        pid = storer.process.pid
+        storer.store(*range(100))
+
+        def leaves():
+            mapping, pte = counted(context.json("leaves", pid), context.file)
+            assert mapping["absent"] == 0, mapping
+            return figures(pte)
+
+        mapping, _ = counted(context.json("leaves", pid), context.file)
+        area = f"{mapping['start']:x}-{mapping['end']:x}"
+
+        def protect(access, where=area):
+            return context.run("protect", pid, where, access).stdout
+
+        assert leaves() == (100, 100, 100)
+        assert protect("r") == changed(100)
+        assert leaves() == (100, 0, 100)
+        storer.store(7)
+        assert leaves() == (100, 1, 100)
+        # Only the one has anything to lose, and all of them get it back.
+        assert protect("r") == changed(1)
+        assert protect("rw") == changed(100)
+        assert leaves() == (100, 100, 100)
+        assert protect("r", f"0x{mapping['start'] + PAGE:x}+{10 * PAGE:x}") == changed(10)
+        assert leaves() == (100, 90, 100)
+        assert protect("none") == changed(100)
+        assert leaves() == (100, 0, 100)
+        storer.store(8, 9)
+        assert leaves() == (100, 2, 100)
+    with open(context.file, "rb") as file:
+        data = file.read()
+    values = [*range(1, 8), 101, 102, 103, *range(11, 101)]
+    assert [data[page * PAGE + 17] for page in range(100)] == values
+
+
+def test_protect_splits_a_huge_leaf(context):
+    with running_mapper(context) as pid:
+        huge, = filter(is_huge, context.json("leaves", pid))
+        text = context.run("protect", pid, f"{huge['start'] + PAGE:x}+{PAGE:x}", "r").stdout
+        assert text == changed(1, split_pmds=1), text
+        huge, = filter(is_huge, context.json("leaves", pid))
+        assert figures(huge["pmd"]) == (2, 2, 2), huge
+        assert figures(huge["pte"]) == (512, 511, 512), huge
+
+
+def test_protect_errors(context):
+    with Storer(context.file, 10) as storer:
+        pid = storer.process.pid
+        storer.store(*range(10))
+        before, _ = counted(context.json("leaves", pid), context.file)
+        start = before["start"]
+        area = f"{start:x}-{before['end']:x}"
+        assert "not mapped" in context.error("protect", pid, "1000-2000", "r")
+        assert "not of whole pages" in context.error("protect", pid, f"{start:x}+800", "r")
+        assert "a mapping allows less" in context.error("protect", pid, area, "rwx")
+        assert "with or without w" in context.error("protect", pid, area, "w")
+        assert "process 999999999: No such process" in \
+            context.error("protect", 999999999, area, "r")
+        assert "none of r, w and x" in context.error("protect", pid, area, "rq", status=2)
+        assert "made of r, w and x" in context.error("protect", pid, area, "", status=2)
+        assert "START-END" in context.error("protect", pid, f"{start:x}", "r", status=2)
+        assert "not above the start" in context.error("protect", pid, "2000-1000", "r", status=2)
+        assert "hexadecimal" in context.error("protect", pid, "x-y", "r", status=2)
+        assert "ACCESS" in context.error("protect", pid, area, status=2)
+        after, _ = counted(context.json("leaves", pid), context.file)
+        assert figures(before["pte"]) == figures(after["pte"]) == (10, 10, 10), (before, after)
 
 
 def main():
