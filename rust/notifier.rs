@@ -29,6 +29,7 @@ pub use self::{
 
 use crate::{
     bindings,
+    mm::MmapRead,
     range::AddrRange, //
 };
 use core::{
@@ -115,8 +116,15 @@ impl Owner {
     /// No owner: every subscriber takes the event as somebody else's.
     pub const NONE: Self = Self(ptr::null_mut());
 
-    /// The identity of a driver's pinned object.
+    /// The identity of a driver's pinned object, which has to outlive each notifier that is made
+    /// with it: another object at its address would be taken for it.
     pub fn of<T>(object: Pin<&T>) -> Self {
+        const {
+            assert!(
+                size_of::<T>() != 0,
+                "objects without a size share an address"
+            )
+        };
         Self(ptr::from_ref(object.get_ref()).cast_mut().cast())
     }
 
@@ -138,7 +146,8 @@ impl Owner {
 ///
 /// # Invariants
 ///
-/// `invalidate_range_start` succeeded for `range`, and the `mm` in it outlives `'a`.
+/// `invalidate_range_start` succeeded for `range`, and the `mm` in it, and a lock that keeps others
+/// from subscribing to it for the first time, outlive `'a`.
 pub(crate) struct Invalidation<'a> {
     range: bindings::mmu_notifier_range,
     _mm: PhantomData<&'a MmWithUser>,
@@ -155,6 +164,10 @@ impl Invalidation<'_> {
     ///
     /// `mm` is valid for as long as the value lives. It need not have users: a walk over a file's
     /// mappings may meet an mm that exits, whose VMAs wait for the lock that the walk holds.
+    ///
+    /// The mmap lock, or the lock of a reverse map of a VMA of it, is held for as long:
+    /// `mm_take_all_locks()` keeps a first subscriber away by them. Start and end look each for
+    /// themselves whether there is one.
     pub(crate) unsafe fn start(
         mm: *mut bindings::mm_struct,
         range: &AddrRange,
@@ -204,20 +217,20 @@ impl Drop for Invalidation<'_> {
     }
 }
 
-/// Runs `f` while secondary MMUs know that `range` of `mm` is being invalidated.
+/// Runs `f` while secondary MMUs know that `range` of the address space is being invalidated.
 ///
-/// The end is told when `f` returns, whatever it returns. May sleep; callable under the mmap lock
-/// (read) and under `i_mmap_rwsem`.
+/// The end is told when `f` returns, whatever it returns. May sleep. The mmap lock keeps the first
+/// subscriber of the address space from coming between start and end, which would then not match.
 ///
 /// Source: `mmu_notifier_invalidate_range_start()` and `_end()`.
 pub fn with_invalidation<R>(
-    mm: &MmWithUser,
+    guard: &MmapRead<'_>,
     range: &AddrRange,
     event: Event,
     owner: Owner,
     f: impl FnOnce() -> R,
 ) -> R {
-    let invalidation = start_for(mm, range, event, owner);
+    let invalidation = start_for(guard, range, event, owner);
     let ret = f();
 
     drop(invalidation);
@@ -231,13 +244,13 @@ pub fn with_invalidation<R>(
 ///
 /// `EAGAIN` if a subscriber would have to sleep; `f` was not run then.
 pub fn try_with_invalidation<R>(
-    mm: &MmWithUser,
+    guard: &MmapRead<'_>,
     range: &AddrRange,
     event: Event,
     owner: Owner,
     f: impl FnOnce() -> R,
 ) -> Result<R> {
-    let invalidation = start_nonblock(mm, range, event, owner)?;
+    let invalidation = start_nonblock(guard, range, event, owner)?;
     let ret = f();
 
     drop(invalidation);
@@ -248,25 +261,26 @@ pub fn try_with_invalidation<R>(
 
 #[inline(never)]
 fn start_for<'a>(
-    mm: &'a MmWithUser,
+    guard: &'a MmapRead<'_>,
     range: &AddrRange,
     event: Event,
     owner: Owner,
 ) -> Invalidation<'a> {
-    // SAFETY: The reference keeps the mm and its users for the lifetime of the result.
-    unsafe { Invalidation::start(mm.as_raw(), range, event, owner) }
+    // SAFETY: The guard keeps the mm, its users and the lock for the lifetime of the result.
+    unsafe { Invalidation::start(guard.as_ptr(), range, event, owner) }
 }
 
 #[inline(never)]
 fn start_nonblock<'a>(
-    mm: &'a MmWithUser,
+    guard: &'a MmapRead<'_>,
     range: &AddrRange,
     event: Event,
     owner: Owner,
 ) -> Result<Invalidation<'a>> {
-    let mut raw = Invalidation::init(mm.as_raw(), range, event, owner);
+    let mut raw = Invalidation::init(guard.as_ptr(), range, event, owner);
 
-    // SAFETY: `raw` is initialized, and `mm` is valid and has users.
+    // SAFETY: `raw` is initialized; the guard keeps the mm, its users and the lock for the lifetime
+    // of the result.
     to_result(unsafe { bindings::mmops_mmu_notifier_invalidate_range_start_nonblock(&mut raw) })?;
 
     // INVARIANT: The start has just succeeded.

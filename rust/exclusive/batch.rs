@@ -420,7 +420,7 @@ impl<'b> Batch<'b> {
         let slots = &mut *self.room;
         let mut restored = 0;
 
-        let ret = with_invalidation(guard.mm(), &range, Event::Clear, Owner::NONE, || {
+        let ret = with_invalidation(guard, &range, Event::Clear, Owner::NONE, || {
             scan::for_each_table(guard, vma, &range, false, |table| {
                 let start = (table.addr() - addr) >> PAGE_SHIFT;
 

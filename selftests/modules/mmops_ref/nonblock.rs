@@ -7,7 +7,10 @@ use kernel::{
     prelude::*, //
 };
 use mmops::{
-    mm,
+    mm::{
+        self,
+        MmapRead, //
+    },
     new_interval_notifier,
     notifier::{
         self,
@@ -58,12 +61,14 @@ impl Nonblock {
             new_interval_notifier!(&mm, range, Owner::NONE, Told(0)),
             GFP_KERNEL,
         )?;
+        let mmap = MmapRead::lock(&mm);
         let guard = (self.locked != 0).then(|| driver.lock());
         let mut ran = 0;
         let ret =
-            notifier::try_with_invalidation(&mm, &range, Event::Clear, Owner::NONE, || ran += 1);
+            notifier::try_with_invalidation(&mmap, &range, Event::Clear, Owner::NONE, || ran += 1);
 
         drop(guard);
+        drop(mmap);
         // Waits for ever if an invalidation that was refused is still open.
         let token = driver.read_begin();
 

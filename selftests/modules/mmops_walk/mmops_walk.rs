@@ -324,7 +324,7 @@ impl Arg {
 
         match self.op {
             READ_VMA => vma()?,
-            INVALIDATE => with_invalidation(&mm, &range, Event::Clear, Owner::NONE, vma)?,
+            INVALIDATE => with_invalidation(&guard, &range, Event::Clear, Owner::NONE, vma)?,
             _ => walk_page_range(&guard, &range, &mut found)?,
         }
         self.tell(&found, 0);
