@@ -264,7 +264,7 @@ impl Drop for DevicePage {
 /// [`IntervalNotifier`](crate::notifier::IntervalNotifier) protects.
 ///
 /// A page gets in only in a critical section, is reached only under the lock, and is gone after the
-/// next invalidation of its address: there is no way to use it later.
+/// next invalidation of its address: what stays in the lock cannot be used later.
 pub struct DevicePages {
     range: AddrRange,
     pages: KVVec<Option<DevicePage>>,

@@ -76,9 +76,9 @@ use kernel::{
 pub trait IntervalOps: Send + 'static {
     /// The device must not use the pages of `what.range()` when this returns.
     ///
-    /// Called with the lock held. Sleeps only if `what.may_block()`, and never allocates memory in
-    /// a way that may enter reclaim. A page is given back by whoever invalidates only after this
-    /// has returned.
+    /// Called with the lock held. Sleeps only if `what.may_block()` and the lock is a mutex, and
+    /// never allocates memory in a way that may enter reclaim. A page is given back by whoever
+    /// invalidates only after this has returned.
     fn invalidate(self: Pin<&mut Self>, what: &Invalidated);
 }
 
@@ -89,7 +89,8 @@ pub trait IntervalOps: Send + 'static {
 /// atomic context.
 ///
 /// The address space may end while the subscription lives. Then [`IntervalOps::invalidate`] is told
-/// so ([`Event::Release`](super::Event::Release)), and no more is heard of.
+/// so ([`Event::Release`](super::Event::Release)); after it, what is still mapped goes, which is
+/// told as well ([`Event::Unmap`](super::Event::Unmap)).
 ///
 /// Dropping it waits until no callback runs and none will; it sleeps. It must not be dropped from
 /// its own callback, nor with its lock held, nor by who is inside an invalidation. A callback has
@@ -387,22 +388,36 @@ impl<T: IntervalOps + Unpin, B: Backend> DerefMut for IntervalGuard<'_, T, B> {
 /// The lock of an [`IntervalNotifier`], held, and nothing of what was looked up is void: here a
 /// device may be programmed.
 ///
+/// It dereferences to the driver's data, and not to the guard: one could put another in its place.
+///
 /// # Invariants
 ///
 /// The token that it was made of was current under the lock.
 #[must_use = "the lock is released when the section is dropped"]
 pub struct CriticalSection<'a, T: IntervalOps, B: Backend = MutexBackend>(IntervalGuard<'a, T, B>);
 
-impl<'a, T: IntervalOps, B: Backend> Deref for CriticalSection<'a, T, B> {
-    type Target = IntervalGuard<'a, T, B>;
+impl<'a, T: IntervalOps, B: Backend> CriticalSection<'a, T, B> {
+    /// The data, where it must not be moved.
+    pub fn as_mut(&mut self) -> Pin<&mut T> {
+        self.0.as_mut()
+    }
 
-    fn deref(&self) -> &Self::Target {
+    /// The notifier whose lock is held.
+    pub fn notifier(&self) -> &'a IntervalNotifier<T, B> {
+        self.0.notifier()
+    }
+}
+
+impl<T: IntervalOps, B: Backend> Deref for CriticalSection<'_, T, B> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
         &self.0
     }
 }
 
-impl<T: IntervalOps, B: Backend> DerefMut for CriticalSection<'_, T, B> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
+impl<T: IntervalOps + Unpin, B: Backend> DerefMut for CriticalSection<'_, T, B> {
+    fn deref_mut(&mut self) -> &mut T {
         &mut self.0
     }
 }

@@ -20,7 +20,7 @@ use kernel::{
 /// What is told to a subscriber of an address space.
 ///
 /// Invalidations overlap: several threads invalidate at a time, also within each other. Every
-/// start has an end.
+/// start has an end, unless the end of the address space or of the subscription comes between.
 ///
 /// None of the methods may enter reclaim (allocate with `GFP_KERNEL`) or take a lock under which
 /// somebody does. They run inside an SRCU read-side section, for which dropping the notifier waits.
