@@ -96,6 +96,9 @@ impl<D: Device> IntervalOps for Mirrored<D> {
 ///
 /// The address space may end while the mirror lives; then it is empty, and stays so.
 ///
+/// The memory of its table is charged to the caller's memory cgroup, and kept until the mirror
+/// goes. `B` must not be a lock that is taken in interrupts: the table has a spinlock of its own.
+///
 /// # Invariants
 ///
 /// Entries of `table` are entered under the lock of `notifier`, and only in the critical section of
@@ -178,7 +181,7 @@ impl<D: Device, B: Backend> Mirror<D, B> {
     /// - `EBUSY` if something is invalidated again and again;
     /// - `EINTR` if a fatal signal came.
     pub fn fault(&self, range: &AddrRange, access: Access) -> Result {
-        self.fault_parts(range, |part, mm, pfns| {
+        self.parts(range, |part, mm, pfns| {
             self.look_up(part, mm, request(access), pfns, |pfns| {
                 self.table.enter(part.start(), pfns);
             })
@@ -188,9 +191,10 @@ impl<D: Device, B: Backend> Mirror<D, B> {
     /// As [`Self::fault`], for memory whose faults a userspace handles (`userfaultfd`): the mmap
     /// lock is given up while it does. Waits for it without end.
     pub fn fault_unlocked(&self, range: &AddrRange, access: Access) -> Result {
-        self.fault_parts(range, |part, mm, pfns| loop {
+        self.parts(range, |part, mm, pfns| loop {
             let token = range_fault_unlocked(&self.notifier, mm, part, request(access), 0, pfns)?;
 
+            self.table.prepare(part.start())?;
             if let Some(_section) = self.notifier.lock_if_current(token) {
                 // INVARIANT: This is the critical section of the lookup.
                 self.table.enter(part.start(), pfns);
@@ -240,6 +244,9 @@ impl<D: Device, B: Backend> Mirror<D, B> {
                 Err(error) if error == EBUSY => (),
                 Err(error) => return Err(error),
                 Ok(()) => {
+                    if request != Request::Snapshot {
+                        self.table.prepare(part.start())?;
+                    }
                     if let Some(_section) = self.notifier.lock_if_current(token) {
                         f(pfns);
                         return Ok(());
@@ -251,17 +258,6 @@ impl<D: Device, B: Backend> Mirror<D, B> {
                 return Err(EBUSY);
             }
         }
-    }
-
-    fn fault_parts(
-        &self,
-        range: &AddrRange,
-        mut f: impl FnMut(&AddrRange, &MmWithUser, &mut [HmmPfn]) -> Result,
-    ) -> Result {
-        self.parts(range, |part, mm, pfns| {
-            self.table.prepare(part.start())?;
-            f(part, mm, pfns)
-        })
     }
 
     /// Calls `f` for the parts of `range` that lie in one table each, with an element for each
@@ -299,8 +295,10 @@ impl<D: Device, B: Backend> Mirror<D, B> {
         let mut addr = range.start();
 
         while addr < range.end() {
+            // In pages: a table can end where no address is any more.
             let rest = TABLE_PAGES - (addr >> PAGE_SHIFT) % TABLE_PAGES;
-            let end = cmp::min(addr + rest * PAGE_SIZE, range.end());
+            let left = (range.end() - addr) >> PAGE_SHIFT;
+            let end = addr + cmp::min(rest, left) * PAGE_SIZE;
 
             signal::pending()?;
             f(&AddrRange::new(addr, end)?, &mm)?;
@@ -354,13 +352,13 @@ impl<D: Device, B: Backend> Pages<'_, D, B> {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if it is not entered: release the lock, fault it in, begin anew.
+    /// `ENOENT` if it is not entered: release the lock, fault it in, begin anew. `EFAULT` if the
+    /// kernel itself must not touch it (`memfd_secret(2)`).
     pub fn read(&self, addr: usize, to: &mut [u8; PAGE_SIZE]) -> Result {
         let (pfn, _) = self.table.get(addr).ok_or(ENOENT)?;
 
         // SAFETY: By the invariants of `Mirror`, the entry is not stale; the lock is held.
-        unsafe { table::copy_from(pfn, to) };
-        Ok(())
+        unsafe { table::copy_from(pfn, to) }
     }
 
     /// Writes the page at `addr`. The kernel knows of it: the page will be written back.
@@ -368,13 +366,12 @@ impl<D: Device, B: Backend> Pages<'_, D, B> {
     /// # Errors
     ///
     /// `ENOENT` if it is not entered as writable: release the lock, fault it in for
-    /// [`Access::Write`], begin anew.
+    /// [`Access::Write`], begin anew. `EFAULT` as for [`Self::read`].
     pub fn write(&mut self, addr: usize, from: &[u8; PAGE_SIZE]) -> Result {
         match self.table.get(addr) {
             Some((pfn, Access::Write | Access::Exclusive)) => {
                 // SAFETY: As above, and the entry says that it may be written.
-                unsafe { table::copy_to(pfn, from) };
-                Ok(())
+                unsafe { table::copy_to(pfn, from) }
             }
             _ => Err(ENOENT),
         }

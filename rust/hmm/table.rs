@@ -12,6 +12,7 @@ use crate::{
 };
 use core::cmp;
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     maple_tree::{
         InsertErrorKind,
         MapleTree, //
@@ -23,7 +24,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Pages that a table is for: it takes one page itself.
+/// Pages that a table is for: its entries take one page.
 pub(super) const TABLE_PAGES: usize = PAGE_SIZE / size_of::<usize>();
 
 /// What a device may do to a page.
@@ -124,7 +125,7 @@ impl PageTable {
                 first,
                 entries <- pin_init::init_array_from_fn(|_| Entry::default()),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
 
         match self
@@ -197,16 +198,20 @@ impl PageTable {
     }
 }
 
-/// Copies a page out.
+/// Copies a page out. `EFAULT` if it is not in the kernel's direct map.
 ///
 /// # Safety
 ///
 /// `pfn` is of an entry that is not stale, and does not become so meanwhile.
 #[inline(never)]
-pub(super) unsafe fn copy_from(pfn: usize, to: &mut [u8; PAGE_SIZE]) {
+pub(super) unsafe fn copy_from(pfn: usize, to: &mut [u8; PAGE_SIZE]) -> Result {
     // SAFETY: The page is mapped, hence it is there and has a `struct page`. CPUs and other devices
     // may store to it meanwhile, which the copying in C allows for.
-    unsafe { bindings::mmops_copy_from_pfn(to.as_mut_ptr().cast(), pfn) };
+    copied(unsafe { bindings::mmops_copy_from_pfn(to.as_mut_ptr().cast(), pfn) })
+}
+
+fn copied(done: bool) -> Result {
+    done.then_some(()).ok_or(EFAULT)
 }
 
 /// Copies a page in, and sees to it that the kernel knows of the store.
@@ -215,7 +220,7 @@ pub(super) unsafe fn copy_from(pfn: usize, to: &mut [u8; PAGE_SIZE]) {
 ///
 /// As [`copy_from`], and the entry may be written through.
 #[inline(never)]
-pub(super) unsafe fn copy_to(pfn: usize, from: &[u8; PAGE_SIZE]) {
+pub(super) unsafe fn copy_to(pfn: usize, from: &[u8; PAGE_SIZE]) -> Result {
     // SAFETY: As above.
-    unsafe { bindings::mmops_copy_to_pfn(pfn, from.as_ptr().cast()) };
+    copied(unsafe { bindings::mmops_copy_to_pfn(pfn, from.as_ptr().cast()) })
 }

@@ -39,7 +39,8 @@ use mmops::{
     mm,
     new_mirror,
     notifier::Invalidated,
-    range::AddrRange, //
+    range::AddrRange,
+    signal, //
 };
 use uapi::Command;
 
@@ -233,6 +234,8 @@ impl OpenDevice {
     /// `EPERM` if the device has exclusive access to a page of `range`.
     fn check_exclusive(&self, range: &AddrRange) -> Result {
         for part in copy::parts(range) {
+            signal::interruption()?;
+
             let pages = self.mirror.lock();
 
             for addr in (part.start()..part.end()).step_by(PAGE_SIZE) {

@@ -182,6 +182,8 @@ end
 [ -n "${MMOPS_TESTS:-}" ] || {
 	group 46-mirror
 	"$top/selftests/hmm.sh" --dir "$MMOPS_SELFTESTS" | tee "$file"
+	group 47-mirror-arguments
+	"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" mirror | tee "$file"
 }
 
 begin 50-unload
