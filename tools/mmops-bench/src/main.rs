@@ -19,6 +19,7 @@ mod reference;
 mod region;
 mod report;
 mod scan;
+mod settle;
 mod soft_dirty;
 mod stats;
 mod zap;
@@ -107,9 +108,11 @@ fn measure(
     let mut records = Vec::new();
     for case in cases {
         progress.begin(case.name);
-        let samples = case
-            .setup()
-            .and_then(|mut bench| bench::interleave(&mut *bench, runs, || progress.run_done()));
+        // What a case was set up with, or the one before has left, is no part of it.
+        let samples = case.setup().and_then(|mut bench| {
+            settle::let_tlb_shrink()?;
+            bench::interleave(&mut *bench, runs, || progress.run_done())
+        });
         let result = match samples {
             Ok(samples) => {
                 let record = Record::new(case, &samples);

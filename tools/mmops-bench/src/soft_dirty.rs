@@ -7,9 +7,7 @@
 //! is the same for a range: the kernel can only clear the whole process. What else is mapped is
 //! that of a small program.
 //!
-//! An emulated CPU has a TLB whose size follows its use, and a flush costs as much as it is large:
-//! after a store to each page of 1 GiB that is more than the call itself. So before the clock runs
-//! the TLB gets time and flushes enough to be of the usual size again, on either side. Then one
+//! Before the clock runs the TLB gets time to shrink, on either side (see [`settle`]). Then one
 //! page elsewhere is cleared, also on either side: what a first call after a pause costs is not
 //! what a range costs.
 
@@ -17,19 +15,14 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 use mmops_uapi::Device;
 
 use crate::bench::{Bench, Side};
 use crate::region::{Region, PAGE_SIZE};
-
-/// How often and how long an emulated TLB is given the occasion to shrink.
-const SETTLE_FLUSHES: u32 = 3;
-const SETTLE: Duration = Duration::from_millis(130);
-const SETTLE_PAGES: u32 = 64;
+use crate::settle;
 
 const SOFT_DIRTY: u64 = 1 << 55;
 
@@ -119,11 +112,7 @@ impl Bench for SoftDirtyBench {
 
     fn sample(&mut self, side: Side, _seed: u64) -> Result<f64> {
         self.region.store(&self.order);
-        for _ in 0..SETTLE_FLUSHES {
-            thread::sleep(SETTLE);
-            // More pages than are flushed one by one.
-            drop(Region::new(SETTLE_PAGES)?);
-        }
+        settle::let_tlb_shrink()?;
         let spare = self.spare.address();
         self.spare.store(&[0]);
         self.device
