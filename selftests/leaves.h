@@ -122,20 +122,4 @@ static inline int count_leaves(int dev, const void *addr, size_t len, struct lea
 	return for_each_leaf(dev, addr, len, count_leaf, counts);
 }
 
-/* A counter of /proc/vmstat, or 0. */
-static inline uint64_t vmstat(const char *name)
-{
-	FILE *f = fopen("/proc/vmstat", "r");
-	unsigned long long value, found = 0;
-	char key[64];
-
-	if (!f)
-		return 0;
-	while (fscanf(f, "%63s %llu", key, &value) == 2)
-		if (!strcmp(key, name))
-			found = value;
-	fclose(f);
-	return found;
-}
-
 #endif /* LEAVES_H */

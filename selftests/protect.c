@@ -14,6 +14,7 @@
 #include <sys/swap.h>
 #include <sys/syscall.h>
 
+#include "flushes.h"
 #include "leaves.h"
 #include "kselftest_harness.h"
 
@@ -345,23 +346,6 @@ TEST_F_TIMEOUT(protect, userfaultfd_wp, TEST_SECONDS)
 	close(uffd);
 }
 
-/* A second CPU that has the mm loaded, so that a flush has to reach it. */
-struct spinner {
-	pthread_t thread;
-	char *map;
-	atomic_bool stop;
-};
-
-static void *spin(void *arg)
-{
-	struct spinner *spinner = arg;
-
-	pin_to_cpu(1);
-	while (!atomic_load(&spinner->stop))
-		load(spinner->map, 0);
-	return NULL;
-}
-
 /* The least number of remote flushes that @prot of all pages took in some rounds. */
 static uint64_t flushes_of(FIXTURE_DATA(protect) *self, bool mprotects, uint64_t *one, int prot)
 {
@@ -400,19 +384,16 @@ TEST_F_TIMEOUT(protect, one_flush, TEST_SECONDS)
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
 	ASSERT_EQ(0, madvise(self->map + self->size / 2, self->size / 2, MADV_DONTFORK));
-	pin_to_cpu(0);
-	ASSERT_EQ(0, pthread_create(&spinner.thread, NULL, spin, &spinner));
-	usleep(100000);
+	ASSERT_EQ(0, spinner_start(&spinner));
 	if (!vmstat("nr_tlb_remote_flush")) {
-		atomic_store(&spinner.stop, true);
+		spinner_stop(&spinner);
 		SKIP(return, "the kernel does not count TLB flushes");
 	}
 	down = flushes_of(self, false, &one, PROT_READ);
 	up = flushes_of(self, false, &one, RW);
 	mdown = flushes_of(self, true, &one, PROT_READ);
 	mup = flushes_of(self, true, &one, RW);
-	atomic_store(&spinner.stop, true);
-	pthread_join(spinner.thread, NULL);
+	spinner_stop(&spinner);
 	TH_LOG("flushes down and up: %llu and %llu; mprotect: %llu and %llu",
 	       (unsigned long long)down, (unsigned long long)up, (unsigned long long)mdown,
 	       (unsigned long long)mup);
@@ -433,9 +414,7 @@ TEST_F_TIMEOUT(protect, flush_by_size, TEST_SECONDS)
 
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
-	pin_to_cpu(0);
-	ASSERT_EQ(0, pthread_create(&spinner.thread, NULL, spin, &spinner));
-	usleep(100000);
+	ASSERT_EQ(0, spinner_start(&spinner));
 	for (i = 0; i < 8; i++) {
 		uint64_t before;
 
@@ -450,8 +429,7 @@ TEST_F_TIMEOUT(protect, flush_by_size, TEST_SECONDS)
 		all = min(all, vmstat("nr_tlb_local_flush_all") +
 			       vmstat("nr_tlb_remote_flush_received") - before);
 	}
-	atomic_store(&spinner.stop, true);
-	pthread_join(spinner.thread, NULL);
+	spinner_stop(&spinner);
 	if (!vmstat("nr_tlb_remote_flush"))
 		SKIP(return, "the kernel does not count TLB flushes");
 	TH_LOG("%llu single entries", (unsigned long long)one);

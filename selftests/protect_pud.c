@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 
+#include "flushes.h"
 #include "leafmap.h"
 #include "kselftest_harness.h"
 
@@ -677,7 +678,7 @@ static void *touch(void *arg)
 	return NULL;
 }
 
-#define FLUSH_ROUNDS	10
+#define PROTECT_ROUNDS	10
 
 /* The least that protecting both leaves costs, by mmops or by the kernel. */
 static struct flushes least_flushes(int dev, char *map, size_t len, bool kernel, bool lower)
@@ -686,7 +687,7 @@ static struct flushes least_flushes(int dev, char *map, size_t len, bool kernel,
 	int both = PROT_READ | PROT_WRITE;
 	unsigned int i;
 
-	for (i = 0; i < FLUSH_ROUNDS; i++) {
+	for (i = 0; i < PROTECT_ROUNDS; i++) {
 		struct flushes before, after;
 		int to = lower ? PROT_READ : both, ret;
 
