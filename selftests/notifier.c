@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
+#include "exclusive.h"
+#include "leaves.h"
 #include "mmops_ref.h"
 #include "notifier.h"
 #include "kselftest_harness.h"
@@ -22,6 +24,8 @@
 #ifndef MADV_SOFT_OFFLINE
 #define MADV_SOFT_OFFLINE	101
 #endif
+
+#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 /* All of a huge page, in pages. */
 #define HUGE	"0-512"
@@ -190,6 +194,247 @@ TEST_F_TIMEOUT(notifier, migration, TEST_SECONDS)
 	EXPECT_NE(pfn, pagemap_entry(page(self, 3)) & PAGEMAP_PFN);
 	EXPECT_EQ(4, load(page(self, 3), 0));
 	EXPECT_HEARD("clear 3-4");
+}
+
+/*
+ * What operations of mmops tell: by the descriptor that is subscribed, so that
+ * an event with an owner would be one of its own.
+ */
+#define RW	(PROT_READ | PROT_WRITE)
+/* Where the second VMA of a test lies. */
+#define FAR	1000UL
+
+/* A file of PAGES, in two VMAs far apart: 0-8 and FAR to FAR + 8. */
+static int map_two(FIXTURE_DATA(notifier) *self)
+{
+	int fd = new_memfd(PAGES);
+
+	if (fd < 0 || !map_at(page(self, 0), fd, 0, 8, RW, MAP_SHARED) ||
+	    !map_at(page(self, FAR), fd, 8, 8, RW, MAP_SHARED))
+		return -1;
+	madvise(page(self, 0), 8 * page_size(), MADV_NOHUGEPAGE);
+	madvise(page(self, FAR), 8 * page_size(), MADV_NOHUGEPAGE);
+	store_range(self->map, 0, 8, 1);
+	store_range(self->map, FAR, 8, 1);
+	return fd;
+}
+
+/* Anonymous memory at 0-8, and of a file at 8-16: two VMAs side by side, touched. */
+static bool map_adjacent(FIXTURE_DATA(notifier) *self)
+{
+	int fd = new_memfd(8);
+
+	if (fd < 0 || !map_at(page(self, 8), fd, 0, 8, RW, MAP_SHARED))
+		return false;
+	close(fd);
+	store_range(self->map, 0, PAGES, 1);
+	return true;
+}
+
+/* As make_huge(), of shared memory; the file, or -1. */
+static int make_huge_shared(FIXTURE_DATA(notifier) *self)
+{
+	int fd = new_memfd(PMD_PAGES);
+
+	if (fd < 0 || !map_at(self->map, fd, 0, PMD_PAGES, RW, MAP_SHARED) ||
+	    write_file(SHMEM_ENABLED, "advise"))
+		return -1;
+	madvise(self->map, pmd_size(), MADV_HUGEPAGE);
+	store(self->map, 0, 1);
+	write_file(SHMEM_ENABLED, "never");
+	return smaps_kb(self->map, "ShmemPmdMapped") == (long)(pmd_size() / 1024) ? fd : -1;
+}
+
+#define SUBSCRIBE_ALL()		SUBSCRIBE(HEARD_PAGES)
+
+TEST_F_TIMEOUT(notifier, own_write_protect, TEST_SECONDS)
+{
+	int fd = map_two(self);
+
+	ASSERT_LE(0, fd);
+	SUBSCRIBE_ALL();
+	/* Each VMA for itself, and no more than the range. */
+	ASSERT_EQ(8, write_protect(self->dev, fd, 4, 8));
+	EXPECT_HEARD("protection-page 4-8, protection-page 1000-1004");
+	/* What has nothing to change finds that out after it has told. */
+	ASSERT_EQ(0, write_protect(self->dev, fd, 4, 4));
+	EXPECT_HEARD("protection-page 4-8");
+	/* Private mappings are none of its business. */
+	ASSERT_NE(map_at(page(self, FAR), fd, 8, 8, RW, MAP_PRIVATE), NULL);
+	EXPECT_HEARD("unmap 1000-1008");
+	ASSERT_EQ(4, write_protect(self->dev, fd, 0, PAGES));
+	EXPECT_HEARD("protection-page 0-8");
+}
+
+TEST_F_TIMEOUT(notifier, own_clean_record, TEST_SECONDS)
+{
+	struct harvest h = new_harvest(PAGES);
+	int fd = map_two(self);
+
+	ASSERT_LE(0, fd);
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(7, clean_record(self->dev, fd, 6, 7, &h));
+	EXPECT_HEARD("protection-page 6-8, protection-page 1000-1005");
+	ASSERT_EQ(2, clean_record_flags(self->dev, fd, 4, 3, &h, MMOPS_NO_TRANSFER));
+	EXPECT_HEARD("protection-page 4-7");
+	free(h.bitmap);
+}
+
+TEST_F_TIMEOUT(notifier, own_zap, TEST_SECONDS)
+{
+	ASSERT_TRUE(map_adjacent(self));
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(7, zap(self->dev, page(self, 5), 7));
+	EXPECT_HEARD("clear 5-8, clear 8-12");
+	ASSERT_EQ(0, zap(self->dev, page(self, 5), 1));
+	EXPECT_HEARD("clear 5-6");
+	/* Refused for a hole, so nothing is going to change. */
+	ASSERT_EQ(0, munmap(page(self, 20), page_size()));
+	EXPECT_HEARD("unmap 20-21");
+	ASSERT_EQ(-ENOMEM, zap(self->dev, page(self, 5), 20));
+	EXPECT_HEARD("");
+}
+
+/* One event for all VMAs, as it is one flush. */
+TEST_F_TIMEOUT(notifier, own_soft_dirty_clear, TEST_SECONDS)
+{
+	if (soft_dirty_clear(self->dev, self->map, 1) == -EOPNOTSUPP)
+		SKIP(return, "the kernel has no soft-dirty bits");
+	ASSERT_TRUE(map_adjacent(self));
+	SUBSCRIBE_ALL();
+	ASSERT_LE(0, soft_dirty_clear_all(self->dev));
+	EXPECT_HEARD("soft-dirty 0-2048");
+	store_range(self->map, 0, PAGES, 2);
+	ASSERT_EQ(7, soft_dirty_clear(self->dev, page(self, 5), 7));
+	EXPECT_HEARD("soft-dirty 5-12");
+	/* Of a new VMA, the rest is marked first. What mmap() tells is not of interest here. */
+	ASSERT_NE(map_at(page(self, FAR), -1, 0, 8, RW, MAP_PRIVATE | MAP_ANONYMOUS), NULL);
+	store_range(self->map, FAR, 8, 1);
+	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, 0));
+	ASSERT_EQ(3, soft_dirty_clear(self->dev, page(self, FAR + 2), 3));
+	EXPECT_HEARD("soft-dirty 1000-1002, soft-dirty 1005-1008, soft-dirty 1002-1005");
+}
+
+TEST_F_TIMEOUT(notifier, own_protect, TEST_SECONDS)
+{
+	ASSERT_TRUE(map_adjacent(self));
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(0, protect(self->dev, page(self, 5), 7 * page_size(), PROT_READ));
+	EXPECT_HEARD("protection-vma 5-12");
+	ASSERT_EQ(0, protect(self->dev, page(self, 5), 7 * page_size(), RW));
+	EXPECT_HEARD("protection-vma 5-12");
+	/* More than the VMA allows: nothing is going to change. */
+	ASSERT_EQ(-EACCES, protect(self->dev, page(self, 5), page_size(), RW | PROT_EXEC));
+	EXPECT_HEARD("");
+}
+
+/* Who only looks tells nothing. */
+TEST_F_TIMEOUT(notifier, own_leaves, TEST_SECONDS)
+{
+	struct leaf_counts counts;
+
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(0, count_leaves(self->dev, self->map, PAGES * page_size(), &counts));
+	EXPECT_EQ(PAGES, counts.pte.nr);
+	EXPECT_HEARD("");
+}
+
+TEST_F_TIMEOUT(notifier, own_exclusive, TEST_SECONDS)
+{
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(7, exclusive(self->dev, page(self, 2), 7));
+	EXPECT_HEARD("exclusive 2-9 own");
+	ASSERT_EQ(7, give_back(self->dev, page(self, 2), 7));
+	EXPECT_HEARD("clear 2-9");
+}
+
+/*
+ * A part of a huge leaf. The range is told, and with it all of the leaf where
+ * that may be changed as a whole. A split is one more event, of all of the leaf.
+ */
+TEST_F_TIMEOUT(notifier, own_part_of_anon_leaf, TEST_SECONDS)
+{
+	if (!make_huge(self))
+		SKIP(return, "no huge page to be had");
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(0, protect(self->dev, page(self, 8), 8 * page_size(), PROT_READ));
+	EXPECT_EQ(0, smaps_kb(self->map, "AnonHugePages"));
+	EXPECT_HEARD("protection-vma 8-16, protection-vma " HUGE ", clear " HUGE);
+	/* It is split already. */
+	ASSERT_EQ(0, protect(self->dev, page(self, 8), 8 * page_size(), RW));
+	EXPECT_HEARD("protection-vma 8-16");
+
+	ASSERT_TRUE(make_huge(self));
+	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, 0));
+	ASSERT_EQ(8, zap(self->dev, page(self, 8), 8));
+	EXPECT_HEARD("clear 8-16, clear " HUGE);
+}
+
+TEST_F_TIMEOUT(notifier, own_soft_dirty_part_of_anon_leaf, TEST_SECONDS)
+{
+	if (soft_dirty_clear(self->dev, self->map, 1) == -EOPNOTSUPP)
+		SKIP(return, "the kernel has no soft-dirty bits");
+	if (!make_huge(self))
+		SKIP(return, "no huge page to be had");
+	ASSERT_LE(0, soft_dirty_clear_all(self->dev));
+	store(self->map, 0, 2);
+	SUBSCRIBE_ALL();
+	/* The rest of what is split is marked again, and then the range is cleared. */
+	ASSERT_EQ(8, soft_dirty_clear(self->dev, page(self, 8), 8));
+	EXPECT_EQ(0, smaps_kb(self->map, "AnonHugePages"));
+	EXPECT_HEARD("clear " HUGE ", soft-dirty 0-8, soft-dirty 16-512, soft-dirty 8-16");
+}
+
+/* Two leaves, each with an end of the range in it: each is told, and split. */
+TEST_F_TIMEOUT(notifier, own_parts_of_two_leaves, TEST_SECONDS)
+{
+	char *map = map_thp(2);
+
+	if (!map)
+		SKIP(return, "no huge page to be had");
+	self->map = map;
+	SUBSCRIBE(2 * PMD_PAGES);
+	ASSERT_EQ(0, protect(self->dev, page(self, 500), 20 * page_size(), PROT_READ));
+	EXPECT_HEARD("protection-vma 500-520, protection-vma 0-512, clear 0-512, "
+		     "protection-vma 512-1024, clear 512-1024");
+}
+
+/*
+ * Of shared memory: mmops splits in place. The first walk finds that it needs a
+ * table, and is begun anew.
+ */
+TEST_F_TIMEOUT(notifier, own_part_of_shared_leaf, TEST_SECONDS)
+{
+	struct harvest h = new_harvest(PMD_PAGES);
+	int fd = make_huge_shared(self);
+
+	if (fd < 0)
+		SKIP(return, "no huge page of shared memory to be had");
+	SUBSCRIBE_ALL();
+	/* As a whole, unless it is to be split. */
+	ASSERT_EQ(8, write_protect(self->dev, fd, 8, 8));
+	EXPECT_HEARD("protection-page 8-16, protection-page " HUGE);
+	ASSERT_EQ(8, clean_record(self->dev, fd, 8, 8, &h));
+	EXPECT_HEARD("protection-page 8-16, protection-page " HUGE);
+	ASSERT_EQ((long)(pmd_size() / 1024), smaps_kb(self->map, "ShmemPmdMapped"));
+	ASSERT_EQ(8, clean_record_flags(self->dev, fd, 8, 8, &h, MMOPS_SPLIT));
+	EXPECT_EQ(0, smaps_kb(self->map, "ShmemPmdMapped"));
+	EXPECT_HEARD("protection-page 8-16, protection-page " HUGE ", "
+		     "protection-page 8-16, protection-page " HUGE ", clear " HUGE);
+	free(h.bitmap);
+}
+
+TEST_F_TIMEOUT(notifier, own_protect_part_of_shared_leaf, TEST_SECONDS)
+{
+	int fd = make_huge_shared(self);
+
+	if (fd < 0)
+		SKIP(return, "no huge page of shared memory to be had");
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(0, protect(self->dev, page(self, 8), 8 * page_size(), PROT_READ));
+	EXPECT_EQ(0, smaps_kb(self->map, "ShmemPmdMapped"));
+	EXPECT_HEARD("protection-vma 8-16, protection-vma " HUGE ", "
+		     "protection-vma 8-16, protection-vma " HUGE ", clear " HUGE);
 }
 
 /*

@@ -19,6 +19,7 @@
 
 #include "flushes.h"
 #include "leafmap.h"
+#include "notifier.h"
 #include "kselftest_harness.h"
 
 #define DAX_PUD		"/dev/dax0.0"
@@ -332,6 +333,31 @@ TEST_F_TIMEOUT(frames, mixed, TEST_SECONDS)
 	ASSERT_EQ(nr, self->leaves.nr);
 	ASSERT_EQ(0, leaves_with(&self->leaves, MMOPS_LEAF_WRITE));
 	ASSERT_EQ(0, wrong(self->map, &self->sample));
+}
+
+/*
+ * What a driver is told when a part is protected: the range, all of each leaf
+ * that has an end of the range in it, and each split. A walk that finds that it
+ * needs tables is begun anew.
+ */
+TEST_F_TIMEOUT(frames, events, TEST_SECONDS)
+{
+	static struct heard heard;
+	const char *want = "protection-vma 8-16";
+
+	if (variant->order == MMOPS_LEAFMAP_PMD)
+		want = "protection-vma 8-16, protection-vma 0-512, "
+		       "protection-vma 8-16, protection-vma 0-512, clear 0-512";
+	/* Of a leaf of 1 GiB, as far as it is subscribed to. */
+	if (variant->order == MMOPS_LEAFMAP_PUD)
+		want = "protection-vma 8-16, protection-vma 0-1024, "
+		       "protection-vma 8-16, protection-vma 0-1024, clear 0-1024, "
+		       "protection-vma 0-512, clear 0-512";
+	ASSERT_EQ(0, subscribe(self->dev, self->map, 2 * PMD_PAGES, 0));
+	ASSERT_EQ(0, protect(self->dev, self->map + 8 * page_size(), 8 * page_size(), PROT_READ));
+	ASSERT_LE(0, hear(self->dev, self->map, &heard, 0));
+	ASSERT_STREQ(want, heard.text);
+	ASSERT_EQ(0, heard.lost);
 }
 
 /* Where the mapping says that it cannot be cut, nothing is changed. */
