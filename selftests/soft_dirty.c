@@ -12,6 +12,7 @@
 #include <linux/userfaultfd.h>
 
 #include "agent.h"
+#include "flushes.h"
 #include "kselftest_harness.h"
 
 #ifndef MADV_PAGEOUT
@@ -832,62 +833,61 @@ TEST_F_TIMEOUT(sd, bad_input, TEST_SECONDS)
 /*
  * The flush: one if an entry was writable, none else.
  */
-static uint64_t tlb_flushes(void)
-{
-	FILE *f = fopen("/proc/vmstat", "r");
-	unsigned long long value;
-	uint64_t sum = 0;
-	char name[64];
 
-	while (f && fscanf(f, "%63s %llu", name, &value) == 2)
-		if (!strcmp(name, "nr_tlb_local_flush_all") ||
-		    !strcmp(name, "nr_tlb_local_flush_one"))
-			sum += value;
-	if (f)
-		fclose(f);
-	return sum;
+/*
+ * TLB flushes of a call on all pages, of which @dirty are stored to before: the
+ * least of many rounds, or the first number that is not above @enough.
+ */
+static uint64_t flushes_of(struct __test_metadata *_metadata, FIXTURE_DATA(sd) *self,
+			   size_t dirty, uint64_t enough)
+{
+	uint64_t least = ~0ULL, flushes;
+	unsigned int round;
+	size_t i;
+
+	for (round = 0; round < FLUSH_ROUNDS && least > enough; round++) {
+		for (i = 0; i < dirty; i++)
+			store(self->map, i * (PAGES / dirty), round);
+		flushes = local_flushes();
+		ASSERT_GE(clear_pages(self, 0, PAGES), (int64_t)dirty);
+		flushes = local_flushes() - flushes;
+		least = min(least, flushes);
+		/* What is owed is never left out. */
+		if (dirty) {
+			ASSERT_GE(flushes, 1);
+		}
+	}
+	return least;
 }
 
 TEST_F_TIMEOUT(sd, flushes, TEST_SECONDS)
 {
-	unsigned int round, n = 200;
-	uint64_t idle, one, none;
+	uint64_t one, two, single, none;
 
-	if (access("/proc/vmstat", R_OK) || !tlb_flushes())
+	if (!local_flushes())
 		SKIP(return, "the kernel does not count TLB flushes");
 	pin_to_cpu(0);
 	ASSERT_NE(map_at(self->map, -1, 0, PAGES, RW, ANON), NULL);
 	store_range(self->map, 0, PAGES, 1);
 	ASSERT_EQ(PAGES, clear_pages(self, 0, PAGES));
 
-	idle = tlb_flushes();
-	for (round = 0; round < n; round++)
-		store_range(self->map, 0, PAGES, round);
-	idle = tlb_flushes() - idle;
-
-	/* 40 pages far apart are more than are flushed one by one: each call flushes all, once. */
-	one = tlb_flushes();
-	for (round = 0; round < n; round++) {
-		size_t i;
-
-		for (i = 0; i < 40; i++)
-			store(self->map, i * 25, round);
-		ASSERT_GE(clear_pages(self, 0, PAGES), 40);
-	}
-	one = tlb_flushes() - one;
-
+	/* 44 pages far apart are more than are flushed one by one: all is flushed, once. */
+	one = flushes_of(_metadata, self, 44, 1);
+	single = flushes_of(_metadata, self, 1, 1);
 	/* Not writable: nothing is owed, soft-dirty or not. */
-	none = tlb_flushes();
-	for (round = 0; round < n; round++) {
-		ASSERT_EQ(0, clear_pages(self, 0, PAGES));
-	}
-	none = tlb_flushes() - none;
-
-	ASSERT_EQ(0, mprotect(self->map, PAGES * page_size(), PROT_READ));
-	TH_LOG("%llu flushes in %u calls with writable entries, %llu without; %llu beside",
-	       (unsigned long long)one, n, (unsigned long long)none, (unsigned long long)idle);
-	ASSERT_GE(one, n);
-	ASSERT_LT(none, n / 2);
+	none = flushes_of(_metadata, self, 0, 0);
+	/* The same in two mappings by one call. */
+	ASSERT_EQ(0, madvise(self->map + PAGES / 2 * page_size(), PAGES / 2 * page_size(),
+			     MADV_DONTFORK));
+	ASSERT_EQ(2, nr_vmas(self));
+	two = flushes_of(_metadata, self, 44, 1);
+	TH_LOG("flushes: %llu for 44 pages, %llu in two mappings, %llu for one page, %llu for none",
+	       (unsigned long long)one, (unsigned long long)two, (unsigned long long)single,
+	       (unsigned long long)none);
+	ASSERT_EQ(1, one);
+	ASSERT_EQ(1, two);
+	ASSERT_EQ(1, single);
+	ASSERT_EQ(0, none);
 }
 
 TEST_HARNESS_MAIN
