@@ -18,6 +18,7 @@
 
 #include "exclusive.h"
 #include "faults.h"
+#include "flushes.h"
 #include "gup_test.h"
 #include "kselftest_harness.h"
 #include "mmops_ref.h"
@@ -757,6 +758,59 @@ TEST_F_TIMEOUT(exclusive, events, TEST_SECONDS)
 	ASSERT_STREQ("clear 150-151, clear 100-300", heard->text);
 	close(other);
 	free(heard);
+}
+
+/*
+ * Flushes that another CPU is asked for by making @pages exclusive, or by giving
+ * them back: of @wanted if a round has so many, else of the last one.
+ */
+static uint64_t remote_flushes(struct __test_metadata *_metadata, FIXTURE_DATA(exclusive) *self,
+			       char *map, size_t pages, bool back, uint64_t wanted)
+{
+	uint64_t flushes = ~0ULL;
+	unsigned int round;
+
+	for (round = 0; round < FLUSH_ROUNDS && flushes != wanted; round++) {
+		if (back) {
+			ASSERT_EQ(pages, exclusive(self->dev, map, pages));
+		}
+		flushes = vmstat("nr_tlb_remote_flush");
+		ASSERT_EQ(pages, back ? give_back(self->dev, map, pages) :
+					exclusive(self->dev, map, pages));
+		flushes = vmstat("nr_tlb_remote_flush") - flushes;
+		ASSERT_EQ(back ? 0 : pages, give_back(self->dev, map, pages));
+	}
+	return flushes;
+}
+
+/* One TLB flush for a batch of 512 pages, and none to give them back. */
+TEST_F_TIMEOUT(exclusive, one_flush, TEST_SECONDS)
+{
+	struct spinner spinner = { .map = map_stored(1) };
+	char *map = map_stored(3 * PMD_PAGES);
+	uint64_t one, part, three, back;
+
+	ASSERT_NE(map, NULL);
+	ASSERT_NE(spinner.map, NULL);
+	if (nr_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	ASSERT_EQ(0, spinner_start(&spinner));
+	if (!vmstat("nr_tlb_remote_flush")) {
+		spinner_stop(&spinner);
+		SKIP(return, "the kernel does not count TLB flushes");
+	}
+	one = remote_flushes(_metadata, self, map, PMD_PAGES, false, 1);
+	part = remote_flushes(_metadata, self, map + 100 * page_size(), 30, false, 1);
+	three = remote_flushes(_metadata, self, map, 3 * PMD_PAGES, false, 3);
+	back = remote_flushes(_metadata, self, map, 3 * PMD_PAGES, true, 0);
+	spinner_stop(&spinner);
+	TH_LOG("flushes of 512 pages: %llu, of 30: %llu, of 1536: %llu, to give these back: %llu",
+	       (unsigned long long)one, (unsigned long long)part, (unsigned long long)three,
+	       (unsigned long long)back);
+	ASSERT_EQ(1, one);
+	ASSERT_EQ(1, part);
+	ASSERT_EQ(3, three);
+	ASSERT_EQ(0, back);
 }
 
 static int64_t raw(int dev, uint64_t addr, uint64_t len, uint64_t results, uint32_t flags)
