@@ -47,6 +47,7 @@ static SPLIT_CLEAR_FIRST: Atomic<u32> = Atomic::new(0);
 static SPLIT_US: Atomic<u32> = Atomic::new(0);
 static KEEP_MIGRATION_WRITABLE: Atomic<u32> = Atomic::new(0);
 static MIGRATIONS_MET: Atomic<u32> = Atomic::new(0);
+static MIGRATIONS_ZAPPED: Atomic<u32> = Atomic::new(0);
 static WINDOWS_OPEN: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
@@ -89,6 +90,7 @@ impl Controls {
                         &KEEP_MIGRATION_WRITABLE,
                     );
                     dir.read_write_file(c_str!("migrations_met"), &MIGRATIONS_MET);
+                    dir.read_write_file(c_str!("migrations_zapped"), &MIGRATIONS_ZAPPED);
                     dir.read_only_file(c_str!("windows_open"), &WINDOWS_OPEN);
                 }),
                 dir: dir.clone(),
@@ -205,6 +207,11 @@ pub(crate) unsafe fn split_window(pmdp: *mut bindings::pmd_t) {
 pub(crate) fn met_migration() -> bool {
     MIGRATIONS_MET.add(1, Relaxed);
     KEEP_MIGRATION_WRITABLE.load(Relaxed) != 0
+}
+
+/// A zap met a migration entry, which is counted.
+pub(crate) fn zapped_migration() {
+    MIGRATIONS_ZAPPED.add(1, Relaxed);
 }
 
 /// Widens the window between the last changed entry and the flush.

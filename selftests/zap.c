@@ -6,7 +6,9 @@
  *
  * MMOPS_DISK is a directory on a disk file system, also for a swap file.
  */
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <linux/userfaultfd.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
@@ -35,6 +37,9 @@
 #endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE		25
+#endif
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
 #endif
 
 FIXTURE(zap)
@@ -904,6 +909,143 @@ TEST_F_TIMEOUT(zap, no_memory_for_queue, TEST_SECONDS)
 		ASSERT_EQ(1 + i, load(shared, i));
 		ASSERT_EQ(0, load(anon, i));
 	}
+}
+
+/*
+ * Migration entries: another thread has the pages moved one after the other, or
+ * the huge page that they are split into small ones, for which the kernel puts
+ * a migration entry in the place of each. The zap comes at a random time, and
+ * the fault build counts the entries that it met.
+ */
+#define SPLIT_HUGE_PAGES	"/sys/kernel/debug/split_huge_pages"
+#define MOVED			8UL
+#define MIGRATING_ROUNDS	30
+/* How long a round takes at the most until its zap, however slow the machine. */
+#define MOVE_NS			50000000ULL
+
+struct mover {
+	pthread_t thread;
+	char *map, split[80];
+	_Atomic uint64_t wanted, started, done;
+	bool splits, refused;
+	uint64_t ns;
+};
+
+#define MOVER_END	(~0ULL)
+
+static void *mover_loop(void *arg)
+{
+	struct mover *mover = arg;
+	uint64_t round, start;
+	size_t i;
+
+	pin_to_cpu(1);
+	for (round = 1;; round++) {
+		while (atomic_load(&mover->wanted) < round)
+			sched_yield();
+		if (atomic_load(&mover->wanted) == MOVER_END)
+			return NULL;
+		start = now_ns();
+		atomic_store(&mover->started, round);
+		if (mover->splits)
+			write_file(SPLIT_HUGE_PAGES, mover->split);
+		for (i = 0; i < MOVED && !mover->splits; i++)
+			if (madvise(mover->map + i * page_size(), page_size(),
+				    MADV_SOFT_OFFLINE) && errno == EINVAL)
+				mover->refused = true;
+		mover->ns = now_ns() - start;
+		atomic_store(&mover->done, round);
+	}
+}
+
+/* One round: store, zap @ns nanoseconds after the mover has begun, and look. */
+static void zap_while_moving(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
+			     struct mover *mover, uint64_t round, uint64_t ns)
+{
+	size_t i, pages = mover->splits ? PMD_PAGES : MOVED;
+	uint64_t end;
+
+	ASSERT_EQ(mover->map, mmap(mover->map, pmd_size(), PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	ASSERT_EQ(0, madvise(mover->map, pmd_size(),
+			     mover->splits ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
+	read_counters(self);
+	store_range(mover->map, 0, pages, 1);
+	atomic_store(&mover->wanted, round);
+	while (atomic_load(&mover->started) < round)
+		sched_yield();
+	for (end = now_ns() + ns; now_ns() < end;)
+		;
+	ASSERT_EQ(pages, zap(self->dev, mover->map, pages));
+	while (atomic_load(&mover->done) < round)
+		sched_yield();
+	/* The first rounds touch the stack of the thread. */
+	if (round > 2) {
+		ASSERT_EQ(self->anon, status_kb("RssAnon"));
+	}
+	for (i = 0; i < pages; i++) {
+		ASSERT_EQ(0, load(mover->map, i));
+	}
+}
+
+/* @wanted rounds; a control goes on @until it has met an entry. False if nothing moves. */
+static bool rounds_with_mover(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
+			      unsigned int wanted, uint64_t until)
+{
+	bool can_split = !access(SPLIT_HUGE_PAGES, W_OK), can_move = true;
+	struct mover mover = { .map = map_thp(1) };
+	struct rng rng = { test_seed() };
+	uint64_t ns[2] = {}, round;
+
+	can_split = can_split && mover.map;
+	if (!mover.map)
+		mover.map = reserve(PMD_PAGES, 0);
+	ASSERT_NE(mover.map, NULL);
+	snprintf(mover.split, sizeof(mover.split), "%d,0x%lx,0x%lx", getpid(),
+		 (unsigned long)mover.map, (unsigned long)mover.map + pmd_size());
+	pin_to_cpu(0);
+	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_loop, &mover));
+	for (round = 1; more_rounds(round - 1, wanted, until); round++) {
+		bool split = can_split && (round % 2 || !can_move);
+
+		if (!can_split && !can_move)
+			break;
+		mover.splits = split;
+		zap_while_moving(_metadata, self, &mover, round,
+				 rng_below(&rng, ns[split] + 1));
+		can_move = !mover.refused;
+		ns[split] = min(mover.ns, MOVE_NS);
+		if (until && get_fault("migrations_zapped"))
+			until = 0;
+	}
+	atomic_store(&mover.wanted, MOVER_END);
+	pthread_join(mover.thread, NULL);
+	TH_LOG("%llu rounds; the last split took %llu us, the last move %llu us",
+	       (unsigned long long)round - 1, (unsigned long long)ns[1] / 1000,
+	       (unsigned long long)ns[0] / 1000);
+	if (faults_built_in())
+		TH_LOG("%u migration entries were met", get_fault("migrations_zapped"));
+	return can_split || can_move;
+}
+
+TEST_F_TIMEOUT(zap, migrating, TEST_SECONDS)
+{
+	if (nr_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	if (!rounds_with_mover(_metadata, self, rounds(MIGRATING_ROUNDS), 0))
+		SKIP(return, "the kernel has neither CONFIG_MEMORY_FAILURE nor huge pages");
+}
+
+TEST_F_TIMEOUT(zap, control_migration_is_met, TEST_SECONDS)
+{
+	if (!faults_built_in())
+		SKIP(return, "needs the fault build");
+	if (nr_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	ASSERT_EQ(0, set_fault("migrations_zapped", 0));
+	if (!rounds_with_mover(_metadata, self, rounds(MIGRATING_ROUNDS), control_end()))
+		SKIP(return, "the kernel has neither CONFIG_MEMORY_FAILURE nor huge pages");
+	ASSERT_GT(get_fault("migrations_zapped"), 0);
 }
 
 TEST_HARNESS_MAIN
