@@ -48,6 +48,7 @@ static SPLIT_US: Atomic<u32> = Atomic::new(0);
 static KEEP_MIGRATION_WRITABLE: Atomic<u32> = Atomic::new(0);
 static MIGRATIONS_MET: Atomic<u32> = Atomic::new(0);
 static MIGRATIONS_ZAPPED: Atomic<u32> = Atomic::new(0);
+static LEAK_PENDING: Atomic<u32> = Atomic::new(0);
 static WINDOWS_OPEN: Atomic<u32> = Atomic::new(0);
 
 /// The longest delay that a control can ask for, in microseconds.
@@ -91,6 +92,7 @@ impl Controls {
                     );
                     dir.read_write_file(c_str!("migrations_met"), &MIGRATIONS_MET);
                     dir.read_write_file(c_str!("migrations_zapped"), &MIGRATIONS_ZAPPED);
+                    dir.read_write_file(c_str!("leak_pending"), &LEAK_PENDING);
                     dir.read_only_file(c_str!("windows_open"), &WINDOWS_OPEN);
                 }),
                 dir: dir.clone(),
@@ -108,6 +110,11 @@ pub(crate) fn skip_nested_check() -> bool {
 /// A scope does not raise `mm->tlb_flush_pending`, so that no other knows of it.
 pub(crate) fn skip_pending() -> bool {
     SKIP_PENDING.load(Relaxed) != 0
+}
+
+/// A scope does not lower `mm->tlb_flush_pending` again, so that all later ones take it for open.
+pub(crate) fn leak_pending() -> bool {
+    LEAK_PENDING.load(Relaxed) != 0
 }
 
 /// No flush at all.

@@ -75,7 +75,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         #[cfg(mmops_faults)]
-        if self.skipped {
+        if self.skipped || crate::faults::leak_pending() {
             return;
         }
 

@@ -82,6 +82,7 @@ static inline void clear_faults(void)
 {
 	set_fault("skip_nested_check", 0);
 	set_fault("skip_pending", 0);
+	set_fault("leak_pending", 0);
 	set_fault("skip_flush", 0);
 	set_fault("transfer_before_flush", 0);
 	set_fault("trylock_fails", 0);

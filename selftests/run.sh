@@ -47,7 +47,7 @@ done
 
 if [[ -n $faults ]]; then
 	((${#selected[@]})) || selected=(uapi exclusive huge split_race zap zap_race writeback
-		soft_dirty_race protect_race protect_pud_race race)
+		signal soft_dirty_race protect_race protect_pud_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -72,6 +72,8 @@ arguments_of() {
 	"exclusive faults") echo -t control_ignore_invalidation -t control_no_flush -t no_memory \
 				 -t busy -t locked_folios ;;
 	zap) echo -T no_memory_for_queue -T control_migration_is_met ;;
+	signal) echo -T control_leaked_pending ;;
+	"signal faults") echo -t control_leaked_pending ;;
 	zap_race) echo -T control_mark_before_flush ;;
 	"zap_race faults") echo -t control_mark_before_flush ;;
 	"zap faults") echo -t no_memory_for_queue -t control_migration_is_met ;;

@@ -11,7 +11,8 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-#include "mmops_selftest.h"
+#include "faults.h"
+#include "flushes.h"
 #include "kselftest_harness.h"
 
 #define PAGES	8192UL
@@ -162,6 +163,27 @@ static void measure(struct __test_metadata *_metadata, FIXTURE_DATA(fatal) *self
 	ASSERT_EQ(0, self->s->error);
 }
 
+/*
+ * Whether no call has left tlb_flush_pending of the parent's mm raised: a call
+ * that finds nothing to change would then take itself for one of two at a time,
+ * and flush, each time.
+ */
+static bool nothing_pending(FIXTURE_DATA(fatal) *self, unsigned int rounds)
+{
+	unsigned int round;
+	uint64_t flushes;
+
+	write_protect(self->dev, self->fd, 0, 1);
+	for (round = 0; round < rounds; round++) {
+		flushes = local_flushes();
+		if (write_protect(self->dev, self->fd, 0, 1))
+			return false;
+		if (local_flushes() == flushes)
+			return true;
+	}
+	return false;
+}
+
 TEST_F_TIMEOUT(fatal, clean_record, TEST_SECONDS)
 {
 	struct mmops_clean_record *arg = &self->s->clean;
@@ -201,6 +223,7 @@ TEST_F_TIMEOUT(fatal, clean_record, TEST_SECONDS)
 		if (arg->done < PAGES)
 			interrupted++;
 	}
+	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
 	TH_LOG("%u of %u calls were interrupted", interrupted, n);
 	if (!interrupted)
 		SKIP(return, "no signal met the call, which takes %llu us",
@@ -236,6 +259,7 @@ TEST_F_TIMEOUT(fatal, write_protect, TEST_SECONDS)
 		if (arg->done < PAGES)
 			interrupted++;
 	}
+	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
 	TH_LOG("%u of %u calls were interrupted", interrupted, n);
 	if (!interrupted)
 		SKIP(return, "no signal met the call, which takes %llu us",
@@ -301,6 +325,7 @@ TEST_F_TIMEOUT(fatal, zap, TEST_SECONDS)
 			ASSERT_EQ(1 + i, load(self->maps[try % COPIES], i));
 		}
 	}
+	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
 	TH_LOG("%u of %u calls were interrupted", interrupted, n);
 	if (!interrupted)
 		SKIP(return, "no signal met the call, which takes %llu us",
@@ -341,10 +366,26 @@ TEST_F_TIMEOUT(fatal, soft_dirty_clear, TEST_SECONDS)
 		dirty_all(self);
 		ASSERT_EQ(COPIES * PAGES, pages_with(self, PAGEMAP_SOFT_DIRTY, 0));
 	}
+	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
 	TH_LOG("%u of %u calls were interrupted", interrupted, n);
 	if (!interrupted)
 		SKIP(return, "no signal met the call, which takes %llu us",
 		     (unsigned long long)self->call_ns / 1000);
+}
+
+/* With the count left raised once, what the tests above look at is seen. */
+TEST_F_TIMEOUT(fatal, control_leaked_pending, TEST_SECONDS)
+{
+	if (!faults_built_in())
+		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	if (!local_flushes())
+		SKIP(return, "the kernel does not count TLB flushes");
+	prepare(self);
+	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
+	ASSERT_EQ(0, set_fault("leak_pending", 1));
+	write_protect(self->dev, self->fd, 0, 1);
+	clear_faults();
+	ASSERT_FALSE(nothing_pending(self, 50));
 }
 
 static void on_signal(int sig)

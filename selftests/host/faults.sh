@@ -10,7 +10,7 @@ echo "TAP version 13"
 names="ignore_invalidation mark_before_flush gather_no_memory skip_nested_check skip_pending skip_flush \
 	transfer_before_flush trylock_fails delay_us protect_clear_first protect_stale_value skip_retry \
 	window_us split_clear_first split_us keep_migration_writable migrations_met windows_open \
-	fault_in_no_memory entry_changes migrations_zapped"
+	fault_in_no_memory entry_changes migrations_zapped leak_pending"
 set -- $names
 echo "1..$((2 * $#))"
 number=0
