@@ -5,14 +5,20 @@
  *
  * The argument and the bitmap lie in memory that the parent shares, so it can
  * read how far the call of a killed child got.
+ *
+ * And a fatal signal for the process that is called upon, by another one.
  */
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 
+#include "exclusive.h"
 #include "faults.h"
 #include "flushes.h"
+#include "leaves.h"
 #include "kselftest_harness.h"
 
 #define PAGES	8192UL
@@ -408,6 +414,171 @@ TEST_F_TIMEOUT(fatal, handled_signal, TEST_SECONDS)
 		ASSERT_EQ(0, self->s->error);
 		ASSERT_EQ(PAGES * COPIES,
 			  i % 2 ? self->s->clean.cleaned : self->s->protect.write_protected);
+	}
+}
+
+/*
+ * A process that dies while others change its page tables, by pidfd.
+ */
+#define TARGET_PAGES	(4 * PMD_PAGES)
+#define TARGET_ROUNDS	20
+
+FIXTURE(target)
+{
+	int dev;
+	char *map;	/* stored to by the process alone; the first half in huge pages */
+	atomic_bool *ready;
+	struct mmops_leaf *vec;
+};
+
+FIXTURE_VARIANT(target)
+{
+	enum { CALL_EXCLUSIVE, CALL_ZAP, CALL_SOFT_DIRTY, CALL_PROTECT, CALL_LEAVES } call;
+};
+
+FIXTURE_VARIANT_ADD(target, exclusive) { .call = CALL_EXCLUSIVE };
+FIXTURE_VARIANT_ADD(target, zap) { .call = CALL_ZAP };
+FIXTURE_VARIANT_ADD(target, soft_dirty_clear) { .call = CALL_SOFT_DIRTY };
+FIXTURE_VARIANT_ADD(target, protect) { .call = CALL_PROTECT };
+FIXTURE_VARIANT_ADD(target, leaves) { .call = CALL_LEAVES };
+
+FIXTURE_SETUP(target)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	self->map = reserve(TARGET_PAGES, 0);
+	ASSERT_NE(self->map, NULL);
+	self->map = map_at(self->map, -1, 0, TARGET_PAGES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS);
+	ASSERT_NE(self->map, NULL);
+	madvise(self->map, TARGET_PAGES / 2 * page_size(), MADV_HUGEPAGE);
+	self->ready = mmap(NULL, page_size(), PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(self->ready, MAP_FAILED);
+	self->vec = calloc(TARGET_PAGES, sizeof(*self->vec));
+	ASSERT_NE(self->vec, NULL);
+}
+
+FIXTURE_TEARDOWN(target)
+{
+}
+
+/* The calls of a variant. 0 or -errno. */
+static int call_target(FIXTURE_DATA(target) *self, int which, int pidfd)
+{
+	struct mmops_protect protect = {
+		.pidfd = pidfd, .addr = (uintptr_t)self->map, .len = TARGET_PAGES * page_size(),
+		.prot = PROT_READ,
+	};
+	struct mmops_leaves leaves = {
+		.pidfd = pidfd, .addr = (uintptr_t)self->map, .len = TARGET_PAGES * page_size(),
+		.vec = (uintptr_t)self->vec, .vec_len = TARGET_PAGES,
+	};
+	/* Within huge pages, too. */
+	const char *part = self->map + 100 * page_size();
+	int64_t ret = -EINVAL;
+
+	switch (which) {
+	case CALL_EXCLUSIVE:
+		ret = exclusive_of(self->dev, pidfd, self->map, TARGET_PAGES, NULL);
+		if (ret >= 0)
+			ret = revoke_of(self->dev, pidfd, self->map, TARGET_PAGES);
+		break;
+	case CALL_ZAP:
+		ret = zap_of(self->dev, pidfd, part, TARGET_PAGES - 200);
+		break;
+	case CALL_SOFT_DIRTY:
+		ret = soft_dirty_clear_of(self->dev, pidfd, part, TARGET_PAGES - 200, 0, NULL);
+		break;
+	case CALL_PROTECT:
+		ret = ioctl(self->dev, MMOPS_IOC_PROTECT, &protect) ? -errno : 0;
+		protect.prot |= PROT_WRITE;
+		if (!ret)
+			ret = ioctl(self->dev, MMOPS_IOC_PROTECT, &protect) ? -errno : 0;
+		break;
+	case CALL_LEAVES:
+		ret = ioctl(self->dev, MMOPS_IOC_LEAVES, &leaves) ? -errno : 0;
+		break;
+	}
+	return min(ret, (int64_t)0);
+}
+
+struct killer {
+	pthread_t thread;
+	pid_t pid;
+	uint64_t ns;
+	atomic_bool killed;
+};
+
+static void *kill_later(void *arg)
+{
+	struct killer *killer = arg;
+	uint64_t end = now_ns() + killer->ns;
+
+	while (now_ns() < end)
+		sched_yield();
+	kill(killer->pid, SIGKILL);
+	atomic_store(&killer->killed, true);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(target, dies, TEST_SECONDS)
+{
+	struct rng rng = { test_seed() };
+	unsigned int round, n = rounds(TARGET_ROUNDS), met = 0;
+	uint64_t calls = 0, ns;
+	size_t i;
+
+	/* In memory that is not new, a range can be cleared without more. */
+	if (variant->call == CALL_SOFT_DIRTY &&
+	    soft_dirty_clear_all(self->dev) == -EOPNOTSUPP)
+		SKIP(return, "the kernel has no soft-dirty bits");
+	for (round = 0; round < n; round++) {
+		struct killer killer = {};
+		int pidfd, ret, status;
+
+		atomic_store(self->ready, false);
+		killer.pid = fork();
+		ASSERT_GE(killer.pid, 0);
+		if (!killer.pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (;;) {
+				store_range(self->map, 0, TARGET_PAGES, 1);
+				atomic_store(self->ready, true);
+			}
+		}
+		pidfd = syscall(__NR_pidfd_open, killer.pid, 0);
+		ASSERT_GE(pidfd, 0);
+		while (!atomic_load(self->ready))
+			sched_yield();
+		ns = now_ns();
+		ASSERT_EQ(0, call_target(self, variant->call, pidfd));
+		killer.ns = rng_below(&rng, 2 * (now_ns() - ns));
+		ASSERT_EQ(0, pthread_create(&killer.thread, NULL, kill_later, &killer));
+		do {
+			bool killed = atomic_load(&killer.killed);
+
+			ret = call_target(self, variant->call, pidfd);
+			met += !killed && atomic_load(&killer.killed);
+			calls++;
+		} while (!ret);
+		/* All that a call can say of a process that dies is that it is gone. */
+		ASSERT_EQ(-ESRCH, ret);
+		pthread_join(killer.thread, NULL);
+		ASSERT_EQ(killer.pid, waitpid(killer.pid, &status, 0));
+		ASSERT_TRUE(WIFSIGNALED(status));
+		ASSERT_EQ(SIGKILL, WTERMSIG(status));
+		ASSERT_EQ(-ESRCH, call_target(self, variant->call, pidfd));
+		close(pidfd);
+	}
+	TH_LOG("%llu calls in %u rounds, %u of them met by the signal",
+	       (unsigned long long)calls, n, met);
+	/* Nobody else has suffered. */
+	store_range(self->map, 0, TARGET_PAGES, 1);
+	ASSERT_EQ(0, call_target(self, variant->call, -1));
+	for (i = 0; i < TARGET_PAGES; i++) {
+		bool zapped = variant->call == CALL_ZAP && i >= 100 && i < TARGET_PAGES - 100;
+
+		ASSERT_EQ(zapped ? 0 : 1 + i, load(self->map, i));
 	}
 }
 
