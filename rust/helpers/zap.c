@@ -187,9 +187,10 @@ __mmops_helper struct folio *mmops_pmd_softleaf_folio(pmd_t pmd)
 	return pmd_to_softleaf_folio(pmd);
 }
 
-__mmops_helper bool mmops_folio_is_device_private(const struct folio *folio)
+/* A migration entry is none, though its page may be one that a device gives back. */
+__mmops_helper bool mmops_pmd_is_device_private(pmd_t pmd)
 {
-	return folio_is_device_private(folio);
+	return !pmd_present(pmd) && softleaf_is_device_private(softleaf_from_pmd(pmd));
 }
 
 __mmops_helper void mmops_free_deposited_table(struct mm_struct *mm, pmd_t *pmdp)

@@ -55,7 +55,8 @@ pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut LockedGather<'_, 
         };
         let folio = b::mmops_page_folio(page);
         let is_anon = b::mmops_folio_test_anon(folio);
-        let is_device_private = b::mmops_folio_is_device_private(folio);
+        // Of the entry, and not of the folio as C has it: see Documentation/kernel-notes.rst.
+        let is_device_private = b::mmops_pmd_is_device_private(old.as_raw());
 
         if is_anon {
             gather.uncharge(counter::ANON, PAGES);
