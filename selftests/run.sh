@@ -73,12 +73,14 @@ arguments_of() {
 			-T locked_folios ;;
 	"exclusive faults") echo -t control_ignore_invalidation -t control_no_flush -t no_memory \
 				 -t busy -t locked_folios ;;
-	zap) echo -T no_memory_for_queue -T control_migration_is_met ;;
+	zap) echo -T no_memory_for_queue -T control_migration_is_met \
+		  -T control_migrating_leaf_is_met ;;
 	signal) echo -T control_leaked_pending ;;
 	"signal faults") echo -t control_leaked_pending ;;
 	zap_race) echo -T control_mark_before_flush ;;
 	"zap_race faults") echo -t control_mark_before_flush ;;
-	"zap faults") echo -t no_memory_for_queue -t control_migration_is_met ;;
+	"zap faults") echo -t no_memory_for_queue -t control_migration_is_met \
+			   -t control_migrating_leaf_is_met ;;
 	"soft_dirty_race faults") echo -t control_no_flush -t control_delay_alone \
 				-t control_no_pending -t control_migration_is_met \
 				-t control_migration_stays_writable ;;

@@ -912,10 +912,11 @@ TEST_F_TIMEOUT(zap, no_memory_for_queue, TEST_SECONDS)
 }
 
 /*
- * Migration entries: another thread has the pages moved one after the other, or
- * the huge page that they are split into small ones, for which the kernel puts
- * a migration entry in the place of each. The zap comes at a random time, and
- * the fault build counts the entries that it met.
+ * Migration entries. Another thread has pages moved one after the other; or a
+ * huge page split, for which the kernel puts a migration entry in the place of
+ * each of its small ones; or a huge page that a device has moved back, for which
+ * there is one of PMD size. The zap comes at a random time, and the fault build
+ * counts the entries that it met.
  */
 #define SPLIT_HUGE_PAGES	"/sys/kernel/debug/split_huge_pages"
 #define MOVED			8UL
@@ -923,11 +924,15 @@ TEST_F_TIMEOUT(zap, no_memory_for_queue, TEST_SECONDS)
 /* How long a round takes at the most until its zap, however slow the machine. */
 #define MOVE_NS			50000000ULL
 
+enum way { MOVE, SPLIT, FETCH };
+
 struct mover {
 	pthread_t thread;
 	char *map, split[80];
 	_Atomic uint64_t wanted, started, done;
-	bool splits, refused;
+	enum way way;
+	bool refused;
+	int device;
 	uint64_t ns;
 };
 
@@ -947,9 +952,12 @@ static void *mover_loop(void *arg)
 			return NULL;
 		start = now_ns();
 		atomic_store(&mover->started, round);
-		if (mover->splits)
+		if (mover->way == SPLIT)
 			write_file(SPLIT_HUGE_PAGES, mover->split);
-		for (i = 0; i < MOVED && !mover->splits; i++)
+		if (mover->way == FETCH)
+			dmirror(mover->device, HMM_DMIRROR_MIGRATE_TO_SYS, mover->map, NULL,
+				PMD_PAGES);
+		for (i = 0; i < MOVED && mover->way == MOVE; i++)
 			if (madvise(mover->map + i * page_size(), page_size(),
 				    MADV_SOFT_OFFLINE) && errno == EINVAL)
 				mover->refused = true;
@@ -962,15 +970,20 @@ static void *mover_loop(void *arg)
 static void zap_while_moving(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
 			     struct mover *mover, uint64_t round, uint64_t ns)
 {
-	size_t i, pages = mover->splits ? PMD_PAGES : MOVED;
+	size_t i, pages = mover->way == MOVE ? MOVED : PMD_PAGES;
+	static char copy[PMD_PAGES * 4096];
 	uint64_t end;
 
 	ASSERT_EQ(mover->map, mmap(mover->map, pmd_size(), PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 	ASSERT_EQ(0, madvise(mover->map, pmd_size(),
-			     mover->splits ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
+			     mover->way == MOVE ? MADV_NOHUGEPAGE : MADV_HUGEPAGE));
 	read_counters(self);
 	store_range(mover->map, 0, pages, 1);
+	if (mover->way == FETCH) {
+		ASSERT_EQ(PMD_PAGES, dmirror(mover->device, HMM_DMIRROR_MIGRATE_TO_DEV, mover->map,
+					     copy, PMD_PAGES));
+	}
 	atomic_store(&mover->wanted, round);
 	while (atomic_load(&mover->started) < round)
 		sched_yield();
@@ -1010,7 +1023,7 @@ static bool rounds_with_mover(struct __test_metadata *_metadata, FIXTURE_DATA(za
 
 		if (!can_split && !can_move)
 			break;
-		mover.splits = split;
+		mover.way = split ? SPLIT : MOVE;
 		zap_while_moving(_metadata, self, &mover, round,
 				 rng_below(&rng, ns[split] + 1));
 		can_move = !mover.refused;
@@ -1026,6 +1039,52 @@ static bool rounds_with_mover(struct __test_metadata *_metadata, FIXTURE_DATA(za
 	if (faults_built_in())
 		TH_LOG("%u migration entries were met", get_fault("migrations_zapped"));
 	return can_split || can_move;
+}
+
+/* The same of leaves of PMD size. */
+static void rounds_with_device(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
+			       unsigned int wanted, uint64_t until)
+{
+	struct mover mover = { .way = FETCH, .map = map_thp(1) };
+	struct rng rng = { test_seed() };
+	uint64_t ns = 0, round;
+
+	OPEN_DMIRROR(mover.device);
+	if (!mover.map)
+		SKIP(return, "no huge pages");
+	pin_to_cpu(0);
+	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_loop, &mover));
+	for (round = 1; more_rounds(round - 1, wanted, until); round++) {
+		zap_while_moving(_metadata, self, &mover, round, rng_below(&rng, ns + 1));
+		ns = min(mover.ns, MOVE_NS);
+		if (until && get_fault("migrations_zapped"))
+			until = 0;
+	}
+	atomic_store(&mover.wanted, MOVER_END);
+	pthread_join(mover.thread, NULL);
+	close(mover.device);
+	TH_LOG("%llu rounds; the last took %llu us", (unsigned long long)round - 1,
+	       (unsigned long long)ns / 1000);
+	if (faults_built_in())
+		TH_LOG("%u migration entries were met", get_fault("migrations_zapped"));
+}
+
+TEST_F_TIMEOUT(zap, migrating_leaf, TEST_SECONDS)
+{
+	if (nr_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	rounds_with_device(_metadata, self, rounds(MIGRATING_ROUNDS), 0);
+}
+
+TEST_F_TIMEOUT(zap, control_migrating_leaf_is_met, TEST_SECONDS)
+{
+	if (!faults_built_in())
+		SKIP(return, "needs the fault build");
+	if (nr_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	ASSERT_EQ(0, set_fault("migrations_zapped", 0));
+	rounds_with_device(_metadata, self, rounds(MIGRATING_ROUNDS), control_end());
+	ASSERT_GT(get_fault("migrations_zapped"), 0);
 }
 
 TEST_F_TIMEOUT(zap, migrating, TEST_SECONDS)

@@ -198,6 +198,8 @@ kunit 60-kunit-faults insmod "$(module_file "$MMOPS_MODULES_FAULTS" mmops)"
 begin 61-modules-faults
 check load_mmops_test insmod "$(module_file "$MMOPS_MODULES_FAULTS" mmops_test)"
 check load_mmops_leafmap load_leafmap "$MMOPS_MODULES_FAULTS"
+check load_test_hmm insmod "$MMOPS_KERNEL/lib/test_hmm.ko"
+check test_hmm_appears wait_for_device /dev/hmm_dmirror1
 check fault_build_has_faults test -d /sys/kernel/debug/mmops/faults
 end
 
@@ -207,6 +209,7 @@ group 70-negative-controls
 # --- the machine afterwards
 
 begin 80-after
+check unload_test_hmm rmmod test_hmm
 check unload unload_modules
 ! mountpoint -q "$MMOPS_DISK" || check unmount_disk umount "$MMOPS_DISK"
 [ ! -e "$kmemleak" ] || check no_leaks no_leaks
