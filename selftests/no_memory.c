@@ -86,8 +86,10 @@ static bool has_failed(FIXTURE_DATA(no_memory) *self)
  */
 static bool next_round(FIXTURE_DATA(no_memory) *self)
 {
+	if (!self->failed)
+		return false;
 	self->round += self->round < 40 ? 1 : 16;
-	return self->failed && self->round < MAX_ROUNDS;
+	return self->round < MAX_ROUNDS;
 }
 
 /* @ret = @call, with an allocation in it that fails. */
