@@ -10,15 +10,13 @@
 //! Pages are given back with the clock in userspace on either side: around a load from each page
 //! there, and around one ioctl of `/dev/mmops` here.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{ensure, Result};
 use mmops_uapi::Device;
 
 use crate::bench::{Bench, Side};
+use crate::neighbour::Neighbour;
 use crate::reference::{self, Reference};
 use crate::zap::Anonymous;
 
@@ -36,37 +34,6 @@ pub enum Op {
     Restore,
 }
 
-/// A thread that does nothing but keep the address space active on a CPU.
-struct Second {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Second {
-    fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            while !seen.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
-            }
-        });
-        Self {
-            stop,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Second {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// A case of the operation `exclusive`.
 pub struct ExclusiveBench {
     op: Op,
@@ -74,13 +41,15 @@ pub struct ExclusiveBench {
     order: Vec<u32>,
     reference: Reference,
     device: Device,
-    _second: Option<Second>,
+    _second: Option<Neighbour>,
 }
 
 impl ExclusiveBench {
     /// Sets up a mapping of `pages` pages.
     pub fn new(op: Op, pages: u32) -> Result<Self> {
-        let second = matches!(op, Op::Make { second: true, .. }).then(Second::start);
+        let second = matches!(op, Op::Make { second: true, .. })
+            .then(Neighbour::start)
+            .transpose()?;
         Ok(Self {
             op,
             memory: Anonymous::new(pages)?,

@@ -11,6 +11,7 @@ mod dirty;
 mod exclusive;
 mod layout;
 mod machine;
+mod neighbour;
 mod pagemap;
 mod plot;
 mod progress;

@@ -13,19 +13,15 @@ use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 use mmops_uapi::{sys, Device, Prot};
-use nix::sched::{sched_getcpu, sched_setaffinity, CpuSet};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::mman::{madvise, mmap, mprotect, munmap, MapFlags, MmapAdvise, ProtFlags};
-use nix::unistd::Pid;
 
 use crate::bench::{Bench, Side};
+use crate::neighbour::Neighbour;
 use crate::region::PAGE_SIZE;
 
 const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
@@ -126,48 +122,6 @@ impl Drop for Mapping {
         // SAFETY: The mapping is this value's own, and no pointer into it outlives it.
         let unmapped = unsafe { munmap(self.base, self.len.get()) };
         debug_assert!(unmapped.is_ok());
-    }
-}
-
-/// A thread that runs on another processor until it is dropped.
-struct Neighbour {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Neighbour {
-    fn start() -> Result<Self> {
-        let cpu = usize::from(sched_getcpu().context("sched_getcpu")? == 0);
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let pinned = sched_setaffinity(Pid::from_raw(0), &cpus);
-            let _ = ready.send(pinned);
-            while !stopped.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
-            }
-        });
-        let neighbour = Self {
-            stop,
-            thread: Some(thread),
-        };
-        is_ready
-            .recv()
-            .context("the second thread ended")?
-            .context("a second processor is needed")?;
-        Ok(neighbour)
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
