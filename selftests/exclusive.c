@@ -27,12 +27,6 @@
 #define PAGES		1000UL
 #define KPF_KSM		21
 /* Newer than the headers of some distributions. */
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT	21
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL	102
-#endif
 #ifndef UFFDIO_POISON
 struct uffdio_poison {
 	struct uffdio_range range;
@@ -1062,15 +1056,13 @@ static int64_t lost_with(int dev, const char *fault)
 
 TEST_F_TIMEOUT(exclusive, control_ignore_invalidation, TEST_SECONDS)
 {
-	if (!faults_built_in())
-		SKIP(return, "needs the fault build");
+	SKIP_WITHOUT_FAULTS();
 	ASSERT_GT(lost_with(self->dev, "ignore_invalidation"), 0);
 }
 
 TEST_F_TIMEOUT(exclusive, control_no_flush, TEST_SECONDS)
 {
-	if (!faults_built_in())
-		SKIP(return, "needs the fault build");
+	SKIP_WITHOUT_FAULTS();
 	ASSERT_GT(lost_with(self->dev, "skip_flush"), 0);
 }
 
@@ -1081,8 +1073,7 @@ TEST_F_TIMEOUT(exclusive, no_memory, TEST_SECONDS)
 	uint8_t results[20];
 	size_t i;
 
-	if (!faults_built_in())
-		SKIP(return, "needs the fault build");
+	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(map, NULL);
 	madvise(map, 20 * page_size(), MADV_NOHUGEPAGE);
 	store_range(map, 0, 10, 1);
@@ -1107,8 +1098,7 @@ TEST_F_TIMEOUT(exclusive, busy, TEST_SECONDS)
 	uint8_t results[20];
 	size_t i;
 
-	if (!faults_built_in())
-		SKIP(return, "needs the fault build");
+	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(map, NULL);
 	ASSERT_EQ(0, set_fault("entry_changes", 1));
 	ASSERT_EQ(0, exclusive_of(self->dev, -1, map, 20, results));
@@ -1130,8 +1120,7 @@ TEST_F_TIMEOUT(exclusive, locked_folios, TEST_SECONDS)
 	uint8_t results[20];
 	size_t i;
 
-	if (!faults_built_in())
-		SKIP(return, "needs the fault build");
+	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(map, NULL);
 	ASSERT_EQ(0, set_fault("trylock_fails", 1));
 	ASSERT_EQ(20, exclusive_of(self->dev, -1, map, 20, results));

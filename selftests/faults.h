@@ -35,6 +35,12 @@ static inline bool faults_built_in(void)
 	return !access(FAULTS_DIR, F_OK);
 }
 
+#define SKIP_WITHOUT_FAULTS()							\
+do {										\
+	if (!faults_built_in())							\
+		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
+} while (0)
+
 /* Set one fault. 0 or -errno. */
 static inline int set_fault(const char *name, unsigned int value)
 {

@@ -187,8 +187,7 @@ TEST_F_TIMEOUT(huge, restarted_walk_counts_once, TEST_SECONDS)
 	char *map;
 	size_t i;
 
-	if (!faults_built_in())
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, ftruncate(self->fd, total * page_size()));
 	map = map_shared(self->fd, PAGES, small);
 	ASSERT_NE(map, NULL);

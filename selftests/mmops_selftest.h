@@ -34,6 +34,20 @@
 #define MMOPS_DEV	"/dev/mmops"
 #define MMOPS_REF_DEV	"/dev/mmops_ref"
 
+/* Newer than the headers of some distributions. */
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT		21
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE		25
+#endif
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL	102
+#endif
+
 #define BITS_PER_WORD	64UL
 #define PMD_PAGES	512UL
 /* Seconds that a test may take on the slowest kernel before it counts as hung. */
@@ -74,6 +88,14 @@ static inline uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static inline void spin_us(uint64_t us)
+{
+	uint64_t end = now_ns() + us * 1000;
+
+	while (now_ns() < end)
+		;
 }
 
 /*

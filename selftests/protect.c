@@ -11,12 +11,12 @@
 #include <stdatomic.h>
 #include <linux/userfaultfd.h>
 #include <sys/prctl.h>
-#include <sys/swap.h>
 #include <sys/syscall.h>
 
 #include "flushes.h"
 #include "leaves.h"
 #include "kselftest_harness.h"
+#include "swap.h"
 
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define LEAVES		4UL
@@ -24,9 +24,6 @@
 #define RW		(PROT_READ | PROT_WRITE)
 
 /* Newer than the headers of some distributions. */
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL	102
-#endif
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC	(1 << 15)
 #endif
@@ -634,29 +631,6 @@ TEST_F_TIMEOUT(protect, other_process, TEST_SECONDS)
  * Pages in swap: the entry keeps its value, and the page comes back with the
  * protection of the mapping, whichever it had when it went.
  */
-#define SWAP_BYTES	(16UL << 20)
-
-static int add_swap(const char *path)
-{
-	char *page = calloc(1, 4096);
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	size_t i;
-
-	if (fd < 0)
-		return -errno;
-	for (i = 0; i < SWAP_BYTES; i += 4096)
-		if (pwrite(fd, page, 4096, i) != 4096)
-			return -EIO;
-	((uint32_t *)page)[256] = 1;			/* version, behind the boot sector */
-	((uint32_t *)page)[257] = SWAP_BYTES / 4096 - 1;	/* last page */
-	memcpy(page + 4096 - 10, "SWAPSPACE2", 10);
-	if (pwrite(fd, page, 4096, 0) != 4096 || fsync(fd))
-		return -EIO;
-	close(fd);
-	free(page);
-	return swapon(path, 0) ? -errno : 0;
-}
-
 TEST_F_TIMEOUT(protect, swapped, TEST_SECONDS)
 {
 	static const int before[] = { RW, PROT_READ, PROT_NONE };
@@ -671,7 +645,7 @@ TEST_F_TIMEOUT(protect, swapped, TEST_SECONDS)
 	if (!variant->anon || variant->huge)
 		return;
 	snprintf(path, sizeof(path), "%s/protect-%d", disk ? disk : "/nonexistent", getpid());
-	if (add_swap(path)) {
+	if (make_swap(path)) {
 		unlink(path);
 		SKIP(return, "cannot swap to %s: MMOPS_DISK has to be a disk file system", path);
 	}

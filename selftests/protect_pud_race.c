@@ -50,14 +50,6 @@ struct partner {
 	atomic_bool stop;
 };
 
-static void spin_us(uint64_t us)
-{
-	uint64_t end = now_ns() + us * 1000;
-
-	while (now_ns() < end)
-		;
-}
-
 static void *partner_loop(void *arg)
 {
 	struct partner *p = arg;
@@ -151,10 +143,9 @@ FIXTURE_TEARDOWN(protect_pud_race)
 		clear_faults();
 }
 
-#define SKIP_WITHOUT_FAULTS()							\
-do {										\
-	if (!faults_built_in())							\
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
+/* What follows is a control. */
+#define CONTROL() do {								\
+	SKIP_WITHOUT_FAULTS();							\
 	self->control = true;							\
 } while (0)
 
@@ -283,7 +274,7 @@ TEST_F_TIMEOUT(protect_pud_race, unmap, TEST_SECONDS)
 
 TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
 {
-	SKIP_WITHOUT_FAULTS();
+	CONTROL();
 	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
 	self->in_window = true;
@@ -301,7 +292,7 @@ TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
 /* With the windows open and nothing left out, nothing is lost. */
 TEST_F_TIMEOUT(protect_pud_race, control_window_alone, TEST_SECONDS)
 {
-	SKIP_WITHOUT_FAULTS();
+	CONTROL();
 	self->nothing_to_lose = true;
 	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, race_take_all(self, _metadata, unmap_all));
@@ -361,7 +352,7 @@ TEST_F_TIMEOUT(protect_pud_race, split, TEST_SECONDS)
 
 TEST_F_TIMEOUT(protect_pud_race, control_skip_retry, TEST_SECONDS)
 {
-	SKIP_WITHOUT_FAULTS();
+	CONTROL();
 	ASSERT_EQ(0, set_fault("skip_retry", 1));
 	/* A PTE is not split, and its table is locked before it is looked at. */
 	self->nothing_to_lose = variant->order == MMOPS_LEAFMAP_PTE;
@@ -439,7 +430,7 @@ TEST_F_TIMEOUT(protect_pud_race, dirty, TEST_SECONDS)
 
 TEST_F_TIMEOUT(protect_pud_race, control_stale_value, TEST_SECONDS)
 {
-	SKIP_WITHOUT_FAULTS();
+	CONTROL();
 	ASSERT_EQ(0, set_fault("window_us", WINDOW_US));
 	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
 	self->in_window = true;
@@ -522,7 +513,7 @@ TEST_F_TIMEOUT(protect_pud_race, stale, TEST_SECONDS)
 
 TEST_F_TIMEOUT(protect_pud_race, control_no_flush, TEST_SECONDS)
 {
-	SKIP_WITHOUT_FAULTS();
+	CONTROL();
 	ASSERT_EQ(0, set_fault("skip_flush", 1));
 	ASSERT_LT(0, race_stale(self, _metadata));
 	clear_faults();
@@ -705,7 +696,7 @@ TEST_F_TIMEOUT(protect_pud_race, dontneed, TEST_SECONDS)
 
 TEST_F_TIMEOUT(protect_pud_race, control_clear_first_dontneed, TEST_SECONDS)
 {
-	SKIP_WITHOUT_FAULTS();
+	CONTROL();
 	USE_DAX();
 	ASSERT_EQ(0, set_fault("window_us", window_us(variant->order)));
 	ASSERT_EQ(0, set_fault("protect_clear_first", 1));

@@ -73,20 +73,6 @@ FIXTURE_TEARDOWN(race)
 	write_file(SHMEM_ENABLED, "never");
 }
 
-#define SKIP_WITHOUT_FAULTS()							\
-do {										\
-	if (!faults_built_in())							\
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
-} while (0)
-
-static void spin_us(uint64_t us)
-{
-	uint64_t end = now_ns() + us * 1000;
-
-	while (now_ns() < end)
-		;
-}
-
 static bool wait_for(_Atomic uint64_t *what, uint64_t value)
 {
 	uint64_t end = now_ns() + 120000000000ULL;

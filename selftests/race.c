@@ -111,14 +111,6 @@ static uint64_t value_of(struct race *race, size_t page)
 	return value;
 }
 
-static void spin_us(uint64_t us)
-{
-	uint64_t end = now_ns() + us * 1000;
-
-	while (now_ns() < end)
-		;
-}
-
 /*
  * Let the writer store to each page at least once from now on: of the two
  * passes to wait for, the first may have begun before.
@@ -411,12 +403,6 @@ static void log_rounds(struct __test_metadata *_metadata, FIXTURE_DATA(race) *se
 	       (unsigned long long)self->lost, self->race.observed, rounds(ROUNDS),
 	       self->race.overlapped);
 }
-
-#define SKIP_WITHOUT_FAULTS()							\
-do {										\
-	if (!faults_built_in())							\
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
-} while (0)
 
 TEST_F_TIMEOUT(race, replicate, TEST_SECONDS)
 {

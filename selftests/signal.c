@@ -382,8 +382,7 @@ TEST_F_TIMEOUT(fatal, soft_dirty_clear, TEST_SECONDS)
 /* With the count left raised once, what the tests above look at is seen. */
 TEST_F_TIMEOUT(fatal, control_leaked_pending, TEST_SECONDS)
 {
-	if (!faults_built_in())
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	SKIP_WITHOUT_FAULTS();
 	if (!local_flushes())
 		SKIP(return, "the kernel does not count TLB flushes");
 	prepare(self);

@@ -6,7 +6,6 @@
 #include <grp.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
@@ -14,13 +13,8 @@
 #include "agent.h"
 #include "flushes.h"
 #include "kselftest_harness.h"
+#include "swap.h"
 
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT	21
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL	102
-#endif
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC	(1 << 15)
 #endif
@@ -542,28 +536,6 @@ TEST_F_TIMEOUT(sd, huge_zero_is_never_clean, TEST_SECONDS)
 /*
  * Entries that are not present
  */
-#define SWAP_BYTES	(16UL << 20)
-
-static int make_swap(const char *path)
-{
-	char *page = calloc(1, 4096);
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	size_t i;
-
-	if (fd < 0)
-		return -errno;
-	for (i = 0; i < SWAP_BYTES; i += 4096)
-		if (pwrite(fd, page, 4096, i) != 4096)
-			return -EIO;
-	((uint32_t *)page)[256] = 1;			/* version, behind the boot sector */
-	((uint32_t *)page)[257] = SWAP_BYTES / 4096 - 1;	/* last page */
-	memcpy(page + 4096 - 10, "SWAPSPACE2", 10);
-	if (pwrite(fd, page, 4096, 0) != 4096 || fsync(fd))
-		return -EIO;
-	close(fd);
-	return swapon(path, 0) ? -errno : 0;
-}
-
 TEST_F_TIMEOUT(sd, swap_entries, TEST_SECONDS)
 {
 	const char *disk = getenv("MMOPS_DISK");

@@ -26,10 +26,6 @@
 #include "faults.h"
 #include "kselftest_harness.h"
 
-#ifndef MADV_SOFT_OFFLINE
-#define MADV_SOFT_OFFLINE	101
-#endif
-
 #define HOT		32UL	/* pages that the writer stores to */
 #define ROUNDS		40U
 #define STEP_ROUNDS	10U	/* of those that hold windows open */
@@ -190,12 +186,6 @@ FIXTURE_TEARDOWN(writer)
 	if (faults_built_in())
 		clear_faults();
 }
-
-#define SKIP_WITHOUT_FAULTS()							\
-do {										\
-	if (!faults_built_in())							\
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
-} while (0)
 
 TEST_F_TIMEOUT(writer, clear, TEST_SECONDS)
 {

@@ -365,8 +365,7 @@ TEST_F_TIMEOUT(split, control_ ## name, TEST_SECONDS)				\
 	bool fails = (clear_first) && !((op) == MPROTECT && self->race.protect); \
 	uint64_t wrong;								\
 										\
-	if (!faults_built_in())							\
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
+	SKIP_WITHOUT_FAULTS();							\
 	ASSERT_EQ(0, set_fault("split_clear_first", clear_first));		\
 	wrong = race_split(self, op, CONTROL_ROUNDS, SPLIT_US, fails);	\
 	clear_faults();								\

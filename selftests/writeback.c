@@ -17,11 +17,6 @@
 #define PAGES		300UL
 #define KPF_DIRTY	4
 
-/* Newer than the headers of some distributions. */
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT	21
-#endif
-
 /* Whether the folio behind @addr is marked dirty. -1 if that cannot be told. */
 static int folio_dirty(const void *addr)
 {
@@ -480,8 +475,7 @@ TEST_F_TIMEOUT(disk, control_transfer_before_flush, TEST_SECONDS)
 	unsigned int met = 0;
 	uint64_t lost;
 
-	if (!faults_built_in())
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < NR_TEST_CPUS)
 		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
 	map_many(_metadata, self);

@@ -28,20 +28,6 @@
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define NR_HUGEPAGES	"/proc/sys/vm/nr_hugepages"
 
-/* Newer than the headers of some distributions. */
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT		21
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL	102
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE		25
-#endif
-#ifndef MADV_SOFT_OFFLINE
-#define MADV_SOFT_OFFLINE	101
-#endif
-
 FIXTURE(zap)
 {
 	int dev;
@@ -887,8 +873,7 @@ TEST_F_TIMEOUT(zap, no_memory_for_queue, TEST_SECONDS)
 	char *shared = map_shared(fd, 0, PAGES), *anon = map_anon(PAGES), *huge = map_thp(2);
 	size_t i;
 
-	if (!faults_built_in())
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(shared, NULL);
 	ASSERT_NE(anon, NULL);
 	madvise(anon, PAGES * page_size(), MADV_NOHUGEPAGE);
@@ -1086,8 +1071,7 @@ TEST_F_TIMEOUT(zap, migrating_leaf, TEST_SECONDS)
 
 TEST_F_TIMEOUT(zap, control_migrating_leaf_is_met, TEST_SECONDS)
 {
-	if (!faults_built_in())
-		SKIP(return, "needs the fault build");
+	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
 	ASSERT_EQ(0, set_fault("migrations_zapped", 0));
@@ -1105,8 +1089,7 @@ TEST_F_TIMEOUT(zap, migrating, TEST_SECONDS)
 
 TEST_F_TIMEOUT(zap, control_migration_is_met, TEST_SECONDS)
 {
-	if (!faults_built_in())
-		SKIP(return, "needs the fault build");
+	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
 	ASSERT_EQ(0, set_fault("migrations_zapped", 0));

@@ -23,11 +23,6 @@
 #include "kselftest_harness.h"
 #include "zap.h"
 
-/* Newer than the headers of some distributions. */
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT	21
-#endif
-
 enum { CPU_ZAP, CPU_CLEAN, CPU_STORE, NR_TEST_CPUS };
 
 #define HOT		64UL
@@ -205,8 +200,7 @@ TEST_F_TIMEOUT(race, control_mark_before_flush, TEST_SECONDS)
 {
 	uint64_t stale = 0, lost, until = control_end();
 
-	if (!faults_built_in())
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1");
+	SKIP_WITHOUT_FAULTS();
 	self->in_window = true;
 	/* With the window held open, and the steps in order, nothing is lost. */
 	ASSERT_EQ(0, set_fault("delay_us", WINDOW_US));
