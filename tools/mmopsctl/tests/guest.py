@@ -326,6 +326,7 @@ def test_replica_after_sigterm(context):
             for page in range(50):
                 storer.store(page)
                 time.sleep(0.005)
+            context.wait_for_step("round", process, number=2)
             report = end(process, signal.SIGTERM)
         assert report["verify"]["differed"] == 0, report
         assert report["rounds"] == len(report["per_round"]) > 1, report
