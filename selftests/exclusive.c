@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <linux/userfaultfd.h>
 #include <sys/mount.h>
-#include <sys/swap.h>
 #include <sys/syscall.h>
 
 #include "exclusive.h"
@@ -23,6 +22,7 @@
 #include "kselftest_harness.h"
 #include "mmops_ref.h"
 #include "notifier.h"
+#include "swap.h"
 
 #define PAGES		1000UL
 #define KPF_KSM		21
@@ -605,42 +605,29 @@ TEST_F_TIMEOUT(exclusive, soft_dirty, TEST_SECONDS)
 TEST_F_TIMEOUT(exclusive, swapped, TEST_SECONDS)
 {
 	const size_t pages = 2000;
-	const char *dir = getenv("MMOPS_DISK");
-	char path[128], command[256], *map = map_stored(pages);
-	size_t i, n = 0;
+	char *map = map_stored(pages);
+	struct swap_file swap;
+	const char *why;
+	size_t i, n;
 	int64_t ret;
-	long swap;
-	int fd;
+	long used;
 
 	ASSERT_NE(map, NULL);
-	if (!dir)
-		SKIP(return, "no MMOPS_DISK for a swap file");
-	snprintf(path, sizeof(path), "%s/swap-excl-%d", dir, getpid());
-	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	ASSERT_GE(fd, 0);
-	ASSERT_EQ(0, posix_fallocate(fd, 0, 64 << 20));
-	close(fd);
-	snprintf(command, sizeof(command),
-		 "PATH=$PATH:/sbin:/usr/sbin mkswap %s >/dev/null 2>&1", path);
-	if (system(command) || swapon(path, 0)) {
-		unlink(path);
-		SKIP(return, "cannot make or add a swap file");
-	}
-	madvise(map, pages * page_size(), MADV_PAGEOUT);
-	for (i = 0; i < pages; i++)
-		n += !!(pagemap_entry(map + i * page_size()) & PAGEMAP_SWAP);
+	why = add_swap(&swap);
+	if (why)
+		SKIP(return, "%s", why);
+	n = swap_out(map, pages);
 	ret = exclusive(self->dev, map, pages);
-	swap = status_kb("VmSwap");
+	used = status_kb("VmSwap");
 	/* What a device has does not go to swap. */
-	madvise(map, pages * page_size(), MADV_PAGEOUT);
+	swap_out(map, pages);
+	EXPECT_EQ(0, status_kb("VmSwap"));
 	for (i = 0; i < pages && load(map, i) == 1 + i; i++)
 		;
-	swapoff(path);
-	unlink(path);
-	if (n < pages / 2)
-		SKIP(return, "only %zu of %zu pages went to swap", n, pages);
+	remove_swap(&swap);
+	ASSERT_LE(pages / 2, n);
 	ASSERT_EQ(pages, ret);
-	ASSERT_EQ(0, swap);
+	ASSERT_EQ(0, used);
 	ASSERT_EQ(pages, i);
 }
 

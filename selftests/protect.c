@@ -636,19 +636,17 @@ TEST_F_TIMEOUT(protect, swapped, TEST_SECONDS)
 	static const int before[] = { RW, PROT_READ, PROT_NONE };
 	static const int behind[] = { PROT_READ, PROT_NONE, RW };
 	static uint64_t entries[PAGES];
-	const char *disk = getenv("MMOPS_DISK");
 	struct leaf_counts counts;
 	size_t swapped = 0, i, j;
 	struct mmops_protect r;
-	char path[256];
+	struct swap_file swap;
+	const char *why;
 
 	if (!variant->anon || variant->huge)
 		return;
-	snprintf(path, sizeof(path), "%s/protect-%d", disk ? disk : "/nonexistent", getpid());
-	if (make_swap(path)) {
-		unlink(path);
-		SKIP(return, "cannot swap to %s: MMOPS_DISK has to be a disk file system", path);
-	}
+	why = add_swap(&swap);
+	if (why)
+		SKIP(return, "%s", why);
 	for (i = 0; i < ARRAY_SIZE(before); i++) {
 		size_t absent = 0;
 
@@ -678,8 +676,7 @@ TEST_F_TIMEOUT(protect, swapped, TEST_SECONDS)
 		EXPECT_EQ(0, count_leaves(self->dev, self->map, self->size, &counts));
 		EXPECT_EQ(0, counts.pte.writable);
 	}
-	EXPECT_EQ(0, swapoff(path));
-	unlink(path);
+	remove_swap(&swap);
 	EXPECT_EQ(-1, first_wrong(self->map, PAGES));
 	EXPECT_GT(swapped, 0);
 	TH_LOG("%zu of %lu pages were swapped out", swapped, ARRAY_SIZE(before) * PAGES);

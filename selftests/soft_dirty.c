@@ -538,21 +538,17 @@ TEST_F_TIMEOUT(sd, huge_zero_is_never_clean, TEST_SECONDS)
  */
 TEST_F_TIMEOUT(sd, swap_entries, TEST_SECONDS)
 {
-	const char *disk = getenv("MMOPS_DISK");
-	size_t i, swapped = 0;
-	char path[256];
+	struct swap_file swap;
+	const char *why = add_swap(&swap);
+	size_t i, swapped;
 
-	snprintf(path, sizeof(path), "%s/swap", disk ? disk : "/nonexistent");
-	if (make_swap(path))
-		SKIP(return, "cannot swap to %s: MMOPS_DISK has to be a disk file system", path);
+	if (why)
+		SKIP(return, "%s", why);
 	ASSERT_NE(map_at(self->map, -1, 0, PAGES, RW, ANON), NULL);
 	store_range(self->map, 0, PAGES, 1);
 	ASSERT_EQ(PAGES, clear_pages(self, 0, PAGES));
 	store_range(self->map, 0, PAGES, 2);
-	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_PAGEOUT));
-	for (i = 0; i < PAGES; i++)
-		swapped += !(entry_of(self->pagemap, self->map + i * page_size()) &
-			     PAGEMAP_PRESENT);
+	swapped = swap_out(self->map, PAGES);
 	EXPECT_GT(swapped, 0);
 	EXPECT_EQ(PAGES, nr_soft_dirty(self, 0, PAGES));
 	EXPECT_EQ(500, clear_pages(self, 100, 500));
@@ -565,8 +561,7 @@ TEST_F_TIMEOUT(sd, swap_entries, TEST_SECONDS)
 	for (i = 0; i < PAGES; i++) {
 		EXPECT_EQ(2 + i, load(self->map, i));
 	}
-	EXPECT_EQ(0, swapoff(path));
-	unlink(path);
+	remove_swap(&swap);
 	TH_LOG("%zu of %lu pages were swapped out", swapped, PAGES);
 }
 

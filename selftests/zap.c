@@ -10,13 +10,13 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <linux/userfaultfd.h>
-#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "dmirror.h"
 #include "faults.h"
 #include "kselftest_harness.h"
+#include "swap.h"
 #include "zap.h"
 
 #ifndef __NR_mseal
@@ -343,78 +343,42 @@ TEST_F_TIMEOUT(zap, huge_shared, TEST_SECONDS)
 	}
 }
 
-/* Places in swap are given back. */
-static long swap_used_kb(void)
-{
-	FILE *f = fopen("/proc/swaps", "r");
-	char line[256];
-	long used, sum = 0;
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%*s %*s %*d %ld", &used) == 1)
-			sum += used;
-	}
-	if (f)
-		fclose(f);
-	return sum;
-}
-
-/* A swap file of 64 MiB below MMOPS_DISK. NULL, or why there is none. */
-static const char *add_swap(char *path, size_t size)
-{
-	const char *dir = getenv("MMOPS_DISK");
-	char command[256];
-	int fd;
-
-	if (!dir)
-		return "no MMOPS_DISK for a swap file";
-	snprintf(path, size, "%s/swap-%d", dir, getpid());
-	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || posix_fallocate(fd, 0, 64 << 20))
-		return "no room for a swap file";
-	close(fd);
-	snprintf(command, sizeof(command),
-		 "PATH=$PATH:/sbin:/usr/sbin mkswap %s >/dev/null 2>&1", path);
-	if (system(command) || swapon(path, 0)) {
-		unlink(path);
-		return "cannot make or add a swap file";
-	}
-	return NULL;
-}
-
 TEST_F_TIMEOUT(zap, swapped, TEST_SECONDS)
 {
 	const size_t pages = 4000;
-	long used, swapped;
-	char path[128], *map;
-	const char *why = add_swap(path, sizeof(path));
-	size_t i, n = 0;
+	char *map = map_anon(pages);
+	long swapped, left, before, used;
+	struct swap_file swap;
+	const char *why;
+	size_t i, n;
 	int64_t ret;
 
+	ASSERT_NE(map, NULL);
+	why = add_swap(&swap);
 	if (why)
 		SKIP(return, "%s", why);
-	map = map_anon(pages);
-	ASSERT_NE(map, NULL);
 	madvise(map, pages * page_size(), MADV_NOHUGEPAGE);
-	used = swap_used_kb();
 	store_range(map, 0, pages, 1);
-	madvise(map, pages * page_size(), MADV_PAGEOUT);
-	for (i = 0; i < pages; i++)
-		n += !!(pagemap_entry(map + i * page_size()) & PAGEMAP_SWAP);
+	n = swap_out(map, pages);
+	EXPECT_TRUE(wait_for_swap_writes());
 	read_counters(self);
 	swapped = self->swap;
+	before = swap_used_kb();
 	/* Some come back: then the folio is in the swap cache beside the entry's. */
 	for (i = 0; i < pages; i += 7)
 		load(map, i);
 	ret = zap(self->dev, map, pages);
-	swapoff(path);
-	unlink(path);
-	if (n < pages / 2)
-		SKIP(return, "only %zu of %zu pages went to swap", n, pages);
+	left = status_kb("VmSwap");
+	used = swap_used_kb();
+	TH_LOG("%zu of %zu pages were swapped out, %ld KiB of swap are in use", n, pages, used);
+	remove_swap(&swap);
+	ASSERT_LE(pages / 2, n);
 	ASSERT_GE(swapped, pages_kb(n));
 	ASSERT_EQ(pages, ret);
-	ASSERT_EQ(swapped - pages_kb(n), status_kb("VmSwap"));
-	ASSERT_EQ(used, swap_used_kb());
+	ASSERT_EQ(swapped - pages_kb(n), left);
+	/* Places in swap are given back. */
+	ASSERT_LE(pages_kb(n), before);
+	ASSERT_EQ(0, used);
 	for (i = 0; i < pages; i++) {
 		ASSERT_EQ(0, load(map, i));
 	}
