@@ -14,7 +14,7 @@ demo bench: export OUT := $(OUT)
 demo:
 	@scripts/demo
 
-## check: all tests on the plain kernel; TESTS="fork race" for some; installs as demo does
+## check: all tests on the plain kernel, installs as demo does; TESTS="fork race" for some, SHAKE=N
 check:
 	@scripts/check plain
 

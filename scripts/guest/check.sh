@@ -9,6 +9,7 @@
 #	MMOPS_SELFTESTS				built programs of selftests/
 #	MMOPS_BIN				built programs of tools/
 #	MMOPS_TESTS				names of those to run, all when empty
+#	MMOPS_SHAKE				a seed: move the tests' threads about meanwhile
 
 set -u
 . "$(dirname "$0")/lib.sh"
@@ -106,6 +107,10 @@ make_runs_tests() {
 		{ echo "$output"; echo "$program has $tests tests"; return 1; }
 	! "${make[@]}" ARGS=--no-such-option >/dev/null 2>&1 || { echo "no error"; false; }
 }
+
+if [ -n "${MMOPS_SHAKE:-}" ]; then
+	"$top/scripts/guest/shake" --seed "$MMOPS_SHAKE" $$ &
+fi
 
 # --- the machine before anything is loaded
 
