@@ -245,7 +245,8 @@ static uint64_t all_wrong(const struct race *race)
 
 /*
  * Rounds of @op against a split; the number of pages with which something is
- * wrong, or ~0 if a step failed. A control goes on until something is wrong.
+ * wrong, or ~0 if a step failed. With the window held open it goes on until that
+ * was met, or something is wrong in a @control.
  */
 static uint64_t race_split(FIXTURE_DATA(split) *self, enum op op, unsigned int n,
 			   unsigned int split_us, bool control)
@@ -254,7 +255,8 @@ static uint64_t race_split(FIXTURE_DATA(split) *self, enum op op, unsigned int n
 	unsigned int round;
 	size_t i;
 
-	for (round = 0; round < n || (control && !all_wrong(race) && round < MAX_ROUNDS);
+	for (round = 0; round < n || (split_us && !(control ? all_wrong(race) : race->within) &&
+				      round < MAX_ROUNDS);
 	     round++) {
 		pthread_t split, write;
 		uint64_t pfn = new_leaf(self);
