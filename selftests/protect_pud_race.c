@@ -530,7 +530,7 @@ struct walker {
 	int cpu;
 	size_t first, step;
 	atomic_bool stop;
-	uint64_t passes;
+	_Atomic uint64_t passes;
 	_Atomic unsigned int wrong;
 };
 
@@ -560,6 +560,7 @@ TEST_F_TIMEOUT(protect_pud_race, fault, TEST_SECONDS)
 	struct walker w = { .self = self, .cpu = CPU_A, .first = 0, .step = self->unit / 8 };
 	struct partner b;
 	unsigned int round;
+	uint64_t passes;
 	size_t i;
 
 	for (i = 0; i < WALKED; i++)
@@ -578,6 +579,10 @@ TEST_F_TIMEOUT(protect_pud_race, fault, TEST_SECONDS)
 			unmap_all(self);
 		partner_wait(&b);
 	}
+	/* The last round may have unmapped all: let a whole pass fault it in again. */
+	passes = atomic_load(&w.passes);
+	while (atomic_load(&w.passes) < passes + 2)
+		sched_yield();
 	atomic_store(&w.stop, true);
 	pthread_join(w.thread, NULL);
 	partner_stop(&b);

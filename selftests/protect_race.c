@@ -554,7 +554,7 @@ TEST_F_TIMEOUT(race, mixed, TEST_SECONDS)
 	ASSERT_EQ(0, pthread_create(&mess, NULL, mess_loop, self));
 	ASSERT_EQ(0, pthread_create(&second, NULL, protect_parts, self));
 	end = now_ns() + 8000000000ULL;
-	while (now_ns() < end) {
+	while (now_ns() < end || !atomic_load(&self->done)) {
 		int ret = protect(self->dev, self->map, self->size,
 				  rng_below(&self->rng, 2) ? PROT_READ : RW);
 
@@ -598,7 +598,7 @@ TEST_F_TIMEOUT(race, interrupted, TEST_SECONDS)
 	unsigned int try, hits = 0, n = rounds(60);
 	struct leaf_counts counts;
 	char *map, *stack;
-	uint64_t took = 0;
+	uint64_t took = 0, until = control_end();
 	static struct call call;
 
 	map = reserve(pages, 0);
@@ -610,7 +610,7 @@ TEST_F_TIMEOUT(race, interrupted, TEST_SECONDS)
 		ASSERT_NE(NULL, map_at(map + i * PAGES * p, self->fd, 0, PAGES, RW, MAP_SHARED));
 		ASSERT_EQ(0, madvise(map + i * PAGES * p, PAGES * p, MADV_POPULATE_WRITE));
 	}
-	for (try = 0; try <= n && hits < 5; try++) {
+	for (try = 0; hits < 5 && more_rounds(try, n + 1, hits ? 0 : until); try++) {
 		uint64_t before, done;
 		int status;
 		pid_t pid;
