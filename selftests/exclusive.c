@@ -624,7 +624,7 @@ TEST_F_TIMEOUT(exclusive, swapped, TEST_SECONDS)
 	EXPECT_EQ(0, status_kb("VmSwap"));
 	for (i = 0; i < pages && load(map, i) == 1 + i; i++)
 		;
-	remove_swap(&swap);
+	EXPECT_EQ(0, remove_swap(&swap));
 	ASSERT_LE(pages / 2, n);
 	ASSERT_EQ(pages, ret);
 	ASSERT_EQ(0, used);

@@ -676,7 +676,7 @@ TEST_F_TIMEOUT(protect, swapped, TEST_SECONDS)
 		EXPECT_EQ(0, count_leaves(self->dev, self->map, self->size, &counts));
 		EXPECT_EQ(0, counts.pte.writable);
 	}
-	remove_swap(&swap);
+	EXPECT_EQ(0, remove_swap(&swap));
 	EXPECT_EQ(-1, first_wrong(self->map, PAGES));
 	EXPECT_GT(swapped, 0);
 	TH_LOG("%zu of %lu pages were swapped out", swapped, ARRAY_SIZE(before) * PAGES);

@@ -561,7 +561,7 @@ TEST_F_TIMEOUT(sd, swap_entries, TEST_SECONDS)
 	for (i = 0; i < PAGES; i++) {
 		EXPECT_EQ(2 + i, load(self->map, i));
 	}
-	remove_swap(&swap);
+	EXPECT_EQ(0, remove_swap(&swap));
 	TH_LOG("%zu of %lu pages were swapped out", swapped, PAGES);
 }
 

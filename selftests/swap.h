@@ -14,10 +14,13 @@ struct swap_file {
 	char path[256];
 };
 
-static inline void remove_swap(struct swap_file *swap)
+/* 0 or -errno: the file goes in any case. */
+static inline int remove_swap(struct swap_file *swap)
 {
-	swapoff(swap->path);
+	int ret = swapoff(swap->path) ? -errno : 0;
+
 	unlink(swap->path);
+	return ret;
 }
 
 /* Makes a file of this process and swaps to it. NULL, or why there is none. */

@@ -371,7 +371,7 @@ TEST_F_TIMEOUT(zap, swapped, TEST_SECONDS)
 	left = status_kb("VmSwap");
 	used = swap_used_kb();
 	TH_LOG("%zu of %zu pages were swapped out, %ld KiB of swap are in use", n, pages, used);
-	remove_swap(&swap);
+	EXPECT_EQ(0, remove_swap(&swap));
 	ASSERT_LE(pages / 2, n);
 	ASSERT_GE(swapped, pages_kb(n));
 	ASSERT_EQ(pages, ret);
