@@ -1,0 +1,82 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# scripts/boot: the status of the command, and what becomes of a guest that does not come to it.
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$top/scripts/lib.sh"
+
+share=$MMOPS_CACHE/run/host-boot
+start=30 end=45		# s, several times what a boot takes
+[ "$FLAVOUR" != debug ] || start=150 end=200
+rm -rf "$share"
+mkdir -p "$share"
+
+boot() {
+	"$top/scripts/boot" --kernel "$MMOPS_KERNEL" --share "$share" --cpus 2 --memory 1G "$@" \
+		>"$share/log" 2>&1
+}
+
+# hanging_qemu N: a QEMU of which the first N guests never run an instruction.
+hanging_qemu() {
+	rm -f "$share/guests"
+	cat >"$share/qemu" <<-EOF
+		#!/bin/bash
+		[[ " \$* " == *" -kernel "* ]] || exec "$(command -v qemu-system-x86_64)" "\$@"
+		echo >>"$share/guests"
+		[ "\$(wc -l <"$share/guests")" -gt $1 ] || set -- -S "\$@"
+		exec "$(command -v qemu-system-x86_64)" "\$@"
+	EOF
+	chmod +x "$share/qemu"
+}
+
+guests() {
+	wc -l <"$share/guests"
+}
+
+number=0
+report() {
+	local name=$1
+	shift
+	if "$@"; then
+		echo "ok $((++number)) $name"
+	else
+		sed 's/^/# /' "$share/log"
+		echo "not ok $((++number)) $name"
+	fi
+}
+
+status_is_the_commands() {
+	local status=0
+	boot -- bash -c 'exit 7' || status=$?
+	[ "$status" -eq 7 ] && [ ! -e "$share/console.1" ]
+}
+
+no_guest_starts() {
+	local status=0
+	hanging_qemu 2
+	boot --qemu "$share/qemu" --start-timeout 2 --boots 2 -- true || status=$?
+	[ "$status" -eq 124 ] && [ "$(guests)" -eq 2 ] && [ -e "$share/console.1" ] &&
+		[ ! -e "$share/console.2" ] && [ ! -e "$share/started" ] &&
+		[ "$(grep -c "did not come to its command within 2 s" "$share/log")" -eq 2 ] &&
+		! pgrep -f "$share/qemu|qemu-system.*$share" >/dev/null
+}
+
+# The first guest hangs before the command, the next one in it.
+only_what_never_ran_is_repeated() {
+	local status=0
+	rm -f "$share/runs"
+	hanging_qemu 1
+	boot --qemu "$share/qemu" --start-timeout "$start" --timeout "$end" --boots 5 \
+		-- bash -c "echo >>'$share/runs'; sleep infinity" || status=$?
+	[ "$status" -eq 124 ] && [ "$(wc -l <"$share/runs")" -eq 1 ] && [ -e "$share/console.1" ] &&
+		[ "$(grep -c "did not come to its command" "$share/log")" -eq "$(($(guests) - 1))" ] &&
+		grep -q "did not end within $end s" "$share/log"
+}
+
+echo "TAP version 13"
+echo "1..3"
+report boot_status_is_the_commands status_is_the_commands
+report boot_gives_up_when_no_guest_starts no_guest_starts
+report boot_repeats_only_what_never_ran only_what_never_ran_is_repeated
+rm -rf "$share"
