@@ -8,7 +8,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 
 share=$MMOPS_CACHE/run/host-boot
 start=30 end=45		# s, several times what a boot takes
-[ "$FLAVOUR" != debug ] || start=150 end=200
+[ "$FLAVOUR" != debug ] || start=90 end=120
 rm -rf "$share"
 mkdir -p "$share"
 
