@@ -259,6 +259,8 @@ pub struct Leaves {
           value_parser = humantime::parse_duration)]
     pub after: Duration,
     /// Print JSON: an array with one object for each mapping
+    ///
+    /// What the program prints goes to standard error then.
     #[arg(long)]
     pub json: bool,
     /// Draw a picture, too
@@ -297,7 +299,8 @@ pub struct Zap {
     /// Print JSON
     ///
     /// One object with the members pid, page_size, turns (an array of objects with time, ranges,
-    /// zapped_pages and seconds) and exit_status.
+    /// zapped_pages and seconds) and exit_status. What the program prints goes to standard error
+    /// then.
     #[arg(long)]
     pub json: bool,
     /// Program to run, with its arguments
@@ -344,7 +347,8 @@ pub struct SoftDirtyRun {
     /// For each interval one with the members interval, seconds (since the start), pages, bytes,
     /// kept (pages that cannot be tracked) and mappings: an array of objects with start, end, name
     /// and pages, for each mapping that was stored to. At the end one with intervals, pages, bytes
-    /// and status, the exit status of the program, null if a signal ended it.
+    /// and status, the exit status of the program, null if a signal ended it. What the program
+    /// prints goes to standard error then.
     #[arg(long)]
     pub json: bool,
     /// Draw the pages of each interval to this SVG picture, and print no table
@@ -384,7 +388,7 @@ pub struct NotifierTrace {
     ///
     /// Members: time (seconds since the subscription), event, start and end (addresses), pages,
     /// is_end (whether it is the end of an invalidation), and blockable (whether a driver may
-    /// sleep).
+    /// sleep). Without --output, what the program prints goes to standard error then.
     #[arg(long)]
     pub json: bool,
     /// Print the ends of invalidations as well as their beginnings

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Child;
 
 use anyhow::{anyhow, bail, Context, Result};
 use mmops_uapi::{pidfd_open, sys, Device};
@@ -14,6 +14,7 @@ use procfs::process::{MMapPath, MemoryMap, Process};
 use serde::Serialize;
 
 use crate::cli::Leaves;
+use crate::program;
 use crate::stop::Stop;
 
 /// Leaves of one size in one mapping.
@@ -155,15 +156,12 @@ impl Drop for Program {
 pub fn run(args: &Leaves) -> Result<()> {
     let device = Device::open()?;
     let mut program = None;
-    let pid = match (args.pid, args.command.split_first()) {
+    let pid = match (args.pid, args.command.first()) {
         (Some(pid), _) => pid,
-        (None, Some((name, arguments))) => {
+        (None, Some(name)) => {
             // The program is not left behind, also if the signal came to us alone.
             let stop = Stop::install("the program was not looked at")?;
-            let child = Command::new(name)
-                .args(arguments)
-                .spawn()
-                .with_context(|| format!("cannot start {name}"))?;
+            let child = program::start(program::command(&args.command, args.json)?)?;
             let child = program.insert(Program(child));
             let ended = stop.wait_for_end(&mut child.0, args.after)?;
             if stop.requested() {

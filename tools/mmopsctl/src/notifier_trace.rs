@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::Child;
 
 use anyhow::{bail, Context, Result};
 use mmops_uapi::sys::*;
@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::cli::NotifierTrace;
+use crate::program;
 
 /// Events that the driver keeps, and that one call reads.
 const CAPACITY: u32 = MMOPS_NOTIFIER_MAX_EVENTS;
@@ -122,17 +123,13 @@ pub fn run(args: &NotifierTrace) -> Result<()> {
 
 /// Runs the program up to its first instruction.
 fn start_stopped(args: &NotifierTrace) -> Result<Child> {
-    let (program, arguments) = args.program.split_first().context("no program")?;
-    let mut command = Command::new(program);
-    command.args(arguments);
+    let mut command = program::command(&args.program, args.json && args.output.is_none())?;
     // SAFETY: Between fork and exec only a system call is made.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(io::Error::from)) };
-    let child = command
-        .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+    let child = program::start(command)?;
     match waitpid(Pid::from_raw(child.id() as i32), None)? {
         WaitStatus::Stopped(..) => Ok(child),
-        status => bail!("{} did not start: {status:?}", program.display()),
+        status => bail!("{} did not start: {status:?}", args.program[0].display()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context, Result};
@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{SoftDirty, SoftDirtyClear, SoftDirtyRun};
+use crate::program;
 use crate::units;
 
 /// Bits of an entry of `/proc/PID/pagemap`.
@@ -86,11 +87,7 @@ struct Program {
 
 impl Program {
     fn start(args: &SoftDirtyRun) -> Result<Self> {
-        let name = &args.program[0];
-        let child = Command::new(name)
-            .args(&args.program[1..])
-            .spawn()
-            .with_context(|| format!("cannot run {}", Path::new(name).display()))?;
+        let child = program::start(program::command(&args.program, args.json)?)?;
         let pid = child.id();
         Ok(Self {
             process: Process::new(pid as i32)?,

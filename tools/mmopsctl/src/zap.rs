@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
@@ -14,6 +14,7 @@ use procfs::process::{MMPermissions, MemoryMap, Process};
 use serde::Serialize;
 
 use crate::cli::Zap;
+use crate::program;
 use crate::stop::Stop;
 use crate::units;
 
@@ -41,14 +42,9 @@ pub fn run(args: &Zap) -> Result<()> {
     let device = Device::open()?;
     let page_size = u64::from(device.info()?.page_size);
     let stop = Stop::install("what was done is complete")?;
-    let mut child = match args.program.split_first() {
-        Some((program, rest)) => Some(
-            Command::new(program)
-                .args(rest)
-                .spawn()
-                .with_context(|| format!("cannot run {}", program.display()))?,
-        ),
-        None => None,
+    let mut child = match args.program.as_slice() {
+        [] => None,
+        program => Some(program::start(program::command(program, args.json)?)?),
     };
     let pid = match (&child, args.pid) {
         (Some(child), _) => child.id(),

@@ -676,6 +676,27 @@ def test_leaves_of_a_program_that_it_runs(context):
     assert not os.path.exists(f"/proc/{pid}"), "the program was left behind"
 
 
+def test_json_is_apart_from_what_a_program_prints(context):
+    def report(*command):
+        result = context.run(*command, "--json", "--", "echo", "noise")
+        assert "noise" in result.stderr.splitlines(), (command, result)
+        return result.stdout
+    assert json.loads(report("zap"))["exit_status"] == 0
+    for command in (["notifier-trace"], ["soft-dirty", "run", "--interval", "100ms"]):
+        assert [json.loads(line) for line in report(*command).splitlines()], command
+    result = context.run("notifier-trace", "--json", "-o", context.log, "--", "echo", "noise")
+    assert result.stdout == "noise\n", result
+
+    # How long it takes to start is not known.
+    for after in (1, 4, 16, 64, 256):
+        result = context.run("leaves", "--json", "--after", f"{after}s", "--",
+                             "sh", "-c", "echo noise; exec sleep infinity")
+        assert json.loads(result.stdout), result
+        if "noise" in result.stderr.splitlines():
+            break
+    assert "noise" in result.stderr.splitlines(), result
+
+
 def test_leaves_interrupted(context):
     process = subprocess.Popen([context.program, "leaves", "--after", "1h", "--",
                                 *mapper(context)], stderr=subprocess.PIPE, text=True)
@@ -692,7 +713,7 @@ def test_leaves_interrupted(context):
 def test_leaves_errors(context):
     text = context.error("leaves", "--after", "1h", "--", "false")
     assert "false has ended before it was looked at (exit status: 1): see --after" in text, text
-    assert "cannot start /nonexistent" in context.error("leaves", "--", "/nonexistent")
+    assert "cannot run /nonexistent" in context.error("leaves", "--", "/nonexistent")
     assert "process 999999999: No such process" in context.error("leaves", 999999999)
     assert "required" in context.error("leaves", status=2)
     assert "cannot be used with" in context.error("leaves", 1, "--", "true", status=2)
