@@ -7,8 +7,8 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 . "$top/scripts/lib.sh"
 
 share=$MMOPS_CACHE/run/host-boot
-start=30 end=45		# s, several times what a boot takes
-[ "$FLAVOUR" != debug ] || start=90 end=120
+start=60		# s, several times what a boot takes
+[ "$FLAVOUR" != debug ] || start=180
 rm -rf "$share"
 mkdir -p "$share"
 
@@ -56,22 +56,22 @@ no_guest_starts() {
 	local status=0
 	hanging_qemu 2
 	boot --qemu "$share/qemu" --start-timeout 2 --boots 2 -- true || status=$?
-	[ "$status" -eq 124 ] && [ "$(guests)" -eq 2 ] && [ -e "$share/console.1" ] &&
+	[ "$status" -eq 124 ] && [ -e "$share/console.1" ] &&
 		[ ! -e "$share/console.2" ] && [ ! -e "$share/started" ] &&
 		[ "$(grep -c "did not come to its command within 2 s" "$share/log")" -eq 2 ] &&
 		! pgrep -f "$share/qemu|qemu-system.*$share" >/dev/null
 }
 
-# The first guest hangs before the command, the next one in it.
+# The first guest hangs before the command, and the next one dies in it.
 only_what_never_ran_is_repeated() {
 	local status=0
 	rm -f "$share/runs"
 	hanging_qemu 1
-	boot --qemu "$share/qemu" --start-timeout "$start" --timeout "$end" --boots 5 \
-		-- bash -c "echo >>'$share/runs'; sleep infinity" || status=$?
-	[ "$status" -eq 124 ] && [ "$(wc -l <"$share/runs")" -eq 1 ] && [ -e "$share/console.1" ] &&
+	boot --qemu "$share/qemu" --start-timeout "$start" --boots 3 \
+		-- bash -c "echo >>'$share/runs'; echo b >/proc/sysrq-trigger; sleep 60" || status=$?
+	[ "$status" -eq 125 ] && [ "$(wc -l <"$share/runs")" -eq 1 ] && [ -e "$share/console.1" ] &&
 		[ "$(grep -c "did not come to its command" "$share/log")" -eq "$(($(guests) - 1))" ] &&
-		grep -q "did not end within $end s" "$share/log"
+		grep -q "the guest ended before its command did" "$share/log"
 }
 
 echo "TAP version 13"
