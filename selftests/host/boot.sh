@@ -7,6 +7,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 . "$top/scripts/lib.sh"
 
 share=$MMOPS_CACHE/run/host-boot
+qemu=${QEMU:-$(command -v qemu-system-x86_64)}
 start=60		# s, several times what a boot takes
 [ "$FLAVOUR" != debug ] || start=180
 rm -rf "$share"
@@ -17,21 +18,29 @@ boot() {
 		>"$share/log" 2>&1
 }
 
-# hanging_qemu N: a QEMU of which the first N guests never run an instruction.
+# hanging_qemu N: a QEMU of which the first N guests never run an instruction. It leaves the process
+# of each guest in a file.
 hanging_qemu() {
-	rm -f "$share/guests"
+	: >"$share/guests"
 	cat >"$share/qemu" <<-EOF
 		#!/bin/bash
-		[[ " \$* " == *" -kernel "* ]] || exec "$(command -v qemu-system-x86_64)" "\$@"
-		echo >>"$share/guests"
+		[[ " \$* " == *" -kernel "* ]] || exec "$qemu" "\$@"
+		echo "\$\$" >>"$share/guests"
 		[ "\$(wc -l <"$share/guests")" -gt $1 ] || set -- -S "\$@"
-		exec "$(command -v qemu-system-x86_64)" "\$@"
+		exec "$qemu" "\$@"
 	EOF
 	chmod +x "$share/qemu"
 }
 
 guests() {
 	wc -l <"$share/guests"
+}
+
+no_guest_is_left() {
+	local pid
+	while read -r pid; do
+		[ ! -e "/proc/$pid/exe" ] || return 1
+	done <"$share/guests"
 }
 
 number=0
@@ -59,7 +68,7 @@ no_guest_starts() {
 	[ "$status" -eq 124 ] && [ -e "$share/console.1" ] &&
 		[ ! -e "$share/console.2" ] && [ ! -e "$share/started" ] &&
 		[ "$(grep -c "did not come to its command within 2 s" "$share/log")" -eq 2 ] &&
-		! pgrep -f "$share/qemu|qemu-system.*$share" >/dev/null
+		no_guest_is_left
 }
 
 # The first guest hangs before the command, and the next one dies in it.
