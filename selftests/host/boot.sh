@@ -32,10 +32,6 @@ hanging_qemu() {
 	chmod +x "$share/qemu"
 }
 
-guests() {
-	wc -l <"$share/guests"
-}
-
 no_guest_is_left() {
 	local pid
 	while read -r pid; do
@@ -73,13 +69,13 @@ no_guest_starts() {
 
 # The first guest hangs before the command, and the next one dies in it.
 only_what_never_ran_is_repeated() {
-	local status=0
-	rm -f "$share/runs"
+	local status=0 hung
 	hanging_qemu 1
 	boot --qemu "$share/qemu" --start-timeout "$start" --boots 3 \
 		-- bash -c "echo >>'$share/runs'; echo b >/proc/sysrq-trigger; sleep 60" || status=$?
+	hung=$(grep -c "did not come to its command" "$share/log")
 	[ "$status" -eq 125 ] && [ "$(wc -l <"$share/runs")" -eq 1 ] && [ -e "$share/console.1" ] &&
-		[ "$(grep -c "did not come to its command" "$share/log")" -eq "$(($(guests) - 1))" ] &&
+		[ "$(wc -l <"$share/guests")" -eq $((hung + 1)) ] &&
 		grep -q "the guest ended before its command did" "$share/log"
 }
 
