@@ -133,7 +133,7 @@ pub struct Outcome {
 /// None today; a caller has to expect that there will be.
 ///
 /// Source: `wp_shared_mapping_range()`.
-pub fn write_protect(mapping: &Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
+pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
     let mut walker = WriteProtect {
         changed: 0,
         visited: false,
@@ -141,7 +141,7 @@ pub fn write_protect(mapping: &Mapping, range: &PageRange, huge: Huge) -> Result
     };
     let done = for_each_chunk(range, |chunk| loop {
         walker.visited = false;
-        let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
+        let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), chunk, &mut walker);
 
         walker.tables.refill();
         match ret {
@@ -172,7 +172,7 @@ pub fn write_protect(mapping: &Mapping, range: &PageRange, huge: Huge) -> Result
 ///
 /// Source: `clean_record_shared_mapping_range()`.
 pub fn clean_record(
-    mapping: &Mapping,
+    mapping: &mut Mapping,
     range: &PageRange,
     bitmap: &mut RecordBitmap<'_>,
     huge: Huge,
@@ -201,7 +201,7 @@ pub fn clean_record(
         loop {
             walker.visited = false;
             walker.kept = 0;
-            let ret = walk_page_mapping_mut(&mapping.i_mmap_lock_read(), chunk, &mut walker);
+            let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), chunk, &mut walker);
 
             // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
             walker.queue.transfer();

@@ -174,7 +174,7 @@ pub struct Outcome {
 ///
 /// Source: `make_device_exclusive()`.
 pub fn make_exclusive<T: IntervalOps, B: Backend>(
-    guard: &MmapRead<'_>,
+    guard: &mut MmapRead<'_>,
     range: &AddrRange,
     notifier: &IntervalNotifier<T, B>,
     results: &mut [PageResult],
@@ -217,7 +217,7 @@ pub fn make_exclusive<T: IntervalOps, B: Backend>(
 ///
 /// As [`make_exclusive`].
 pub fn take_from_cpu(
-    guard: &MmapRead<'_>,
+    guard: &mut MmapRead<'_>,
     range: &AddrRange,
     owner: Owner,
     results: &mut [PageResult],

@@ -44,7 +44,10 @@ pub(crate) use self::locked::{
 
 use crate::{
     bindings,
-    mm::MmapRead,
+    mm::{
+        MmapExclusive,
+        MmapRead, //
+    },
     notifier::{
         Event,
         Invalidation,
@@ -72,17 +75,16 @@ use queue::Queue;
 ///
 /// - `raw` was initialized by `tlb_gather_mmu()` for `mm`, has not been moved since, and its own
 ///   queue is empty.
-/// - `mm` is valid, and its mmap lock held for reading, for `'a`.
+/// - `guard` was borrowed exclusively for `'a`: only who has the gather begins walks with it.
 /// - The queue holds pages whose entry this gather cleared, each with the reference that the entry
 ///   had. Between two calls none of them owes a dirty mark.
 pub struct Gather<'a, 'g> {
     raw: &'g mut bindings::mmu_gather,
-    mm: *mut bindings::mm_struct,
+    guard: &'a MmapRead<'a>,
     range: AddrRange,
     queue: Queue,
     /// Entries were taken that no flush has covered yet.
     unflushed: bool,
-    _mm: PhantomData<&'a MmapRead<'a>>,
     // So that the gathers of two closures cannot be swapped.
     _brand: PhantomData<fn(&'g ()) -> &'g ()>,
     _nts: NotThreadSafe,
@@ -93,9 +95,21 @@ pub struct Gather<'a, 'g> {
 /// When `f` has returned, whatever it returned, the TLB is flushed of all that was taken, the pages
 /// are let go, secondary MMUs are told of the end, and pending is lowered. May sleep.
 ///
+/// The guard is borrowed exclusively: `f` begins no walk with it, and so the gather is never used
+/// in a callback of one, under a page-table lock. What takes entries gets the gather instead.
+///
 /// Source: `tlb_gather_mmu()`, `tlb_finish_mmu()`.
 pub fn with_gather<'a, R>(
-    guard: &'a MmapRead<'_>,
+    guard: &'a mut MmapRead<'_>,
+    range: &AddrRange,
+    owner: Owner,
+    f: impl for<'g> FnOnce(&mut Gather<'a, 'g>) -> R,
+) -> R {
+    with_gather_of(guard.exclusive(), range, owner, f)
+}
+
+pub(crate) fn with_gather_of<'a, R>(
+    guard: MmapExclusive<'a>,
     range: &AddrRange,
     owner: Owner,
     f: impl for<'g> FnOnce(&mut Gather<'a, 'g>) -> R,
@@ -120,10 +134,11 @@ impl<'a, 'g> Gather<'a, 'g> {
     #[inline(never)]
     fn begin(
         raw: &'g mut MaybeUninit<bindings::mmu_gather>,
-        guard: &'a MmapRead<'_>,
+        guard: MmapExclusive<'a>,
         range: &AddrRange,
         owner: Owner,
     ) -> (Self, Invalidation<'a>) {
+        let guard = guard.guard();
         let mm = guard.as_ptr();
         // SAFETY: The guard keeps the mm, longer than the result lives.
         let invalidation = unsafe { Invalidation::start(mm, range, Event::Clear, owner) };
@@ -135,14 +150,14 @@ impl<'a, 'g> Gather<'a, 'g> {
             raw.assume_init_mut()
         };
 
-        // INVARIANT: `raw` was just initialized, and is borrowed until the gather ends.
+        // INVARIANT: `raw` was just initialized, and is borrowed until the gather ends. The guard
+        // was borrowed exclusively.
         let gather = Self {
             raw,
-            mm,
+            guard,
             range: *range,
             queue: Queue::new(range.nr_pages()),
             unflushed: false,
-            _mm: PhantomData,
             _brand: PhantomData,
             _nts: NotThreadSafe,
         };
@@ -150,9 +165,9 @@ impl<'a, 'g> Gather<'a, 'g> {
         (gather, invalidation)
     }
 
-    /// Whether the gather is over the address space that `guard` holds.
-    pub(crate) fn is_of(&self, guard: &MmapRead<'_>) -> bool {
-        core::ptr::eq(self.mm, guard.as_ptr())
+    /// The guard of the mmap lock, which was borrowed exclusively for `'a`.
+    pub(crate) fn guard(&self) -> &'a MmapRead<'a> {
+        self.guard
     }
 
     /// The addresses that entries may be taken from.

@@ -127,7 +127,7 @@ pub struct Leaf {
 /// # Errors
 ///
 /// `EINTR` if a fatal signal came.
-pub fn list(guard: &MmapRead<'_>, range: &AddrRange, list: &mut KVVec<Leaf>) -> Result<usize> {
+pub fn list(guard: &mut MmapRead<'_>, range: &AddrRange, list: &mut KVVec<Leaf>) -> Result<usize> {
     let mut walker = Lister {
         next: range.start(),
         list,

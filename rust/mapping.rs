@@ -72,10 +72,14 @@ impl Mapping {
 
     /// Takes `i_mmap_rwsem` for reading: no mapping of the file is added or removed meanwhile.
     ///
-    /// Sleeps. Taken inside the mmap lock, and outside every page-table lock.
+    /// Sleeps. Taken inside the mmap lock and folio locks, and outside every page-table lock.
+    ///
+    /// The guard borrows the mapping exclusively, as do operations that take the lock themselves:
+    /// whoever takes it twice waits for ever if somebody waits for it for writing. Two `Mapping`s
+    /// of one file have the same lock, which no type knows; lockdep does.
     #[inline(never)]
     #[link_section = ".text.hot"]
-    pub fn i_mmap_lock_read(&self) -> IMmapReadGuard<'_> {
+    pub fn i_mmap_lock_read(&mut self) -> IMmapReadGuard<'_> {
         // SAFETY: By the type invariants the mapping is valid.
         unsafe { bindings::mmops_i_mmap_lock_read(self.as_ptr()) };
 

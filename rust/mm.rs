@@ -33,6 +33,12 @@ use kernel::{
 ///
 /// The kernel crate's guard does not tell its mm, which a walk has to be given.
 ///
+/// What takes page-table locks of the address space takes the guard exclusively: so a callback
+/// under such a lock, or the closure of a [gather](crate::gather), has no guard to begin another
+/// walk with, which would wait for its own lock. A second guard of the same address space would do
+/// as well, and no type forbids it: [`Self::lock`] is not to be called where the lock is held
+/// already, nor in such a callback. A kernel with `CONFIG_DEBUG_ATOMIC_SLEEP` or lockdep tells.
+///
 /// # Invariants
 ///
 /// The current thread holds the mmap lock of `mm`, at least for reading.
@@ -43,7 +49,10 @@ pub struct MmapRead<'a> {
 }
 
 impl<'a> MmapRead<'a> {
-    /// Takes the mmap lock of `mm` for reading. Sleeps.
+    /// Takes the mmap lock of `mm` for reading.
+    ///
+    /// Sleeps. The caller does not hold the lock already: if somebody waits for it for writing,
+    /// whoever takes it twice waits for ever.
     pub fn lock(mm: &'a MmWithUser) -> Self {
         // The value that is returned unlocks.
         mem::forget(mm.mmap_read_lock());
@@ -52,16 +61,6 @@ impl<'a> MmapRead<'a> {
             mm,
             _nts: NotThreadSafe,
         }
-    }
-
-    /// Takes the lock if that needs no sleep.
-    pub fn try_lock(mm: &'a MmWithUser) -> Option<Self> {
-        mem::forget(mm.mmap_read_trylock()?);
-        // INVARIANT: The lock was just taken.
-        Some(Self {
-            mm,
-            _nts: NotThreadSafe,
-        })
     }
 
     /// The address space whose lock is held.
@@ -148,6 +147,12 @@ impl<'a> MmapRead<'a> {
     pub(crate) fn as_ptr(&self) -> *mut bindings::mm_struct {
         self.mm.as_raw()
     }
+
+    /// Borrows the lock for what takes page-table locks.
+    pub(crate) fn exclusive(&mut self) -> MmapExclusive<'_> {
+        // INVARIANT: The guard is borrowed exclusively for the lifetime of the result.
+        MmapExclusive(self)
+    }
 }
 
 impl Drop for MmapRead<'_> {
@@ -158,8 +163,40 @@ impl Drop for MmapRead<'_> {
     }
 }
 
-/// A guard of the mmap lock, held for writing. Where reading suffices, it is as good as
-/// [`MmapRead`].
+/// The mmap lock, borrowed exclusively from its guard: nobody else begins a walk with that guard
+/// meanwhile. A walk takes it by value.
+///
+/// Not a `&mut MmapRead`, through which a guard could be replaced by another one.
+///
+/// # Invariants
+///
+/// The guard is borrowed exclusively for `'g`, and by this value alone.
+pub(crate) struct MmapExclusive<'g>(&'g MmapRead<'g>);
+
+impl<'g> MmapExclusive<'g> {
+    /// # Safety
+    ///
+    /// The guard was borrowed exclusively, for longer than `'g`, and nothing else begins a walk
+    /// with it during `'g`.
+    pub(crate) unsafe fn new_unchecked(guard: &'g MmapRead<'_>) -> Self {
+        // INVARIANT: By the function's safety requirements.
+        Self(guard)
+    }
+
+    /// The same for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> MmapExclusive<'_> {
+        // INVARIANT: `self` is borrowed exclusively for the lifetime of the result.
+        MmapExclusive(self.0)
+    }
+
+    /// The guard, for what begins no walk.
+    pub(crate) fn guard(&self) -> &'g MmapRead<'g> {
+        self.0
+    }
+}
+
+/// A guard of the mmap lock, held for writing. To look up VMAs, it is as good as [`MmapRead`]; for
+/// a walk it is [downgraded](Self::downgrade) first.
 ///
 /// # Invariants
 ///
@@ -197,6 +234,11 @@ impl<'a> MmapWrite<'a> {
         // SAFETY: By the type invariants the mmap lock of the VMA's mm is held for writing.
         unsafe { bindings::mmops_vma_clear_soft_dirty(vma.as_ptr()) };
         Ok(())
+    }
+
+    /// As [`MmapRead::exclusive`].
+    pub(crate) fn exclusive(&mut self) -> MmapExclusive<'_> {
+        self.0.exclusive()
     }
 
     /// Goes on with the lock held for reading; no other writer comes between.

@@ -172,7 +172,7 @@ pub struct Outcome {
 ///   `mprotect(2)`.
 ///
 /// Source: `do_mprotect_pkey()`, `change_protection()`.
-pub fn protect(guard: &MmapRead<'_>, range: &AddrRange, access: Access) -> Result<Outcome> {
+pub fn protect(guard: &mut MmapRead<'_>, range: &AddrRange, access: Access) -> Result<Outcome> {
     guard.for_each_vma(range, |vma, part| check(vma, &part, access))?;
 
     let mut walker = Protect {
@@ -184,7 +184,7 @@ pub fn protect(guard: &MmapRead<'_>, range: &AddrRange, access: Access) -> Resul
     };
     let stopped = loop {
         let rest = AddrRange::new(walker.pos, range.end())?;
-        let ret = engine::walk_range_one_scope(guard, &rest, Engine::new(&mut walker));
+        let ret = engine::walk_range_one_scope(guard.exclusive(), &rest, Engine::new(&mut walker));
 
         match ret {
             Ok(()) => {

@@ -48,6 +48,7 @@
 use crate::{
     bindings,
     mm::{
+        MmapExclusive,
         MmapRead,
         MmapWrite, //
     },
@@ -63,8 +64,8 @@ use crate::{
     signal,
     tlb::FlushScope,
     walk::{
+        self,
         walk_page_range_one_scope_mut,
-        walk_page_range_vma_mut,
         LeafAction,
         SpareTable,
         SpareTables,
@@ -208,15 +209,16 @@ fn lock<'a>(
     }
     drop(guard);
 
-    let guard = MmapWrite::lock(mm)?;
+    let mut guard = MmapWrite::lock(mm)?;
     let mut signals = Signals::Heed;
 
     if has_new(&guard, range, holes)? {
         // The VMAs of both ends, if they have to keep the flag.
         let mut keep = [None; 2];
+        let mut walks = guard.exclusive();
 
-        guard.for_each_mapped(range, |vma, part| {
-            if is_new(vma) && !push_down(&guard, vma, &part, untouched)? {
+        walks.guard().for_each_mapped(range, |vma, part| {
+            if is_new(vma) && !push_down(walks.reborrow(), vma, &part, untouched)? {
                 let place = usize::from(keep[0].is_some());
 
                 keep[place] = Some(vma.start());
@@ -233,7 +235,7 @@ fn lock<'a>(
     }
     // A huge zero page does not give its mark to the PTEs that it is split into. Nobody may read
     // them before they have it back.
-    split_ends(&guard, range)?;
+    split_ends(guard.exclusive(), range)?;
     Ok((guard.downgrade(), signals))
 }
 
@@ -275,7 +277,7 @@ fn has_new(guard: &MmapRead<'_>, range: &AddrRange, holes: Holes) -> Result<bool
 /// Marks the pages of a new VMA outside `part` one by one. Returns whether all have their mark, so
 /// that the flag can go.
 fn push_down(
-    guard: &MmapWrite<'_>,
+    mut guard: MmapExclusive<'_>,
     vma: &VmaRef,
     part: &AddrRange,
     untouched: Untouched,
@@ -286,7 +288,7 @@ fn push_down(
     ];
 
     for range in outside.into_iter().flatten() {
-        let marked = mark(guard, vma, &range, Signals::Heed)?;
+        let marked = mark(guard.reborrow(), &range, Signals::Heed)?;
 
         if marked == range.nr_pages() || untouched == Untouched::Forget {
             continue;
@@ -294,8 +296,8 @@ fn push_down(
         if !can_populate(vma) || range.nr_pages() > POPULATE_MAX_PAGES {
             return Ok(false);
         }
-        populate(guard, &range)?;
-        mark(guard, vma, &range, Signals::Heed)?;
+        populate(guard.guard(), &range)?;
+        mark(guard.reborrow(), &range, Signals::Heed)?;
     }
     Ok(true)
 }
@@ -308,7 +310,7 @@ fn can_populate(vma: &VmaRef) -> bool {
 
 /// Maps all pages of a range of anonymous memory that are not there, for reading.
 #[inline(never)]
-fn populate(guard: &MmapWrite<'_>, range: &AddrRange) -> Result {
+fn populate(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
     let mut addr = range.start();
 
     while addr < range.end() {
@@ -330,10 +332,10 @@ fn populate(guard: &MmapWrite<'_>, range: &AddrRange) -> Result {
 
 /// Makes all entries in a part of a VMA soft-dirty, and returns the number of base pages that have
 /// one.
-fn mark(guard: &MmapRead<'_>, vma: &VmaRef, range: &AddrRange, signals: Signals) -> Result<usize> {
+fn mark(guard: MmapExclusive<'_>, range: &AddrRange, signals: Signals) -> Result<usize> {
     let mut walker = Mark { marked: 0, signals };
 
-    walk_page_range_vma_mut(guard, vma, range, &mut walker)?;
+    walk::range_vma_mut(guard, range, &mut walker)?;
     Ok(walker.marked)
 }
 
@@ -380,7 +382,7 @@ impl WalkMut for Mark {
 }
 
 /// Clears the range, in all VMAs that do not carry the flag.
-fn clear_locked(guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Result<Outcome> {
+fn clear_locked(mut guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Result<Outcome> {
     let mut untracked = 0;
     let mut walker = Clear {
         result: Cleared::default(),
@@ -395,11 +397,11 @@ fn clear_locked(guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Res
         }
         Ok(())
     })?;
-    split_ends(&guard, range)?;
+    split_ends(guard.exclusive(), range)?;
 
     let done = loop {
         walker.result.kept = 0;
-        match walk_page_range_one_scope_mut(&guard, range, &mut walker) {
+        match walk_page_range_one_scope_mut(&mut guard, range, &mut walker) {
             // A table was needed to split the leaf at an end.
             Err(e) if e == EAGAIN => walker.tables.refill(),
             Err(e) if e == EINTR => break walker.reached - range.start(),
@@ -416,19 +418,19 @@ fn clear_locked(guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Res
 }
 
 /// Splits the huge leaves of anonymous memory that have an end of `range` inside them.
-fn split_ends(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
-    split_at(guard, range, range.start())?;
+fn split_ends(mut guard: MmapExclusive<'_>, range: &AddrRange) -> Result {
+    split_at(guard.reborrow(), range, range.start())?;
     split_at(guard, range, range.end())
 }
 
 /// Splits the huge leaf of anonymous memory that has `addr`, an end of `range`, inside it.
 ///
 /// Leaves of the page cache are split by the walk.
-fn split_at(guard: &MmapRead<'_>, range: &AddrRange, addr: usize) -> Result {
+fn split_at(mut guard: MmapExclusive<'_>, range: &AddrRange, addr: usize) -> Result {
     if addr % PMD_SIZE == 0 {
         return Ok(());
     }
-    let Some(vma) = guard.vma_lookup(addr) else {
+    let Some(vma) = guard.guard().vma_lookup(addr) else {
         return Ok(());
     };
 
@@ -448,7 +450,7 @@ fn split_at(guard: &MmapRead<'_>, range: &AddrRange, addr: usize) -> Result {
     .flatten()
     {
         // No more than a PMD: what was split is marked again in whole.
-        mark(guard, vma, &outside, Signals::Ignore)?;
+        mark(guard.reborrow(), &outside, Signals::Ignore)?;
     }
     Ok(())
 }

@@ -10,10 +10,14 @@
 //! |-------------------------|----------------------------------------|---------------------------|
 //! | [`walk_page_mapping`]   | [`IMmapReadGuard`] of a file           | all VMAs that map a range |
 //! | [`walk_page_range`]     | [`MmapRead`] of a process              | all VMAs in a range       |
-//! | [`walk_page_range_vma`] | [`MmapRead`] and a VMA                 | a range of this VMA       |
+//! | [`walk_page_range_vma`] | [`MmapRead`] of a process              | a range inside one VMA    |
 //!
 //! Each takes a [`Walk`], which reads, or, as `…_mut`, a [`WalkMut`], which changes entries
 //! inside a [`FlushScope`].
+//!
+//! A walk takes its guard exclusively, so that none begins in a callback of another, which holds a
+//! page-table lock. What no type forbids in a callback is to sleep, to take a lock or a second
+//! guard, and to walk another address space: a kernel with `CONFIG_DEBUG_ATOMIC_SLEEP` tells.
 //!
 //! VMAs of hugetlbfs are never visited: their page tables have rules of their own.
 //!
@@ -32,7 +36,10 @@ pub use split::{
 use crate::{
     bindings,
     mapping::IMmapReadGuard,
-    mm::MmapRead,
+    mm::{
+        MmapExclusive,
+        MmapRead, //
+    },
     notifier::{
         Event,
         Owner, //
@@ -58,10 +65,7 @@ use engine::{
     Reading, //
 };
 use kernel::{
-    mm::virt::{
-        vm_flags_t,
-        VmaRef, //
-    },
+    mm::virt::vm_flags_t,
     page::PAGE_SHIFT,
     prelude::*, //
 };
@@ -286,7 +290,7 @@ pub trait WalkMut {
 ///
 /// Source: `walk_page_mapping()`.
 pub fn walk_page_mapping<W: Walk>(
-    guard: &IMmapReadGuard<'_>,
+    guard: &mut IMmapReadGuard<'_>,
     range: &PageRange,
     walker: &mut W,
 ) -> Result {
@@ -297,7 +301,7 @@ pub fn walk_page_mapping<W: Walk>(
 ///
 /// Source: `walk_page_mapping()`.
 pub fn walk_page_mapping_mut<W: WalkMut>(
-    guard: &IMmapReadGuard<'_>,
+    guard: &mut IMmapReadGuard<'_>,
     range: &PageRange,
     walker: &mut W,
 ) -> Result {
@@ -313,19 +317,23 @@ pub fn walk_page_mapping_mut<W: WalkMut>(
 /// What a callback returned; what was visited before is complete.
 ///
 /// Source: `walk_page_range()`.
-pub fn walk_page_range<W: Walk>(guard: &MmapRead<'_>, range: &AddrRange, walker: &mut W) -> Result {
-    engine::walk_range(guard, range, Engine::new(&mut Reading(walker)))
+pub fn walk_page_range<W: Walk>(
+    guard: &mut MmapRead<'_>,
+    range: &AddrRange,
+    walker: &mut W,
+) -> Result {
+    engine::walk_range(guard.exclusive(), range, Engine::new(&mut Reading(walker)))
 }
 
 /// As [`walk_page_range`], with entries that can be changed.
 ///
 /// Source: `walk_page_range()`.
 pub fn walk_page_range_mut<W: WalkMut>(
-    guard: &MmapRead<'_>,
+    guard: &mut MmapRead<'_>,
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range(guard, range, Engine::new(&mut Changing(walker)))
+    engine::walk_range(guard.exclusive(), range, Engine::new(&mut Changing(walker)))
 }
 
 /// As [`walk_page_range_mut`], with one [`FlushScope`] for all VMAs: secondary MMUs are told once,
@@ -333,11 +341,11 @@ pub fn walk_page_range_mut<W: WalkMut>(
 ///
 /// Source: `clear_refs_write()`.
 pub fn walk_page_range_one_scope_mut<W: WalkMut>(
-    guard: &MmapRead<'_>,
+    guard: &mut MmapRead<'_>,
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range_one_scope(guard, range, Engine::new(&mut Changing(walker)))
+    engine::walk_range_one_scope(guard.exclusive(), range, Engine::new(&mut Changing(walker)))
 }
 
 /// Walks a range of addresses inside one VMA.
@@ -346,27 +354,33 @@ pub fn walk_page_range_one_scope_mut<W: WalkMut>(
 ///
 /// # Errors
 ///
-/// `EINVAL` if `vma` is of another mm than the guard's, or the range does not lie in it; else what
-/// a callback returned, and what was visited before is complete.
+/// `EINVAL` if the range does not lie in one VMA; else what a callback returned, and what was
+/// visited before is complete.
 ///
 /// Source: `walk_page_range_vma()`.
 pub fn walk_page_range_vma<W: Walk>(
-    guard: &MmapRead<'_>,
-    vma: &VmaRef,
+    guard: &mut MmapRead<'_>,
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range_vma(guard, vma, range, Engine::new(&mut Reading(walker)))
+    engine::walk_range_vma(guard.exclusive(), range, Engine::new(&mut Reading(walker)))
 }
 
 /// As [`walk_page_range_vma`], with entries that can be changed.
 ///
 /// Source: `walk_page_range_vma()`.
 pub fn walk_page_range_vma_mut<W: WalkMut>(
-    guard: &MmapRead<'_>,
-    vma: &VmaRef,
+    guard: &mut MmapRead<'_>,
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range_vma(guard, vma, range, Engine::new(&mut Changing(walker)))
+    range_vma_mut(guard.exclusive(), range, walker)
+}
+
+pub(crate) fn range_vma_mut<W: WalkMut>(
+    guard: MmapExclusive<'_>,
+    range: &AddrRange,
+    walker: &mut W,
+) -> Result {
+    engine::walk_range_vma(guard, range, Engine::new(&mut Changing(walker)))
 }

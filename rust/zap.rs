@@ -48,10 +48,13 @@ mod table;
 use crate::{
     bindings,
     gather::{
-        with_gather,
+        with_gather_of,
         Gather, //
     },
-    mm::MmapRead,
+    mm::{
+        MmapExclusive,
+        MmapRead, //
+    },
     notifier::{
         Event,
         Owner, //
@@ -112,11 +115,12 @@ pub struct Outcome {
 ///   begin at one of its pages.
 ///
 /// Source: `madvise_dontneed_free()`, `zap_vma_range()`.
-pub fn zap(guard: &MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outcome> {
+pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outcome> {
     guard.for_each_vma(range, |vma, part| check(vma, &part))?;
 
     let mut outcome = Outcome::default();
-    let ret = guard.for_each_vma(range, |vma, part| {
+    let mut walks = guard.exclusive();
+    let ret = walks.guard().for_each_vma(range, |vma, part| {
         let done = part.start() - range.start();
 
         outcome.done = done;
@@ -124,9 +128,9 @@ pub fn zap(guard: &MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outc
             signal::interruption()?;
             zap_hugetlb(vma, &part);
         } else {
-            let ret = with_gather(guard, &part, owner, |gather| {
+            let ret = with_gather_of(walks.reborrow(), &part, owner, |gather| {
                 let mut of_vma = Outcome::default();
-                let ret = zap_vma(guard, gather, vma, &part, &mut of_vma);
+                let ret = zap_vma(gather, &part, &mut of_vma);
 
                 outcome.zapped += of_vma.zapped;
                 outcome.done = done + of_vma.done;
@@ -151,27 +155,19 @@ pub fn zap(guard: &MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outc
 ///
 /// # Errors
 ///
-/// - `EINVAL` if the range does not lie in the VMA and in that of `gather`, or the VMA is of
-///   another address space or of a kind that [`zap`] refuses or hands on; nothing was changed then;
+/// - `EINVAL` if the range does not lie in one VMA and in the range of `gather`, or the VMA is of a
+///   kind that [`zap`] refuses or hands on; nothing was changed then;
 /// - `EPERM` as [`zap`];
 /// - `EINTR` if a fatal signal came.
 ///
 /// Source: `zap_vma_range()`.
-pub fn zap_vma(
-    guard: &MmapRead<'_>,
-    gather: &mut Gather<'_, '_>,
-    vma: &VmaRef,
-    range: &AddrRange,
-    outcome: &mut Outcome,
-) -> Result {
+pub fn zap_vma(gather: &mut Gather<'_, '_>, range: &AddrRange, outcome: &mut Outcome) -> Result {
     let within = gather.range();
+    let guard = gather.guard();
+    let vma = guard.vma_lookup(range.start()).ok_or(EINVAL)?;
 
     check(vma, range)?;
-    if is_hugetlb(vma)
-        || !gather.is_of(guard)
-        || range.start() < within.start()
-        || range.end() > within.end()
-    {
+    if is_hugetlb(vma) || range.start() < within.start() || range.end() > within.end() {
         return Err(EINVAL);
     }
 
@@ -181,7 +177,10 @@ pub fn zap_vma(
         outcome,
     };
 
-    engine::walk_range_vma(guard, vma, range, Engine::new(&mut zapper))?;
+    // SAFETY: The guard was borrowed for the gather, which `zapper` has exclusively.
+    let walk = unsafe { MmapExclusive::new_unchecked(guard) };
+
+    engine::walk_range_vma(walk, range, Engine::new(&mut zapper))?;
     outcome.done = range.end() - range.start();
     Ok(())
 }

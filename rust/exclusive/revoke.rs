@@ -45,12 +45,13 @@ use kernel::{
 /// `ENOMEM`; nothing was changed then.
 ///
 /// Source: `remove_device_exclusive_entry()`, `restore_exclusive_pte()`.
-pub fn revoke(guard: &MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
+pub fn revoke(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
     let mut few = [Slot::EMPTY; FEW];
     let mut many = KVec::new();
     let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);
     let mut outcome = Outcome::default();
 
+    let guard = &*guard;
     let ret = guard.for_each_mapped(range, |vma, part| {
         let mut addr = part.start();
 

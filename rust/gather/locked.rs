@@ -52,7 +52,7 @@ impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
     }
 
     pub(crate) fn mm_ptr(&self) -> *mut bindings::mm_struct {
-        self.gather.mm
+        self.gather.guard.as_ptr()
     }
 
     /// Notes that PTEs for `size` bytes from `addr` on were cleared.
@@ -164,7 +164,9 @@ impl Drop for LockedGather<'_, '_, '_> {
         for (member, &value) in self.counters.iter().enumerate() {
             if value != 0 {
                 // SAFETY: The mm is valid by the invariants of `Gather`.
-                unsafe { bindings::mmops_add_mm_counter(self.gather.mm, member as i32, value) };
+                unsafe {
+                    bindings::mmops_add_mm_counter(self.gather.guard.as_ptr(), member as i32, value)
+                };
             }
         }
         self.note_taken();

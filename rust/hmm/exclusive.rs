@@ -64,7 +64,7 @@ impl<D: Device, B: Backend> Mirror<D, B> {
 
         loop {
             let outcome = exclusive::make_exclusive(
-                &MmapRead::lock(mm),
+                &mut MmapRead::lock(mm),
                 part,
                 &self.notifier,
                 results,

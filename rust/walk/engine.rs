@@ -19,7 +19,7 @@ use super::{
 use crate::{
     bindings,
     mapping::IMmapReadGuard,
-    mm::MmapRead,
+    mm::MmapExclusive,
     notifier::{
         Event,
         Owner, //
@@ -50,7 +50,6 @@ use kernel::{
         from_result,
         to_result, //
     },
-    mm::virt::VmaRef,
     page::PAGE_SHIFT,
     prelude::*, //
 };
@@ -624,7 +623,7 @@ fn end_scope(scope: &mut Option<FlushScope<'_>>) {
 }
 
 pub(super) fn walk_mapping<V: Visitor>(
-    guard: &IMmapReadGuard<'_>,
+    guard: &mut IMmapReadGuard<'_>,
     range: &PageRange,
     mut engine: Engine<'_, V>,
 ) -> Result {
@@ -640,7 +639,7 @@ pub(super) fn walk_mapping<V: Visitor>(
 }
 
 pub(super) fn walk_range<V: Visitor>(
-    guard: &MmapRead<'_>,
+    guard: MmapExclusive<'_>,
     range: &AddrRange,
     mut engine: Engine<'_, V>,
 ) -> Result {
@@ -657,16 +656,18 @@ pub(super) fn walk_range<V: Visitor>(
 
 /// As [`walk_range`], with one scope for all VMAs.
 pub(crate) fn walk_range_one_scope<V: Visitor>(
-    guard: &MmapRead<'_>,
+    guard: MmapExclusive<'_>,
     range: &AddrRange,
     mut engine: Engine<'_, V>,
 ) -> Result {
+    let mm = guard.guard().as_ptr();
+
     if let Some(event) = V::EVENT {
         let owner = engine.visitor.owner();
 
         engine.one_scope = true;
-        // SAFETY: The guard keeps the mm, and the scope ends below.
-        unsafe { begin_scope_mm(&mut engine.scope, guard.as_ptr(), *range, event, owner) };
+        // SAFETY: The mm is longer there than the guard, and the scope ends below.
+        unsafe { begin_scope_mm(&mut engine.scope, mm, *range, event, owner) };
     }
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
     let ret = unsafe {
@@ -683,8 +684,7 @@ pub(crate) fn walk_range_one_scope<V: Visitor>(
 }
 
 pub(crate) fn walk_range_vma<V: Visitor>(
-    guard: &MmapRead<'_>,
-    vma: &VmaRef,
+    guard: MmapExclusive<'_>,
     range: &AddrRange,
     mut engine: Engine<'_, V>,
 ) -> Result {
@@ -692,7 +692,6 @@ pub(crate) fn walk_range_vma<V: Visitor>(
     unsafe {
         start::range_vma(
             guard,
-            vma,
             range,
             &Engine::<V>::OPS,
             ptr::from_mut(&mut engine).cast(),
@@ -710,7 +709,7 @@ mod start {
     #[inline(never)]
     #[link_section = ".text.hot"]
     pub(super) unsafe fn mapping(
-        guard: &IMmapReadGuard<'_>,
+        guard: &mut IMmapReadGuard<'_>,
         range: &PageRange,
         ops: &bindings::mm_walk_ops,
         private: *mut c_void,
@@ -739,14 +738,16 @@ mod start {
     /// As [`mapping`].
     #[inline(never)]
     pub(super) unsafe fn range(
-        guard: &MmapRead<'_>,
+        guard: MmapExclusive<'_>,
         range: &AddrRange,
         ops: &bindings::mm_walk_ops,
         private: *mut c_void,
     ) -> Result {
+        let mm = guard.guard().as_ptr();
+
         // SAFETY: The guard holds the mmap lock; `private` by this function's requirements.
         to_result(unsafe {
-            bindings::walk_page_range(guard.as_ptr(), range.start(), range.end(), ops, private)
+            bindings::walk_page_range(mm, range.start(), range.end(), ops, private)
         })
     }
 
@@ -755,15 +756,13 @@ mod start {
     /// As [`mapping`].
     #[inline(never)]
     pub(super) unsafe fn range_vma(
-        guard: &MmapRead<'_>,
-        vma: &VmaRef,
+        guard: MmapExclusive<'_>,
         range: &AddrRange,
         ops: &bindings::mm_walk_ops,
         private: *mut c_void,
     ) -> Result {
-        if !guard.owns(vma) {
-            return Err(EINVAL);
-        }
+        let vma = guard.guard().vma_lookup(range.start()).ok_or(EINVAL)?;
+
         // SAFETY: The guard holds the mmap lock of the VMA's mm, so the VMA stays; the function
         // checks the range; `private` by this function's requirements.
         to_result(unsafe {

@@ -53,9 +53,10 @@ impl kernel::Module for Minimal {
         let mm = mm::current()?;
         let mut count = Count::default();
 
-        let guard = MmapRead::lock(&mm);
+        let mut guard = MmapRead::lock(&mm);
+        let range = guard.user_range()?;
 
-        walk_page_range(&guard, &guard.user_range()?, &mut count)?;
+        walk_page_range(&mut guard, &range, &mut count)?;
         pr_info!(
             "{} pages present, {} writable, {} dirty\n",
             count.present,

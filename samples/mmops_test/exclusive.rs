@@ -61,7 +61,7 @@ pub(crate) fn exclusive(me: Pin<&Device>, arg: &mut uapi::Exclusive) -> Result {
         let part = AddrRange::new(addr, addr + nr * PAGE_SIZE)?;
         let results = results.get_mut(..nr).ok_or(EINVAL)?;
         let outcome =
-            exclusive::take_from_cpu(&MmapRead::lock(&mm), &part, Owner::of(me), results)?;
+            exclusive::take_from_cpu(&mut MmapRead::lock(&mm), &part, Owner::of(me), results)?;
 
         arg.exclusive += outcome.exclusive as u64;
         store_results(arg, &range, addr, results)?;
@@ -95,7 +95,7 @@ fn store_results(
 pub(crate) fn revoke(arg: &mut uapi::Revoke) -> Result {
     let range = addr_range(arg.addr, arg.len)?;
     let mm = address_space(arg.pidfd)?;
-    let outcome = exclusive::revoke(&MmapRead::lock(&mm), &range)?;
+    let outcome = exclusive::revoke(&mut MmapRead::lock(&mm), &range)?;
 
     arg.revoked = outcome.exclusive as u64;
     arg.done = outcome.done as u64;
@@ -192,7 +192,7 @@ fn take_page(
     let page = AddrRange::new(addr, addr + PAGE_SIZE)?;
     let mut result = [PageResult::Untouched];
     let outcome = exclusive::make_exclusive(
-        &MmapRead::lock(mm),
+        &mut MmapRead::lock(mm),
         &page,
         notifier,
         &mut result,

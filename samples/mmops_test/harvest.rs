@@ -40,7 +40,7 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         return Err(EINVAL);
     }
 
-    let mapping = Mapping::fget(arg.fd)?;
+    let mut mapping = Mapping::fget(arg.fd)?;
     let transfer = if arg.flags & uapi::NO_TRANSFER != 0 {
         Transfer::Skip
     } else {
@@ -68,7 +68,8 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         window.load(&mut words)?;
 
         let mut record = RecordBitmap::new(&mut words, window.pgoff);
-        let outcome = dirty::clean_record(&mapping, &part, &mut record, huge(arg.flags), transfer)?;
+        let outcome =
+            dirty::clean_record(&mut mapping, &part, &mut record, huge(arg.flags), transfer)?;
 
         window.extend_known(arg, &record);
         arg.cleaned += outcome.changed as u64;

@@ -58,7 +58,7 @@ pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
 
         let rest = AddrRange::new(next, range.end())?;
 
-        next = leaves::list(&MmapRead::lock(&mm), &rest, &mut list)?;
+        next = leaves::list(&mut MmapRead::lock(&mm), &rest, &mut list)?;
 
         for leaf in &list {
             records.push(

@@ -138,8 +138,8 @@ fn info(arg: &mut uapi::Info) -> Result {
 
 fn write_protect(arg: &mut uapi::WriteProtect) -> Result {
     let range = PageRange::new(arg.first as usize, arg.nr as usize)?;
-    let mapping = Mapping::fget(arg.fd)?;
-    let outcome = dirty::write_protect(&mapping, &range, huge(arg.flags))?;
+    let mut mapping = Mapping::fget(arg.fd)?;
+    let outcome = dirty::write_protect(&mut mapping, &range, huge(arg.flags))?;
 
     arg.write_protected = outcome.changed as u64;
     arg.done = outcome.done as u64;

@@ -24,7 +24,7 @@ pub(crate) fn protect(arg: &mut uapi::Protect) -> Result {
         -1 => mm::current()?,
         pidfd => mm::of_pidfd(pidfd)?,
     };
-    let outcome = protect::protect(&MmapRead::lock(&mm), &range, access)?;
+    let outcome = protect::protect(&mut MmapRead::lock(&mm), &range, access)?;
 
     arg.ptes = outcome.ptes as u64;
     arg.pmds = outcome.pmds as u64;

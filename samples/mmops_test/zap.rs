@@ -24,7 +24,7 @@ pub(crate) fn zap(arg: &mut uapi::Zap) -> Result {
         -1 => mm::current()?,
         pidfd => mm::of_pidfd(pidfd)?,
     };
-    let outcome = zap::zap(&MmapRead::lock(&mm), &range, Owner::NONE)?;
+    let outcome = zap::zap(&mut MmapRead::lock(&mm), &range, Owner::NONE)?;
 
     arg.zapped = outcome.zapped as u64;
     arg.done = outcome.done as u64;

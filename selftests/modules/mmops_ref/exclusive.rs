@@ -75,13 +75,13 @@ impl Exclusive {
         let range = AddrRange::new(self.addr as usize, end as usize)?;
         let mm = mm::current()?;
         let mut results = KVVec::from_elem(PageResult::Untouched, range.nr_pages(), GFP_KERNEL)?;
-        let guard = MmapRead::lock(&mm);
+        let mut guard = MmapRead::lock(&mm);
         let start = Instant::<Monotonic>::now();
 
         let count = if self.side == KERNEL {
             by_kernel(&guard, &range)?
         } else {
-            exclusive::take_from_cpu(&guard, &range, Owner::NONE, &mut results)?.exclusive
+            exclusive::take_from_cpu(&mut guard, &range, Owner::NONE, &mut results)?.exclusive
         };
 
         self.ns = start.elapsed().as_nanos() as u64;
@@ -143,7 +143,7 @@ impl Program {
         )?;
         let mut batches = 0;
         let outcome = exclusive::make_exclusive(
-            &MmapRead::lock(&mm),
+            &mut MmapRead::lock(&mm),
             &range,
             &notifier,
             &mut results,

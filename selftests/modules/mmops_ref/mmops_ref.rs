@@ -163,12 +163,12 @@ impl Dirty {
         }
 
         let range = PageRange::new(self.first as usize, self.nr as usize)?;
-        let mapping = Mapping::fget(self.fd)?;
+        let mut mapping = Mapping::fget(self.fd)?;
 
         match self.op {
-            WRITE_PROTECT => self.write_protect(&mapping, &range),
+            WRITE_PROTECT => self.write_protect(&mut mapping, &range),
             CLEAN_RECORD => self.with_bitmap(&range, |arg, words| {
-                arg.clean_record(&mapping, &range, words)
+                arg.clean_record(&mut mapping, &range, words)
             }),
             _ => Err(EINVAL),
         }
@@ -183,7 +183,7 @@ impl Dirty {
         ret
     }
 
-    fn write_protect(&mut self, mapping: &Mapping, range: &PageRange) -> Result {
+    fn write_protect(&mut self, mapping: &mut Mapping, range: &PageRange) -> Result {
         if self.side == KERNEL {
             // SAFETY: `mapping` keeps the address space; the range does not overflow.
             self.count = self.timed(|| unsafe {
@@ -220,7 +220,12 @@ impl Dirty {
         writer.write_slice(words.as_bytes())
     }
 
-    fn clean_record(&mut self, mapping: &Mapping, range: &PageRange, words: &mut [u64]) -> Result {
+    fn clean_record(
+        &mut self,
+        mapping: &mut Mapping,
+        range: &PageRange,
+        words: &mut [u64],
+    ) -> Result {
         let pgoff = self.bitmap_pgoff as usize;
         let (mut start, mut end) = (self.start as usize, self.end as usize);
 

@@ -296,17 +296,17 @@ impl Arg {
 
     fn mapping(&mut self) -> Result {
         let range = PageRange::new(self.first as usize, self.nr as usize)?;
-        let mapping = Mapping::fget(self.fd)?;
+        let mut mapping = Mapping::fget(self.fd)?;
 
         if self.op == PROTECT_MAPPING {
             return self.protect(|walker| {
-                walk_page_mapping_mut(&mapping.i_mmap_lock_read(), &range, walker)
+                walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), &range, walker)
             });
         }
 
         let mut found = Found::default();
 
-        walk_page_mapping(&mapping.i_mmap_lock_read(), &range, &mut found)?;
+        walk_page_mapping(&mut mapping.i_mmap_lock_read(), &range, &mut found)?;
         self.tell(&found, 0);
         Ok(())
     }
@@ -314,18 +314,22 @@ impl Arg {
     fn read(&mut self) -> Result {
         let range = self.addresses(self.nr)?;
         let mm = mm::current()?;
-        let guard = MmapRead::lock(&mm);
+        let mut guard = MmapRead::lock(&mm);
         let mut found = Found::default();
-        let mut vma = || {
-            let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
-
-            walk_page_range_vma(&guard, vma, &range, &mut found)
-        };
 
         match self.op {
-            READ_VMA => vma()?,
-            INVALIDATE => with_invalidation(&guard, &range, Event::Clear, Owner::NONE, vma)?,
-            _ => walk_page_range(&guard, &range, &mut found)?,
+            READ_VMA => walk_page_range_vma(&mut guard, &range, &mut found)?,
+            INVALIDATE => with_invalidation(&guard, &range, Event::Clear, Owner::NONE, || {
+                let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
+
+                found.vmas += 1;
+                if range.end() <= vma.end() {
+                    Ok(())
+                } else {
+                    Err(EINVAL)
+                }
+            })?,
+            _ => walk_page_range(&mut guard, &range, &mut found)?,
         }
         self.tell(&found, 0);
         Ok(())
@@ -337,22 +341,18 @@ impl Arg {
         let op = self.op;
 
         self.protect(|walker| {
-            let guard = MmapRead::lock(&mm);
+            let mut guard = MmapRead::lock(&mm);
 
             match op {
-                PROTECT_RANGE => walk_page_range_mut(&guard, &range, walker),
-                PROTECT_ONE_SCOPE => walk_page_range_one_scope_mut(&guard, &range, walker),
-                _ => {
-                    let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
-
-                    walk_page_range_vma_mut(&guard, vma, &range, walker)
-                }
+                PROTECT_RANGE => walk_page_range_mut(&mut guard, &range, walker),
+                PROTECT_ONE_SCOPE => walk_page_range_one_scope_mut(&mut guard, &range, walker),
+                _ => walk_page_range_vma_mut(&mut guard, &range, walker),
             }
         })
     }
 
     /// Write-protects by `walk`, which is begun again when it needs more tables.
-    fn protect(&mut self, walk: impl Fn(&mut Protect) -> Result) -> Result {
+    fn protect(&mut self, mut walk: impl FnMut(&mut Protect) -> Result) -> Result {
         let mut walker = Protect {
             found: Found::default(),
             changed: 0,
@@ -383,18 +383,17 @@ impl Arg {
         let front = self.addresses(self.nr / 2)?;
         let back = AddrRange::new(front.end(), range.end())?;
         let mm = mm::current()?;
-        let guard = MmapRead::lock(&mm);
-        let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
+        let mut guard = MmapRead::lock(&mm);
         let mut outcomes = [zap::Outcome::default(); 2];
 
         with_gather(
-            &guard,
+            &mut guard,
             &self.addresses(self.gather)?,
             Owner::NONE,
             |gather| {
-                zap_vma(&guard, gather, vma, &front, &mut outcomes[0])?;
+                zap_vma(gather, &front, &mut outcomes[0])?;
                 gather.flush();
-                zap_vma(&guard, gather, vma, &back, &mut outcomes[1])
+                zap_vma(gather, &back, &mut outcomes[1])
             },
         )?;
         self.tell(

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A gather that is used in a callback of a walk: its flush frees pages, which sleeps, and a zap
+//! takes page-table locks, while the walk holds one.
+//@revisions: wrong twin
+//@[twin] check-pass
+use kernel::prelude::*;
+use mmops::{
+    gather::{
+        with_gather,
+        Gather, //
+    },
+    mm::MmapRead,
+    notifier::Owner,
+    pgtable::PteTable,
+    range::AddrRange,
+    walk::{
+        walk_page_range,
+        Walk, //
+    },
+    zap::{
+        zap_vma,
+        Outcome, //
+    }, //
+};
+
+pub struct Flush<'x, 'a, 'g>(Option<&'x mut Gather<'a, 'g>>, AddrRange);
+
+impl Walk for Flush<'_, '_, '_> {
+    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
+        if let Some(gather) = &mut self.0 {
+            gather.flush();
+            zap_vma(gather, &self.1, &mut Outcome::default())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(wrong)]
+pub fn case(guard: &mut MmapRead<'_>, range: AddrRange) -> Result {
+    with_gather(guard, &range, Owner::NONE, |gather| {
+        //~[wrong]^ ERROR: E0500: closure requires unique access to `*guard`
+        //~[wrong]^^ ERROR: E0501: cannot borrow `*guard` as mutable
+        walk_page_range(guard, &range, &mut Flush(Some(gather), range))
+    })
+}
+
+#[cfg(twin)]
+pub fn case(guard: &mut MmapRead<'_>, range: AddrRange) -> Result {
+    walk_page_range(guard, &range, &mut Flush(None, range))?;
+    with_gather(guard, &range, Owner::NONE, |gather| {
+        gather.flush();
+        zap_vma(gather, &range, &mut Outcome::default())
+    })
+}
