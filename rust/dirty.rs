@@ -47,7 +47,10 @@ use crate::{
     },
     range::PageRange,
     signal,
-    tlb::FlushScope,
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    },
     walk::{
         walk_page_mapping_mut,
         LeafAction,
@@ -272,7 +275,7 @@ impl WalkMut for WriteProtect {
         vma.is_shared_maywrite()
     }
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
         signal::pending()
     }
 
@@ -351,7 +354,7 @@ struct CleanRecord<'b, 'w> {
 
 impl CleanRecord<'_, '_> {
     /// Flushes and marks what waits, if the next `nr` pages may find no room in the queue.
-    fn make_room(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
+    fn make_room(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
         // A PTE table needs a place for each entry, a huge leaf needs one.
         let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
 
@@ -382,7 +385,7 @@ impl WalkMut for CleanRecord<'_, '_> {
         vma.is_shared_maywrite()
     }
 
-    fn checkpoint(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
+    fn checkpoint(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
         signal::pending()?;
         self.make_room(nr, scope)
     }

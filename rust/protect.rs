@@ -74,7 +74,10 @@ use crate::{
     },
     range::AddrRange,
     signal,
-    tlb::FlushScope,
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    },
     walk::{
         engine::{
             self,
@@ -274,7 +277,7 @@ impl Visitor for Protect {
         true
     }
 
-    fn checkpoint(&mut self, _nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: Option<UnlockedScope<'_, '_>>) -> Result {
         signal::pending()
     }
 

@@ -62,7 +62,10 @@ use crate::{
     },
     range::AddrRange,
     signal,
-    tlb::FlushScope,
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    },
     walk::{
         self,
         walk_page_range_one_scope_mut,
@@ -347,7 +350,7 @@ struct Mark {
 impl WalkMut for Mark {
     const EVENT: Event = Event::SoftDirty;
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
         self.signals.pending()
     }
 
@@ -487,7 +490,7 @@ impl WalkMut for Clear {
         Self::wants(vma.flags())
     }
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut FlushScope<'_>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
         self.signals.pending()
     }
 

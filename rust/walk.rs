@@ -53,7 +53,10 @@ use crate::{
         AddrRange,
         PageRange, //
     },
-    tlb::FlushScope, //
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    }, //
 };
 use core::{
     marker::PhantomData,
@@ -229,7 +232,7 @@ pub trait Walk {
 ///
 /// Each visited VMA has a [`FlushScope`] of its own, which ends, and so has flushed, before the
 /// next VMA is visited. All callbacks but [`Self::checkpoint`] and [`Self::test_vma`] run under the
-/// page-table lock of what they get: they must not sleep, nor call [`FlushScope::flush`].
+/// page-table lock of what they get: they must not sleep.
 pub trait WalkMut {
     /// What secondary MMUs are told.
     const EVENT: Event;
@@ -248,7 +251,7 @@ pub trait WalkMut {
     /// Called before each PTE table or huge leaf is locked; `nr` is the number of base pages that
     /// it covers at the most. An error ends the walk. May sleep; the walk has let others run
     /// before.
-    fn checkpoint(&mut self, nr: usize, scope: &mut FlushScope<'_>) -> Result {
+    fn checkpoint(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
         let _ = (nr, scope);
         Ok(())
     }

@@ -66,7 +66,10 @@ use crate::{
     },
     range::AddrRange,
     signal,
-    tlb::FlushScope,
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    },
     walk::{
         engine::{
             self,
@@ -255,7 +258,7 @@ impl Visitor for Zapper<'_, '_, '_> {
         true
     }
 
-    fn checkpoint(&mut self, _nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: Option<UnlockedScope<'_, '_>>) -> Result {
         signal::pending()?;
         self.gather.make_room();
         Ok(())

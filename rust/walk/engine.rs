@@ -36,7 +36,10 @@ use crate::{
         AddrRange,
         PageRange, //
     },
-    tlb::FlushScope, //
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    }, //
 };
 use core::{
     cmp,
@@ -89,7 +92,7 @@ pub(crate) trait Visitor {
 
     fn owner(&self) -> Owner;
     fn test_vma(&mut self, vma: Vma<'_>) -> bool;
-    fn checkpoint(&mut self, nr: usize, scope: Option<&mut FlushScope<'_>>) -> Result;
+    fn checkpoint(&mut self, nr: usize, scope: Option<UnlockedScope<'_, '_>>) -> Result;
     fn pte_table<'s>(
         &mut self,
         table: &mut PteTable<'_, 's>,
@@ -147,7 +150,7 @@ impl<W: Walk> Visitor for Reading<'_, W> {
         self.0.test_vma(vma)
     }
 
-    fn checkpoint(&mut self, nr: usize, _scope: Option<&mut FlushScope<'_>>) -> Result {
+    fn checkpoint(&mut self, nr: usize, _scope: Option<UnlockedScope<'_, '_>>) -> Result {
         self.0.checkpoint(nr)
     }
 
@@ -198,8 +201,8 @@ impl<W: WalkMut> Visitor for Changing<'_, W> {
         self.0.test_vma(vma)
     }
 
-    fn checkpoint(&mut self, nr: usize, scope: Option<&mut FlushScope<'_>>) -> Result {
-        self.0.checkpoint(nr, scope_of(scope)?)
+    fn checkpoint(&mut self, nr: usize, scope: Option<UnlockedScope<'_, '_>>) -> Result {
+        self.0.checkpoint(nr, &mut scope.ok_or(EINVAL)?)
     }
 
     #[inline(always)]
@@ -554,8 +557,13 @@ impl<'v, V: Visitor> Engine<'v, V> {
     fn checkpoint(&mut self, addr: usize, next: usize) -> Result {
         // SAFETY: The function may be called where sleeping is allowed, as it is here.
         unsafe { bindings::mmops_cond_resched() };
-        self.visitor
-            .checkpoint((next - addr) >> PAGE_SHIFT, self.scope.as_mut())
+
+        let scope = self.scope.as_mut().map(|scope| {
+            // SAFETY: The callbacks of the walk come here before they take a page-table lock.
+            unsafe { UnlockedScope::new(scope) }
+        });
+
+        self.visitor.checkpoint((next - addr) >> PAGE_SHIFT, scope)
     }
 }
 
