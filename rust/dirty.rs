@@ -362,7 +362,6 @@ impl CleanRecord<'_, '_> {
             return Ok(());
         }
 
-        #[cfg(mmops_faults)]
         if crate::faults::transfer_before_flush() {
             self.queue.transfer_trylock();
         }
@@ -502,10 +501,7 @@ fn clean_record_table<'s>(
 
 /// Whether folios wait for the flush at the end in any case: a control marks them before it.
 fn waits_for_flush() -> bool {
-    #[cfg(mmops_faults)]
-    return crate::faults::transfer_before_flush() || crate::faults::trylock_fails();
-    #[cfg(not(mmops_faults))]
-    false
+    crate::faults::transfer_before_flush() || crate::faults::trylock_fails()
 }
 
 /// As [`clean_record_table`], and notes the folios that owe a dirty mark.

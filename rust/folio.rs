@@ -36,7 +36,6 @@ impl FolioRef {
     }
 
     fn try_lock(&self) -> Option<FolioLock<'_>> {
-        #[cfg(mmops_faults)]
         if crate::faults::trylock_fails() {
             return None;
         }

@@ -206,9 +206,8 @@ impl<'a, 'g> Gather<'a, 'g> {
     }
 
     fn flush_tlb(&mut self) {
-        #[cfg(mmops_faults)]
         if self.unflushed {
-            crate::faults::delay_before_flush();
+            crate::faults::delay_us();
         }
 
         // SAFETY: `raw` is initialized by the type invariants.

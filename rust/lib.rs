@@ -50,8 +50,7 @@ mod bindings;
 pub mod bitmap;
 pub mod dirty;
 pub mod exclusive;
-#[cfg(mmops_faults)]
-pub mod faults;
+mod faults;
 mod folio;
 pub mod gather;
 pub mod hmm;
@@ -83,15 +82,13 @@ module! {
 pub const HAS_FAULTS: bool = cfg!(mmops_faults);
 
 struct MmopsModule {
-    #[cfg(mmops_faults)]
-    _faults: Pin<KBox<faults::Controls>>,
+    _faults: faults::Files,
 }
 
 impl kernel::Module for MmopsModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            #[cfg(mmops_faults)]
-            _faults: faults::Controls::new()?,
+            _faults: faults::Files::new()?,
         })
     }
 }

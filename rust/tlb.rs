@@ -19,6 +19,7 @@
 
 use crate::{
     bindings,
+    faults,
     notifier::{
         Event,
         Invalidation,
@@ -47,8 +48,7 @@ pub(crate) type ScopeBrand<'s> = PhantomData<fn(&'s ()) -> &'s ()>;
 /// `mm` is valid for as long as the value lives, which raised the count when it was made.
 struct Pending {
     mm: *mut bindings::mm_struct,
-    #[cfg(mmops_faults)]
-    skipped: bool,
+    skipped: faults::Kept,
 }
 
 impl Pending {
@@ -56,26 +56,20 @@ impl Pending {
     ///
     /// `mm` stays valid for as long as the value lives.
     unsafe fn raise(mm: *mut bindings::mm_struct) -> Self {
-        #[cfg(mmops_faults)]
-        if crate::faults::skip_pending() {
-            return Self { mm, skipped: true };
-        }
+        let skipped = faults::Kept::new(faults::skip_pending());
 
-        // SAFETY: `mm` is valid.
-        unsafe { bindings::mmops_inc_tlb_flush_pending(mm) };
-        // INVARIANT: The count has just been raised.
-        Self {
-            mm,
-            #[cfg(mmops_faults)]
-            skipped: false,
+        if !skipped.get() {
+            // SAFETY: `mm` is valid.
+            unsafe { bindings::mmops_inc_tlb_flush_pending(mm) };
         }
+        // INVARIANT: The count has just been raised, but for the fault.
+        Self { mm, skipped }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        #[cfg(mmops_faults)]
-        if self.skipped || crate::faults::leak_pending() {
+        if self.skipped.get() || faults::leak_pending() {
             return;
         }
 
@@ -167,8 +161,7 @@ impl<'s> FlushScope<'s> {
     #[inline(never)]
     #[link_section = ".text.hot"]
     fn flush(&mut self) {
-        #[cfg(mmops_faults)]
-        crate::faults::delay_before_flush();
+        faults::delay_us();
 
         self.flush_locked();
     }
@@ -191,8 +184,7 @@ impl<'s> FlushScope<'s> {
         let range = self.changed.take();
         let stride = mem::replace(&mut self.stride, usize::MAX);
 
-        #[cfg(mmops_faults)]
-        if crate::faults::skip_flush() {
+        if faults::skip_flush() {
             return;
         }
 
@@ -213,8 +205,7 @@ impl<'s> FlushScope<'s> {
 
     /// Whether another scope or gather is open on the same mm.
     fn is_nested(&self) -> bool {
-        #[cfg(mmops_faults)]
-        if crate::faults::skip_nested_check() {
+        if faults::skip_nested_check() {
             return false;
         }
 

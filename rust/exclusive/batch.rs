@@ -488,7 +488,6 @@ impl Drop for Batch<'_> {
 
 /// Faults in pages; how many, or an error of the first.
 fn fault_in_writable(guard: &MmapRead<'_>, addr: usize, nr: usize) -> c_long {
-    #[cfg(mmops_faults)]
     if crate::faults::fault_in_no_memory() {
         return ENOMEM.to_errno() as c_long;
     }
@@ -502,7 +501,6 @@ fn fault_in_writable(guard: &MmapRead<'_>, addr: usize, nr: usize) -> c_long {
 /// The caller has a reference of the folio.
 #[inline(always)]
 unsafe fn trylock(folio: NonNull<bindings::folio>) -> bool {
-    #[cfg(mmops_faults)]
     if crate::faults::trylock_fails() {
         return false;
     }
@@ -585,7 +583,6 @@ fn convert_entry(
     };
     let pte = table.value(i);
 
-    #[cfg(mmops_faults)]
     if crate::faults::entry_changes() {
         return false;
     }

@@ -314,7 +314,6 @@ impl IntervalOps for DevicePages {
     fn invalidate(self: Pin<&mut Self>, what: &Invalidated) {
         let this = self.get_mut();
 
-        #[cfg(mmops_faults)]
         if crate::faults::ignore_invalidation() {
             return;
         }

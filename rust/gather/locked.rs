@@ -171,7 +171,6 @@ impl Drop for LockedGather<'_, '_, '_> {
         }
         self.note_taken();
         if self.owes {
-            #[cfg(mmops_faults)]
             if crate::faults::mark_before_flush() {
                 self.settle();
             }

@@ -49,15 +49,12 @@ pub(super) struct Queue {
 impl Queue {
     /// A queue for `nr` pages, or as many as it is worth to have. Sleeps.
     pub(super) fn new(nr: usize) -> Self {
-        let wanted = cmp::min(nr.saturating_add(SPARE), FULL);
+        let mut wanted = cmp::min(nr.saturating_add(SPARE), FULL);
         let mut large = KVec::new();
 
-        #[cfg(mmops_faults)]
-        let wanted = if crate::faults::gather_no_memory() {
-            0
-        } else {
-            wanted
-        };
+        if crate::faults::gather_no_memory() {
+            wanted = 0;
+        }
 
         for size in [wanted, cmp::min(wanted, TABLE)] {
             if size > INLINE {

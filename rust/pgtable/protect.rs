@@ -124,11 +124,8 @@ impl<'s> PteTable<'_, 's> {
                     )
                 }
             };
-            #[cfg(mmops_faults)]
             // SAFETY: The entry is valid and locked.
             let done = unsafe { crate::faults::protect_entry(ptep, change) };
-            #[cfg(not(mmops_faults))]
-            let done = change(ptep);
 
             if done & CHANGED != 0 {
                 changed += 1;
@@ -189,11 +186,8 @@ impl<'s> PmdLeaf<'_, 's> {
                 bindings::mmops_pmdp_protect(self.vma.as_ptr(), addr, pmdp, to.prot, to.upgrade)
             }
         };
-        #[cfg(mmops_faults)]
         // SAFETY: The entry is valid and locked.
-        return unsafe { crate::faults::protect_entry(pmdp, change) };
-        #[cfg(not(mmops_faults))]
-        change(pmdp)
+        unsafe { crate::faults::protect_entry(pmdp, change) }
     }
 }
 
@@ -249,11 +243,8 @@ impl<'s> PudLeaf<'_, 's> {
             // SAFETY: The leaf, or the copy of it, is present, and its lock is held.
             unsafe { bindings::mmops_pudp_protect(pudp, to.prot) }
         };
-        #[cfg(mmops_faults)]
         // SAFETY: The entry is valid and locked.
         let done = unsafe { crate::faults::protect_entry(pudp, change) };
-        #[cfg(not(mmops_faults))]
-        let done = change(pudp);
 
         if done & LOST != 0 {
             scope.record_leaves(self.leaf_addr(), PUD_SIZE, PUD_SIZE);

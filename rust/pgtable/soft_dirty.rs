@@ -24,7 +24,6 @@ use kernel::page::PAGE_SHIFT;
 /// Entries that are looked at together before any is looked at alone.
 const GROUP: usize = 8;
 
-#[cfg(mmops_faults)]
 fn is_writable_migration(value: Pte) -> bool {
     use super::{
         MigrationAccess,
@@ -156,10 +155,7 @@ impl<'s> PteTable<'_, 's> {
         let vma = self.vma();
 
         if !value.present() {
-            #[cfg(mmops_faults)]
-            let keep_write = is_writable_migration(value) && crate::faults::met_migration();
-            #[cfg(not(mmops_faults))]
-            let keep_write = false;
+            let keep_write = crate::faults::keep_writable(|| is_writable_migration(value));
 
             // SAFETY: The entry is neither none nor present, and its lock is held.
             let cleared = unsafe {

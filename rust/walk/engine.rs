@@ -518,7 +518,6 @@ impl<'v, V: Visitor> Engine<'v, V> {
         // SAFETY: By this function's safety requirements.
         let locked = unsafe { lock::pmd(pmdp, addr, vma) };
 
-        #[cfg(mmops_faults)]
         if matches!(locked, lock::Pmd::Changed) && crate::faults::skip_retry() {
             self.done = addr + PMD_SIZE;
         }
@@ -570,7 +569,6 @@ impl<'v, V: Visitor> Engine<'v, V> {
 /// What the walk does with an entry that changed before it was locked: somebody else got further,
 /// and it is looked at again.
 fn again() -> bindings::page_walk_action {
-    #[cfg(mmops_faults)]
     if crate::faults::skip_retry() {
         return bindings::page_walk_action_ACTION_CONTINUE;
     }

@@ -83,8 +83,7 @@ pub(super) enum Pmd<'t> {
 #[link_section = ".text.hot"]
 pub(super) unsafe fn pmd<'t>(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'t>) -> Pmd<'t> {
     if is_pmd_leaf(pmdp) {
-        #[cfg(mmops_faults)]
-        crate::faults::delay_before_lock();
+        crate::faults::window_us();
 
         // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
         let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
@@ -156,8 +155,7 @@ pub(super) unsafe fn pud<'t>(
     pudp: *mut bindings::pud_t,
     vma: Vma<'t>,
 ) -> Option<Locked<'t, bindings::pud_t>> {
-    #[cfg(mmops_faults)]
-    crate::faults::delay_before_lock();
+    crate::faults::window_us();
 
     // SAFETY: `pudp` is an entry of `vma`; the function takes the lock and looks again.
     let ptl = unsafe { bindings::__pud_trans_huge_lock(pudp, vma.as_ptr()) };

@@ -291,7 +291,6 @@ pub(super) unsafe fn split_pmd(
     // folio is kept by the reference that the leaf had, which the PTEs share from now on.
     let table_mm = unsafe {
         let old = bindings::pmdp_invalidate(vma.as_ptr(), addr, pmdp);
-        #[cfg(mmops_faults)]
         crate::faults::split_window(pmdp);
         let pfn = bindings::mmops_pmd_pfn(old);
         let folio = bindings::mmops_pfn_folio(pfn);

@@ -58,9 +58,8 @@ pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut LockedGather<'_, 
         // Of the entry, and not of the folio as C has it: see Documentation/kernel-notes.rst.
         let is_device_private = b::mmops_pmd_is_device_private(old.as_raw());
 
-        #[cfg(mmops_faults)]
         if !old.present() && !is_device_private {
-            crate::faults::zapped_migration();
+            crate::faults::migrations_zapped();
         }
 
         if is_anon {

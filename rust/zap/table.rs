@@ -250,8 +250,7 @@ fn zap_nonpresent(
         b::mmops_zap_kind_MMOPS_ZAP_MIGRATION => unsafe {
             let folio = b::mmops_page_folio(b::mmops_softleaf_page(raw));
 
-            #[cfg(mmops_faults)]
-            crate::faults::zapped_migration();
+            crate::faults::migrations_zapped();
 
             gather.uncharge(b::mmops_mm_counter(folio) as usize, 1);
             table.take_nonpresent(i, 1, gather);

@@ -5,16 +5,22 @@
 
 plain=$MMOPS_MODULES/rust/mmops.ko
 faults=$MMOPS_MODULES_FAULTS/rust/mmops.ko
+table=$(dirname "$0")/../../rust/faults.rs
 
 echo "TAP version 13"
-names="ignore_invalidation mark_before_flush gather_no_memory skip_nested_check skip_pending skip_flush \
-	transfer_before_flush trylock_fails delay_us protect_clear_first protect_stale_value skip_retry \
-	window_us split_clear_first split_us keep_migration_writable migrations_met windows_open \
-	fault_in_no_memory entry_changes migrations_zapped leak_pending"
-set -- $names
-echo "1..$((2 * $#))"
+# The lines of the table, "KIND NAME;": all of them, or the names say nothing.
+mapfile -t names < <(sed -n '/^table! {/,/^}/s/^    [A-Z][A-Za-z]* \([a-z_]*\);$/\1/p' "$table")
+lines=$(sed -n '/^table! {/,/^}/p' "$table" | grep -c ';$')
+echo "1..$((2 * ${#names[@]} + 2))"
 number=0
-for name; do
+result=ok
+[ "${#names[@]}" -gt 10 ] && [ "${#names[@]}" -eq "$lines" ] || result="not ok"
+echo "$result $((++number)) the table of faults has ${#names[@]} names in $lines lines"
+# What the compiler makes of the functions has the name of their module in its symbol.
+result="not ok"
+[ ! -e "$plain" ] || grep -qa 5mmops6faults "$plain" || result=ok
+echo "$result $((++number)) no symbol of faults is in the plain build"
+for name in "${names[@]}"; do
 	# The names of the files in debugfs are in the data of whatever creates them.
 	result="not ok"
 	[ ! -e "$plain" ] || grep -qa "$name" "$plain" || result=ok
