@@ -36,7 +36,7 @@ use crate::{
     bitmap::RecordBitmap,
     folio::DirtyQueue,
     mapping::Mapping,
-    notifier::Event,
+    notifier::ChangeEvent,
     pgtable::{
         EntrySet,
         PmdLeaf,
@@ -268,7 +268,7 @@ struct WriteProtect {
 }
 
 impl WalkMut for WriteProtect {
-    const EVENT: Event = Event::ProtectionPage;
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         self.visited = true;
@@ -377,7 +377,7 @@ impl CleanRecord<'_, '_> {
 }
 
 impl WalkMut for CleanRecord<'_, '_> {
-    const EVENT: Event = Event::ProtectionPage;
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         self.visited = true;

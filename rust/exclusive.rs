@@ -159,16 +159,15 @@ pub struct Outcome {
 /// not touch user memory nor allocate in a way that enters reclaim. `results` gets one entry for
 /// each page of the range.
 ///
-/// Sleeps. The guard holds the mmap lock. Secondary MMUs see `Event::Exclusive` from the owner of
-/// `notifier`, which should be somebody: its own events must be filtered, or it collides with
-/// itself for ever.
+/// Sleeps. The guard holds the mmap lock. Secondary MMUs see `Event::Exclusive`; `notifier`, which
+/// is the owner of the event, does not.
 ///
 /// # Errors
 ///
 /// Only before anything is done; all else is told for each page:
 ///
-/// - `EINVAL` if `results` has not one entry for each page, if `notifier` is of another address
-///   space, has no owner, or does not cover the range;
+/// - `EINVAL` if `results` has not one entry for each page, or if `notifier` is of another address
+///   space or does not cover the range;
 /// - `EOPNOTSUPP` if the kernel knows no device-exclusive entries;
 /// - `ENOMEM`.
 ///
@@ -183,7 +182,6 @@ pub fn make_exclusive<T: IntervalOps, B: Backend>(
     let within = notifier.range();
 
     if !ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw())
-        || !notifier.owner().is_some()
         || range.start() < within.start()
         || range.end() > within.end()
     {
@@ -194,7 +192,7 @@ pub fn make_exclusive<T: IntervalOps, B: Backend>(
         guard,
         range,
         Grantee {
-            owner: notifier.owner(),
+            owner: Some(notifier.as_owner()),
             notifier: device::id_of(notifier),
         },
         results,
@@ -211,7 +209,9 @@ pub fn make_exclusive<T: IntervalOps, B: Backend>(
 
 /// Makes the pages in `range` exclusive for nobody: the CPU faults at the next access.
 ///
-/// No device may be programmed for them. For everything else see [`make_exclusive`].
+/// No device may be programmed for them. Secondary MMUs see `Event::Exclusive` from `owner`
+/// ([`Invalidated::is_from`](crate::notifier::Invalidated::is_from)); every one of them is told.
+/// For everything else see [`make_exclusive`].
 ///
 /// # Errors
 ///
@@ -219,14 +219,14 @@ pub fn make_exclusive<T: IntervalOps, B: Backend>(
 pub fn take_from_cpu(
     guard: &mut MmapRead<'_>,
     range: &AddrRange,
-    owner: Owner,
+    owner: Option<&Owner>,
     results: &mut [PageResult],
 ) -> Result<Outcome> {
     run(
         guard,
         range,
         Grantee {
-            owner,
+            owner: owner.map(Owner::to_ref),
             notifier: ptr::null(),
         },
         results,
@@ -262,7 +262,7 @@ const TRIES: usize = 4;
 fn run<K>(
     guard: &MmapRead<'_>,
     range: &AddrRange,
-    to: Grantee,
+    to: Grantee<'_>,
     results: &mut [PageResult],
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
@@ -314,7 +314,7 @@ fn run_batch<K>(
     guard: &MmapRead<'_>,
     vma: &VmaRef,
     batch: &mut Batch<'_>,
-    to: Grantee,
+    to: Grantee<'_>,
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result {

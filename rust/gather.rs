@@ -49,9 +49,8 @@ use crate::{
         MmapRead, //
     },
     notifier::{
-        Event,
-        Invalidation,
-        Owner, //
+        Cause,
+        Invalidation, //
     },
     range::AddrRange,
     walk::Vma, //
@@ -102,20 +101,18 @@ pub struct Gather<'a, 'g> {
 pub fn with_gather<'a, R>(
     guard: &'a mut MmapRead<'_>,
     range: &AddrRange,
-    owner: Owner,
     f: impl for<'g> FnOnce(&mut Gather<'a, 'g>) -> R,
 ) -> R {
-    with_gather_of(guard.exclusive(), range, owner, f)
+    with_gather_of(guard.exclusive(), range, f)
 }
 
 pub(crate) fn with_gather_of<'a, R>(
     guard: MmapExclusive<'a>,
     range: &AddrRange,
-    owner: Owner,
     f: impl for<'g> FnOnce(&mut Gather<'a, 'g>) -> R,
 ) -> R {
     let mut raw = MaybeUninit::uninit();
-    let (mut gather, invalidation) = Gather::begin(&mut raw, guard, range, owner);
+    let (mut gather, invalidation) = Gather::begin(&mut raw, guard, range);
     let ret = f(&mut gather);
 
     finish(gather, invalidation);
@@ -136,12 +133,11 @@ impl<'a, 'g> Gather<'a, 'g> {
         raw: &'g mut MaybeUninit<bindings::mmu_gather>,
         guard: MmapExclusive<'a>,
         range: &AddrRange,
-        owner: Owner,
     ) -> (Self, Invalidation<'a>) {
         let guard = guard.guard();
         let mm = guard.as_ptr();
-        // SAFETY: The guard keeps the mm, longer than the result lives.
-        let invalidation = unsafe { Invalidation::start(mm, range, Event::Clear, owner) };
+        // SAFETY: The guard keeps the mm and holds its mmap lock, longer than the result lives.
+        let invalidation = unsafe { Invalidation::start(mm, range, Cause::Clear) };
 
         // SAFETY: `mm` is valid, and `raw` is valid for writes.
         let raw = unsafe {

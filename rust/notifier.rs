@@ -8,11 +8,17 @@
 //!
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
+mod event;
 mod interval;
 mod mm;
+mod owner;
 mod what;
 
 pub use self::{
+    event::{
+        ChangeEvent,
+        Event, //
+    },
     interval::{
         CriticalSection,
         IntervalGuard,
@@ -24,7 +30,13 @@ pub use self::{
         MmNotifier,
         MmOps, //
     },
+    owner::Owner,
     what::Invalidated, //
+};
+
+pub(crate) use self::{
+    event::Cause,
+    owner::OwnerRef, //
 };
 
 use crate::{
@@ -32,112 +44,13 @@ use crate::{
     mm::MmapRead,
     range::AddrRange, //
 };
-use core::{
-    marker::PhantomData,
-    ptr, //
-};
+use core::marker::PhantomData;
 use kernel::{
     error::to_result,
     mm::MmWithUser,
     prelude::*,
     types::NotThreadSafe, //
 };
-
-/// Why a range is invalidated; C's `enum mmu_notifier_event`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// `munmap` or `mremap`.
-    Unmap,
-    /// Entries are cleared, for one of many reasons.
-    Clear,
-    /// The protection of a whole VMA changes.
-    ProtectionVma,
-    /// Entries of single pages lose or gain a permission.
-    ProtectionPage,
-    /// Soft-dirty bits are cleared.
-    SoftDirty,
-    /// The address space ends.
-    Release,
-    /// Pages migrate to or from a device; filtered by owner.
-    Migrate,
-    /// Entries become device-exclusive; filtered by owner.
-    Exclusive,
-}
-
-impl Event {
-    fn as_raw(self) -> bindings::mmu_notifier_event {
-        use kernel::bindings as b;
-
-        match self {
-            Event::Unmap => b::mmu_notifier_event_MMU_NOTIFY_UNMAP,
-            Event::Clear => b::mmu_notifier_event_MMU_NOTIFY_CLEAR,
-            Event::ProtectionVma => b::mmu_notifier_event_MMU_NOTIFY_PROTECTION_VMA,
-            Event::ProtectionPage => b::mmu_notifier_event_MMU_NOTIFY_PROTECTION_PAGE,
-            Event::SoftDirty => b::mmu_notifier_event_MMU_NOTIFY_SOFT_DIRTY,
-            Event::Release => b::mmu_notifier_event_MMU_NOTIFY_RELEASE,
-            Event::Migrate => b::mmu_notifier_event_MMU_NOTIFY_MIGRATE,
-            Event::Exclusive => b::mmu_notifier_event_MMU_NOTIFY_EXCLUSIVE,
-        }
-    }
-
-    /// An event that the crate does not know says that entries are cleared, which asks the most of
-    /// a subscriber.
-    fn from_raw(raw: bindings::mmu_notifier_event) -> Self {
-        const ALL: [Event; 8] = [
-            Event::Unmap,
-            Event::Clear,
-            Event::ProtectionVma,
-            Event::ProtectionPage,
-            Event::SoftDirty,
-            Event::Release,
-            Event::Migrate,
-            Event::Exclusive,
-        ];
-
-        ALL.into_iter()
-            .find(|event| event.as_raw() == raw)
-            .unwrap_or(Event::Clear)
-    }
-}
-
-/// Whom an event comes from, so that a subscriber can leave out its own.
-///
-/// Only its identity counts; nothing is read through it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner(*mut c_void);
-
-// SAFETY: Nothing is read through the pointer.
-unsafe impl Send for Owner {}
-
-// SAFETY: As above.
-unsafe impl Sync for Owner {}
-
-impl Owner {
-    /// No owner: every subscriber takes the event as somebody else's.
-    pub const NONE: Self = Self(ptr::null_mut());
-
-    /// The identity of a driver's pinned object, which has to outlive each notifier that is made
-    /// with it: another object at its address would be taken for it.
-    pub fn of<T>(object: Pin<&T>) -> Self {
-        const {
-            assert!(
-                size_of::<T>() != 0,
-                "objects without a size share an address"
-            )
-        };
-        Self(ptr::from_ref(object.get_ref()).cast_mut().cast())
-    }
-
-    /// The identity of an object that does not move as long as it is an owner.
-    pub(crate) fn at<T>(object: &T) -> Self {
-        Self(ptr::from_ref(object).cast_mut().cast())
-    }
-
-    /// Whether this is somebody, and not [`Owner::NONE`].
-    pub fn is_some(self) -> bool {
-        self != Self::NONE
-    }
-}
 
 /// An invalidation that secondary MMUs know of, from `invalidate_range_start` to
 /// `invalidate_range_end`.
@@ -146,8 +59,8 @@ impl Owner {
 ///
 /// # Invariants
 ///
-/// `invalidate_range_start` succeeded for `range`, and the `mm` in it, and a lock that keeps others
-/// from subscribing to it for the first time, outlive `'a`.
+/// `invalidate_range_start` succeeded for `range`, and the `mm` in it, the owner in it, and a lock
+/// that keeps others from subscribing to it for the first time, outlive `'a`.
 pub(crate) struct Invalidation<'a> {
     range: bindings::mmu_notifier_range,
     _mm: PhantomData<&'a MmWithUser>,
@@ -155,7 +68,7 @@ pub(crate) struct Invalidation<'a> {
     _nts: NotThreadSafe,
 }
 
-impl Invalidation<'_> {
+impl<'a> Invalidation<'a> {
     /// Tells subscribers that `range` is about to change. May sleep.
     ///
     /// Source: `mmu_notifier_invalidate_range_start()`.
@@ -165,16 +78,15 @@ impl Invalidation<'_> {
     /// `mm` is valid for as long as the value lives. It need not have users: a walk over a file's
     /// mappings may meet an mm that exits, whose VMAs wait for the lock that the walk holds.
     ///
-    /// The mmap lock, or the lock of a reverse map of a VMA of it, is held for as long:
-    /// `mm_take_all_locks()` keeps a first subscriber away by them. Start and end look each for
-    /// themselves whether there is one.
+    /// The mmap lock of it, or `i_mmap_rwsem` of a file that one of its VMAs maps, is held for as
+    /// long: `mm_take_all_locks()` takes all of these to let a first subscriber in. Start and end look
+    /// each for themselves whether there is one.
     pub(crate) unsafe fn start(
         mm: *mut bindings::mm_struct,
         range: &AddrRange,
-        event: Event,
-        owner: Owner,
+        cause: Cause<'a>,
     ) -> Self {
-        let mut raw = Self::init(mm, range, event, owner);
+        let mut raw = Self::init(mm, range, cause);
 
         // SAFETY: `raw` is initialized and `mm` is valid by this function's safety requirements.
         unsafe { bindings::mmops_mmu_notifier_invalidate_range_start(&mut raw) };
@@ -190,8 +102,7 @@ impl Invalidation<'_> {
     fn init(
         mm: *mut bindings::mm_struct,
         range: &AddrRange,
-        event: Event,
-        owner: Owner,
+        cause: Cause<'_>,
     ) -> bindings::mmu_notifier_range {
         let mut raw = bindings::mmu_notifier_range::default();
 
@@ -199,11 +110,11 @@ impl Invalidation<'_> {
         unsafe {
             bindings::mmops_mmu_notifier_range_init(
                 &mut raw,
-                event.as_raw(),
+                cause.event().as_raw(),
                 mm,
                 range.start(),
                 range.end(),
-                owner.0,
+                cause.owner(),
             )
         };
         raw
@@ -226,11 +137,10 @@ impl Drop for Invalidation<'_> {
 pub fn with_invalidation<R>(
     guard: &MmapRead<'_>,
     range: &AddrRange,
-    event: Event,
-    owner: Owner,
+    event: ChangeEvent,
     f: impl FnOnce() -> R,
 ) -> R {
-    let invalidation = start_for(guard, range, event, owner);
+    let invalidation = start_for(guard, range, event.cause());
     let ret = f();
 
     drop(invalidation);
@@ -246,11 +156,10 @@ pub fn with_invalidation<R>(
 pub fn try_with_invalidation<R>(
     guard: &MmapRead<'_>,
     range: &AddrRange,
-    event: Event,
-    owner: Owner,
+    event: ChangeEvent,
     f: impl FnOnce() -> R,
 ) -> Result<R> {
-    let invalidation = start_nonblock(guard, range, event, owner)?;
+    let invalidation = start_nonblock(guard, range, event.cause())?;
     let ret = f();
 
     drop(invalidation);
@@ -260,27 +169,21 @@ pub fn try_with_invalidation<R>(
 // The two below are not generic, so that only mmops.ko calls what is exported to it alone.
 
 #[inline(never)]
-fn start_for<'a>(
-    guard: &'a MmapRead<'_>,
-    range: &AddrRange,
-    event: Event,
-    owner: Owner,
-) -> Invalidation<'a> {
-    // SAFETY: The guard keeps the mm, its users and the lock for the lifetime of the result.
-    unsafe { Invalidation::start(guard.as_ptr(), range, event, owner) }
+fn start_for<'a>(guard: &'a MmapRead<'_>, range: &AddrRange, cause: Cause<'a>) -> Invalidation<'a> {
+    // SAFETY: The guard keeps the mm and holds its mmap lock for the lifetime of the result.
+    unsafe { Invalidation::start(guard.as_ptr(), range, cause) }
 }
 
 #[inline(never)]
 fn start_nonblock<'a>(
     guard: &'a MmapRead<'_>,
     range: &AddrRange,
-    event: Event,
-    owner: Owner,
+    cause: Cause<'a>,
 ) -> Result<Invalidation<'a>> {
-    let mut raw = Invalidation::init(guard.as_ptr(), range, event, owner);
+    let mut raw = Invalidation::init(guard.as_ptr(), range, cause);
 
-    // SAFETY: `raw` is initialized; the guard keeps the mm, its users and the lock for the lifetime
-    // of the result.
+    // SAFETY: `raw` is initialized; the guard keeps the mm and holds its mmap lock for the lifetime of
+    // the result.
     to_result(unsafe { bindings::mmops_mmu_notifier_invalidate_range_start_nonblock(&mut raw) })?;
 
     // INVARIANT: The start has just succeeded.

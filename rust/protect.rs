@@ -60,10 +60,7 @@
 use crate::{
     bindings,
     mm::MmapRead,
-    notifier::{
-        Event,
-        Owner, //
-    },
+    notifier::Cause,
     pgtable::{
         PmdLeaf,
         PmdTable,
@@ -267,11 +264,7 @@ fn scope_of<'a, 's>(scope: Option<&'a mut FlushScope<'s>>) -> Result<&'a mut Flu
 }
 
 impl Visitor for Protect {
-    const EVENT: Option<Event> = Some(Event::ProtectionVma);
-
-    fn owner(&self) -> Owner {
-        Owner::NONE
-    }
+    const CAUSE: Option<Cause<'static>> = Some(Cause::ProtectionVma);
 
     fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
         true

@@ -52,7 +52,7 @@ use crate::{
         MmapRead,
         MmapWrite, //
     },
-    notifier::Event,
+    notifier::ChangeEvent,
     pgtable::{
         Cleared,
         PmdLeaf,
@@ -348,7 +348,7 @@ struct Mark {
 }
 
 impl WalkMut for Mark {
-    const EVENT: Event = Event::SoftDirty;
+    const EVENT: ChangeEvent = ChangeEvent::SOFT_DIRTY;
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
         self.signals.pending()
@@ -484,7 +484,7 @@ impl Clear {
 }
 
 impl WalkMut for Clear {
-    const EVENT: Event = Event::SoftDirty;
+    const EVENT: ChangeEvent = ChangeEvent::SOFT_DIRTY;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         Self::wants(vma.flags())

@@ -21,9 +21,8 @@ use crate::{
     bindings,
     faults,
     notifier::{
-        Event,
-        Invalidation,
-        Owner, //
+        Cause,
+        Invalidation, //
     },
     range::{
         AddrRange,
@@ -106,27 +105,29 @@ impl<'s> FlushScope<'s> {
     ///
     /// # Safety
     ///
-    /// `vma` stays valid for as long as the scope lives, and `range` lies in it.
-    pub(crate) unsafe fn begin(vma: Vma<'_>, range: AddrRange, event: Event, owner: Owner) -> Self {
+    /// `vma` stays valid for as long as the scope lives, and `range` lies in it. For as long, the mmap
+    /// lock of the VMA is held, or `i_mmap_rwsem` of the file that it maps.
+    pub(crate) unsafe fn begin(vma: Vma<'_>, range: AddrRange, cause: Cause<'s>) -> Self {
         // SAFETY: `vma` is valid, and `range` lies in it.
         unsafe { bindings::mmops_flush_cache_range(vma.as_ptr(), range.start(), range.end()) };
-        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays.
-        unsafe { Self::begin_mm(vma.mm_ptr(), range, event, owner) }
+        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays, and a lock is
+        // held that keeps a first subscriber away.
+        unsafe { Self::begin_mm(vma.mm_ptr(), range, cause) }
     }
 
     /// As [`Self::begin`], over all VMAs in `range`. May sleep.
     ///
     /// # Safety
     ///
-    /// `mm` stays valid for as long as the scope lives.
+    /// `mm` stays valid for as long as the scope lives, and its mmap lock, or `i_mmap_rwsem` of a file
+    /// that a VMA in `range` maps, is held.
     pub(crate) unsafe fn begin_mm(
         mm: *mut bindings::mm_struct,
         range: AddrRange,
-        event: Event,
-        owner: Owner,
+        cause: Cause<'s>,
     ) -> Self {
-        // SAFETY: By this function's safety requirements.
-        let invalidation = unsafe { Invalidation::start(mm, &range, event, owner) };
+        // SAFETY: By this function's safety requirements the mm stays, and the lock is held.
+        let invalidation = unsafe { Invalidation::start(mm, &range, cause) };
 
         Self {
             range,
@@ -219,7 +220,7 @@ impl<'s> FlushScope<'s> {
     /// # Safety
     ///
     /// As for [`Self::begin`].
-    pub(crate) unsafe fn cover_leaf(&mut self, leaf: AddrRange, event: Event, owner: Owner) {
+    pub(crate) unsafe fn cover_leaf(&mut self, leaf: AddrRange, cause: Cause<'s>) {
         if leaf.start() >= self.range.start() && leaf.end() <= self.range.end() {
             return;
         }
@@ -230,8 +231,9 @@ impl<'s> FlushScope<'s> {
                 Some((range, _)) if *range == leaf => return,
                 Some(_) => continue,
                 None => {
-                    // SAFETY: `mm` is valid for as long as the scope lives.
-                    let told = unsafe { Invalidation::start(self.pending.mm, &leaf, event, owner) };
+                    // SAFETY: By this function's safety requirements the mm stays for as long as the
+                    // scope, of which this is a part, and the lock is held.
+                    let told = unsafe { Invalidation::start(self.pending.mm, &leaf, cause) };
 
                     *place = Some((leaf, told));
                     return;

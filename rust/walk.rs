@@ -40,10 +40,7 @@ use crate::{
         MmapExclusive,
         MmapRead, //
     },
-    notifier::{
-        Event,
-        Owner, //
-    },
+    notifier::ChangeEvent,
     pgtable::{
         PmdLeaf,
         PteTable,
@@ -235,12 +232,7 @@ pub trait Walk {
 /// page-table lock of what they get: they must not sleep.
 pub trait WalkMut {
     /// What secondary MMUs are told.
-    const EVENT: Event;
-
-    /// Whom they are told that it comes from.
-    fn owner(&self) -> Owner {
-        Owner::NONE
-    }
+    const EVENT: ChangeEvent;
 
     /// Whether `vma` is to be visited.
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {

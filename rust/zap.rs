@@ -55,10 +55,7 @@ use crate::{
         MmapExclusive,
         MmapRead, //
     },
-    notifier::{
-        Event,
-        Owner, //
-    },
+    notifier::Cause,
     pgtable::{
         PmdLeaf,
         PteTable,
@@ -106,7 +103,7 @@ pub struct Outcome {
 /// Takes all pages in `range` away from the address space.
 ///
 /// Sleeps. The guard holds the mmap lock. A fatal signal ends the call early, which
-/// [`Outcome::done`] tells. Secondary MMUs see [`Event::Clear`] from `owner`, once for each VMA.
+/// [`Outcome::done`] tells. Secondary MMUs see `Event::Clear`, once for each VMA.
 ///
 /// # Errors
 ///
@@ -118,7 +115,7 @@ pub struct Outcome {
 ///   begin at one of its pages.
 ///
 /// Source: `madvise_dontneed_free()`, `zap_vma_range()`.
-pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<Outcome> {
+pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
     guard.for_each_vma(range, |vma, part| check(vma, &part))?;
 
     let mut outcome = Outcome::default();
@@ -131,7 +128,7 @@ pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange, owner: Owner) -> Result<
             signal::interruption()?;
             zap_hugetlb(vma, &part);
         } else {
-            let ret = with_gather_of(walks.reborrow(), &part, owner, |gather| {
+            let ret = with_gather_of(walks.reborrow(), &part, |gather| {
                 let mut of_vma = Outcome::default();
                 let ret = zap_vma(gather, &part, &mut of_vma);
 
@@ -247,11 +244,7 @@ impl Zapper<'_, '_, '_> {
 
 impl Visitor for Zapper<'_, '_, '_> {
     /// The gather tells secondary MMUs, and flushes.
-    const EVENT: Option<Event> = None;
-
-    fn owner(&self) -> Owner {
-        Owner::NONE
-    }
+    const CAUSE: Option<Cause<'static>> = None;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         self.gather.start_vma(vma);

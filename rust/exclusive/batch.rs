@@ -15,8 +15,9 @@ use crate::{
     mm::MmapRead,
     notifier::{
         with_invalidation,
-        Event,
-        Owner, //
+        Cause,
+        ChangeEvent,
+        OwnerRef, //
     },
     pgtable::{
         Pte,
@@ -130,8 +131,8 @@ pub(super) fn release(slots: &mut [Slot], valid: bool) {
 
 /// Who pages are taken for.
 #[derive(Clone, Copy)]
-pub(super) struct Grantee {
-    pub(super) owner: Owner,
+pub(super) struct Grantee<'a> {
+    pub(super) owner: Option<OwnerRef<'a>>,
     /// The notifier that watches over the pages, by [`id_of`](super::device::id_of), or null.
     pub(super) notifier: *const (),
 }
@@ -320,7 +321,7 @@ impl<'b> Batch<'b> {
         &mut self,
         guard: &MmapRead<'_>,
         vma: &VmaRef,
-        to: Grantee,
+        to: Grantee<'_>,
         first: usize,
         nr: usize,
     ) -> Result<Option<ExclusivePages<'_>>> {
@@ -333,8 +334,8 @@ impl<'b> Batch<'b> {
         let range = self.range(lowest, behind - lowest)?;
         // SAFETY: The guard keeps the VMA until the function returns.
         let raw = unsafe { Vma::from_raw(NonNull::new(vma.as_ptr()).ok_or(EINVAL)?) };
-        // SAFETY: As above; the pages lie in the VMA.
-        let mut scope = unsafe { FlushScope::begin(raw, range, Event::Exclusive, to.owner) };
+        // SAFETY: As above, and holds the mmap lock; the pages lie in the VMA.
+        let mut scope = unsafe { FlushScope::begin(raw, range, Cause::Exclusive(to.owner)) };
         let addr = self.addr;
         let slots = &mut *self.room;
         let mut any = false;
@@ -420,7 +421,7 @@ impl<'b> Batch<'b> {
         let slots = &mut *self.room;
         let mut restored = 0;
 
-        let ret = with_invalidation(guard, &range, Event::Clear, Owner::NONE, || {
+        let ret = with_invalidation(guard, &range, ChangeEvent::CLEAR, || {
             scan::for_each_table(guard, vma, &range, false, |table| {
                 let start = (table.addr() - addr) >> PAGE_SHIFT;
 

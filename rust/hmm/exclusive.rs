@@ -38,8 +38,8 @@ impl<D: Device, B: Backend> Mirror<D, B> {
     /// As [`Mirror::fault`], and `EBUSY` if a page is no anonymous one or is in use otherwise. The
     /// other pages of the same PMD table, and all before it, are entered nevertheless.
     ///
-    /// Source: `make_device_exclusive()`. It is [`exclusive::make_exclusive`] with the mirror's
-    /// [owner](Mirror::owner): the mirror does not hear of its own events.
+    /// Source: `make_device_exclusive()`. It is [`exclusive::make_exclusive`] for the mirror's own
+    /// notifier, so that the device does not hear of what it takes itself.
     pub fn make_exclusive(&self, range: &AddrRange) -> Result {
         let mut results = KVec::from_elem(
             PageResult::Untouched,

@@ -9,8 +9,8 @@
 //! first, and the entry is removed under the same lock before he goes on. So while the lock is
 //! held, an entry that is there means that the CPU maps the page, and the mapping keeps the page.
 //!
-//! An event that the owner of the mirror caused itself is left out only where the page stays
-//! ([`Event::Exclusive`](crate::notifier::Event::Exclusive)).
+//! An event is left out only where the mirror itself takes the page from the CPU
+//! ([`Mirror::make_exclusive`]): the page stays.
 
 use super::{
     range_fault,
@@ -30,8 +30,7 @@ use crate::{
         IntervalGuard,
         IntervalNotifier,
         IntervalOps,
-        Invalidated,
-        Owner, //
+        Invalidated, //
     },
     range::AddrRange,
     signal, //
@@ -130,7 +129,6 @@ impl<D: Device, B: Backend> Mirror<D, B> {
         B: 'a,
     {
         let table = Arc::pin_init(PageTable::new(), GFP_KERNEL)?;
-        let owner = Owner::at(&*table);
         let data = Mirrored {
             table: table.clone(),
             device,
@@ -138,7 +136,7 @@ impl<D: Device, B: Backend> Mirror<D, B> {
 
         // INVARIANT: The table is empty, and the notifier's data has the same.
         Ok(try_pin_init!(Self {
-            notifier <- IntervalNotifier::new(mm, range, owner, data, name, key),
+            notifier <- IntervalNotifier::new(mm, range, data, name, key),
             table,
         }))
     }
@@ -151,12 +149,6 @@ impl<D: Device, B: Backend> Mirror<D, B> {
     /// The range that is mirrored.
     pub fn range(&self) -> &AddrRange {
         self.notifier.range()
-    }
-
-    /// Whose events of kind [`Event::Exclusive`](crate::notifier::Event::Exclusive) the mirror does
-    /// not hear of: its own.
-    pub fn owner(&self) -> Owner {
-        self.notifier.owner()
     }
 
     /// Takes the lock: until the guard is dropped, entries do not go.

@@ -38,10 +38,11 @@
 
 use super::{
     Invalidated,
-    Owner, //
+    OwnerRef, //
 };
 use crate::range::AddrRange;
 use core::{
+    fmt,
     marker::PhantomData,
     ops::{
         Deref,
@@ -107,7 +108,6 @@ pub struct IntervalNotifier<T: IntervalOps, B: Backend = MutexBackend> {
     data: Lock<T, B>,
     mm: ARef<Mm>,
     range: AddrRange,
-    owner: Owner,
     // The last, because callbacks come as soon as it is initialized.
     #[pin]
     raw: Opaque<bindings::mmu_interval_notifier>,
@@ -129,10 +129,9 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
 
     /// Subscribes to `range` of `mm`; `data` is what the lock protects.
     ///
-    /// Events of kind [`Event::Exclusive`](super::Event::Exclusive) that `owner` itself caused are
-    /// left out: neither is the data told, nor does a [`Token`] end. With [`Owner::NONE`], none is.
-    /// So two notifiers for which pages are made exclusive need two owners: each has to be told
-    /// when the other takes its pages.
+    /// Events of kind [`Event::Exclusive`](super::Event::Exclusive) are left out where
+    /// [`make_exclusive`](crate::exclusive::make_exclusive) takes pages for this very notifier:
+    /// neither is the data told, nor does a [`Token`] end. Nothing else is left out.
     ///
     /// Sleeps, and takes the mmap lock for writing: it must not be held. Use the macro
     /// [`new_interval_notifier!`](crate::new_interval_notifier) for the name and the class of the
@@ -146,7 +145,6 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     pub fn new<'a>(
         mm: &'a MmWithUser,
         range: AddrRange,
-        owner: Owner,
         data: impl PinInit<T> + 'a,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
@@ -159,7 +157,6 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
             data <- Lock::new(data, name, key),
             mm: ARef::<Mm>::from(&**mm),
             range,
-            owner,
             raw <- Opaque::try_ffi_init(move |raw: *mut bindings::mmu_interval_notifier| {
                 // SAFETY: `raw` is valid for writes. It is pinned, and removed before it goes. All
                 // fields that the callback uses are initialized by now.
@@ -186,9 +183,9 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
         &self.range
     }
 
-    /// Whose own events are left out.
-    pub fn owner(&self) -> Owner {
-        self.owner
+    /// Who takes pages for this notifier: no other one is the same.
+    pub(crate) fn as_owner(&self) -> OwnerRef<'_> {
+        OwnerRef::of(&self.raw)
     }
 
     /// Begins to look pages up: the token says later whether anything was invalidated since now.
@@ -266,7 +263,7 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
         // SAFETY: The caller's range is valid during the call.
         let what = Invalidated::new(unsafe { &*range }, &this.range);
 
-        if what.is_own(this.owner) {
+        if what.is_own(this.as_owner()) {
             return true;
         }
 
@@ -299,14 +296,13 @@ impl<T: IntervalOps, B: Backend> PinnedDrop for IntervalNotifier<T, B> {
 /// Creates an initializer of an [`IntervalNotifier`], whose lock gets the name and class of the
 /// place of the call.
 ///
-/// `new_interval_notifier!(mm, range, owner, data)`; see [`IntervalNotifier::new`].
+/// `new_interval_notifier!(mm, range, data)`; see [`IntervalNotifier::new`].
 #[macro_export]
 macro_rules! new_interval_notifier {
-    ($mm:expr, $range:expr, $owner:expr, $data:expr $(, $name:literal)? $(,)?) => {
+    ($mm:expr, $range:expr, $data:expr $(, $name:literal)? $(,)?) => {
         $crate::notifier::IntervalNotifier::new(
             $mm,
             $range,
-            $owner,
             $data,
             ::kernel::optional_name!($($name)?),
             ::kernel::static_lock_class!(),
@@ -317,7 +313,6 @@ macro_rules! new_interval_notifier {
 /// When a driver began to look pages up; from [`IntervalNotifier::read_begin`].
 ///
 /// It is worth something only to the notifier that it is from: another one takes it for void.
-#[derive(Debug)]
 #[must_use = "what is looked up may only be used if nothing was invalidated meanwhile"]
 pub struct Token<'a> {
     seq: usize,
@@ -328,6 +323,15 @@ pub struct Token<'a> {
 impl Token<'_> {
     pub(crate) fn seq(&self) -> usize {
         self.seq
+    }
+}
+
+// Without the address of the notifier.
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("seq", &self.seq)
+            .finish_non_exhaustive()
     }
 }
 

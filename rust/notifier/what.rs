@@ -4,26 +4,34 @@
 
 use super::{
     Event,
-    Owner, //
+    Owner,
+    OwnerRef, //
 };
 use crate::{
     bindings,
     range::AddrRange, //
 };
-use core::cmp;
-use kernel::page::{
-    PAGE_MASK,
-    PAGE_SIZE, //
+use core::{
+    cmp,
+    fmt, //
+};
+use kernel::{
+    page::{
+        PAGE_MASK,
+        PAGE_SIZE, //
+    },
+    prelude::*, //
 };
 
 /// An invalidation, as a subscriber is told of it.
 ///
 /// Source: `struct mmu_notifier_range`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Invalidated {
     event: Event,
     range: AddrRange,
-    owner: Owner,
+    // Nothing is read through it, and nobody gets it: it may be the address of anything.
+    owner: *mut c_void,
     may_block: bool,
 }
 
@@ -38,9 +46,10 @@ impl Invalidated {
         &self.range
     }
 
-    /// Who caused the event, if its event is one that has an owner.
-    pub fn owner(&self) -> Owner {
-        self.owner
+    /// Whether the pages are taken from the CPU by `owner`, with
+    /// [`take_from_cpu`](crate::exclusive::take_from_cpu).
+    pub fn is_from(&self, owner: &Owner) -> bool {
+        self.is_own(owner.to_ref())
     }
 
     /// Whether the callback may sleep.
@@ -61,7 +70,7 @@ impl Invalidated {
             event: Event::from_raw(raw.event),
             // The memory management calls only those that overlap.
             range: AddrRange::new(start, end).unwrap_or(*within),
-            owner: Owner(raw.owner),
+            owner: raw.owner,
             may_block: raw.flags & kernel::bindings::MMU_NOTIFIER_RANGE_BLOCKABLE != 0,
         }
     }
@@ -70,7 +79,18 @@ impl Invalidated {
     ///
     /// Only of `Exclusive`: the page stays where it is, and the one that took it from the CPU is
     /// the one that may go on using it. After a migration the page is another one.
-    pub(super) fn is_own(&self, owner: Owner) -> bool {
-        self.event == Event::Exclusive && owner.is_some() && self.owner == owner
+    pub(super) fn is_own(&self, owner: OwnerRef<'_>) -> bool {
+        self.event == Event::Exclusive && owner.is(self.owner)
+    }
+}
+
+// Without the address of the owner.
+impl fmt::Debug for Invalidated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invalidated")
+            .field("event", &self.event)
+            .field("range", &self.range)
+            .field("may_block", &self.may_block)
+            .finish_non_exhaustive()
     }
 }

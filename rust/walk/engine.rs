@@ -20,10 +20,7 @@ use crate::{
     bindings,
     mapping::IMmapReadGuard,
     mm::MmapExclusive,
-    notifier::{
-        Event,
-        Owner, //
-    },
+    notifier::Cause,
     pgtable::{
         PmdLeaf,
         PmdTable,
@@ -87,10 +84,9 @@ impl From<LeafAction<SpareTable>> for PmdAction {
 
 /// What walks of all kinds have in common.
 pub(crate) trait Visitor {
-    /// The event of the scope that each VMA needs, if entries are changed.
-    const EVENT: Option<Event>;
+    /// What the scope that each VMA needs tells, if entries are changed.
+    const CAUSE: Option<Cause<'static>>;
 
-    fn owner(&self) -> Owner;
     fn test_vma(&mut self, vma: Vma<'_>) -> bool;
     fn checkpoint(&mut self, nr: usize, scope: Option<UnlockedScope<'_, '_>>) -> Result;
     fn pte_table<'s>(
@@ -140,11 +136,7 @@ pub(crate) trait Visitor {
 pub(super) struct Reading<'w, W>(pub(super) &'w mut W);
 
 impl<W: Walk> Visitor for Reading<'_, W> {
-    const EVENT: Option<Event> = None;
-
-    fn owner(&self) -> Owner {
-        Owner::NONE
-    }
+    const CAUSE: Option<Cause<'static>> = None;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         self.0.test_vma(vma)
@@ -191,11 +183,7 @@ fn scope_of<'a, 's>(scope: Option<&'a mut FlushScope<'s>>) -> Result<&'a mut Flu
 }
 
 impl<W: WalkMut> Visitor for Changing<'_, W> {
-    const EVENT: Option<Event> = Some(W::EVENT);
-
-    fn owner(&self) -> Owner {
-        self.0.owner()
-    }
+    const CAUSE: Option<Cause<'static>> = Some(W::EVENT.cause());
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         self.0.test_vma(vma)
@@ -320,15 +308,14 @@ impl<'v, V: Visitor> Engine<'v, V> {
             if engine.one_scope {
                 // SAFETY: The VMA is valid, and the walk stays inside its bounds.
                 unsafe { bindings::mmops_flush_cache_range(vma.as_ptr(), start, end) };
-            } else if let Some(event) = V::EVENT {
-                let owner = engine.visitor.owner();
-
+            } else if let Some(cause) = V::CAUSE {
                 return from_result(|| {
                     let range = AddrRange::new(start, end)?;
 
                     // SAFETY: The VMA stays valid at least until `post_vma`, where the scope ends,
-                    // and the walk stays inside its bounds.
-                    unsafe { begin_scope(&mut engine.scope, vma, range, event, owner) };
+                    // and the walk stays inside its bounds. Until then it holds the guard that it
+                    // was started with: of the VMA's mmap lock, or of `i_mmap_rwsem` of its file.
+                    unsafe { begin_scope(&mut engine.scope, vma, range, cause) };
                     Ok(0)
                 });
             }
@@ -404,7 +391,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
                 if let LeafAction::Split(()) = done {
                     let table = engine.visitor.pud_table();
 
-                    // SAFETY: `pudp` is an entry of `vma`'s page tables; no lock is held.
+                    // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds by the
+                    // mmap lock or `i_mmap_rwsem`; no page-table lock is held.
                     if unsafe { split_pud::split_pud(pudp, addr, vma, table) } {
                         engine.visitor.was_split(PUD_SIZE);
                     }
@@ -460,7 +448,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     drop(locked);
                     let was_leaf = match done {
                         PmdAction::Done => return Ok(0),
-                        // SAFETY: `pmdp` is an entry of `vma`'s page tables; no lock is held.
+                        // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds by
+                        // the mmap lock or `i_mmap_rwsem`; no page-table lock is held.
                         PmdAction::Replace(table) => unsafe {
                             split::split_pmd(pmdp, addr, vma, table)
                         },
@@ -539,7 +528,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
         if next - addr == size {
             return Ok(());
         }
-        let (Some(scope), Some(event)) = (&mut self.scope, V::EVENT) else {
+        let (Some(scope), Some(cause)) = (&mut self.scope, V::CAUSE) else {
             return Ok(());
         };
         let start = addr & !(size - 1);
@@ -548,8 +537,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
             cmp::min(start + size, vma.end()),
         )?;
 
-        // SAFETY: The VMA, and so its mm, stays for the walk.
-        unsafe { cover_leaf(scope, leaf, event, self.visitor.owner()) };
+        // SAFETY: As for the scope itself, in `pre_vma` or `walk_range_one_scope`.
+        unsafe { cover_leaf(scope, leaf, cause) };
         Ok(())
     }
 
@@ -587,11 +576,10 @@ unsafe fn begin_scope(
     scope: &mut Option<FlushScope<'_>>,
     vma: Vma<'_>,
     range: AddrRange,
-    event: Event,
-    owner: Owner,
+    cause: Cause<'static>,
 ) {
     // SAFETY: By this function's safety requirements.
-    *scope = Some(unsafe { FlushScope::begin(vma, range, event, owner) });
+    *scope = Some(unsafe { FlushScope::begin(vma, range, cause) });
 }
 
 /// See [`FlushScope::begin_mm`].
@@ -604,11 +592,10 @@ unsafe fn begin_scope_mm(
     scope: &mut Option<FlushScope<'_>>,
     mm: *mut bindings::mm_struct,
     range: AddrRange,
-    event: Event,
-    owner: Owner,
+    cause: Cause<'static>,
 ) {
     // SAFETY: By this function's safety requirements.
-    *scope = Some(unsafe { FlushScope::begin_mm(mm, range, event, owner) });
+    *scope = Some(unsafe { FlushScope::begin_mm(mm, range, cause) });
 }
 
 /// See [`FlushScope::cover_leaf`].
@@ -617,9 +604,9 @@ unsafe fn begin_scope_mm(
 ///
 /// As there.
 #[inline(never)]
-unsafe fn cover_leaf(scope: &mut FlushScope<'_>, leaf: AddrRange, event: Event, owner: Owner) {
+unsafe fn cover_leaf(scope: &mut FlushScope<'_>, leaf: AddrRange, cause: Cause<'static>) {
     // SAFETY: By this function's safety requirements.
-    unsafe { scope.cover_leaf(leaf, event, owner) };
+    unsafe { scope.cover_leaf(leaf, cause) };
 }
 
 #[inline(never)]
@@ -668,12 +655,11 @@ pub(crate) fn walk_range_one_scope<V: Visitor>(
 ) -> Result {
     let mm = guard.guard().as_ptr();
 
-    if let Some(event) = V::EVENT {
-        let owner = engine.visitor.owner();
-
+    if let Some(cause) = V::CAUSE {
         engine.one_scope = true;
-        // SAFETY: The mm is longer there than the guard, and the scope ends below.
-        unsafe { begin_scope_mm(&mut engine.scope, mm, *range, event, owner) };
+        // SAFETY: The mm is longer there than the guard, which holds its mmap lock; the scope ends
+        // below.
+        unsafe { begin_scope_mm(&mut engine.scope, mm, *range, cause) };
     }
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
     let ret = unsafe {

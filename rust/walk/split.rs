@@ -18,9 +18,8 @@ use super::{
 use crate::{
     bindings,
     notifier::{
-        Event,
-        Invalidation,
-        Owner, //
+        Cause,
+        Invalidation, //
     },
     pgtable::{
         Pmd,
@@ -244,7 +243,8 @@ impl Default for SpareTables {
 ///
 /// # Safety
 ///
-/// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
+/// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held. The walk holds the mmap
+/// lock of the VMA, or `i_mmap_rwsem` of the file that it maps.
 #[inline(never)]
 pub(super) unsafe fn split_pmd(
     pmdp: *mut bindings::pmd_t,
@@ -258,8 +258,9 @@ pub(super) unsafe fn split_pmd(
         return false;
     };
 
-    // SAFETY: The walk keeps the VMA, and so its mm.
-    let _invalidation = unsafe { Invalidation::start(mm, &range, Event::Clear, Owner::NONE) };
+    // SAFETY: By this function's safety requirements the VMA, and so its mm, stays, and the mmap lock
+    // or `i_mmap_rwsem` is held.
+    let _invalidation = unsafe { Invalidation::start(mm, &range, Cause::Clear) };
     // SAFETY: By this function's safety requirements.
     let lock::Pmd::Leaf(locked) = (unsafe { lock::pmd(pmdp, addr, vma) }) else {
         return false;

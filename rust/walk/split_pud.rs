@@ -15,9 +15,8 @@ use super::{
 use crate::{
     bindings,
     notifier::{
-        Event,
-        Invalidation,
-        Owner, //
+        Cause,
+        Invalidation, //
     },
     pgtable::{
         Pud,
@@ -32,7 +31,8 @@ use crate::{
 ///
 /// # Safety
 ///
-/// `pudp` is the entry for `addr` in `vma`, and no page-table lock is held.
+/// `pudp` is the entry for `addr` in `vma`, and no page-table lock is held. The walk holds the mmap
+/// lock of the VMA, or `i_mmap_rwsem` of the file that it maps.
 #[inline(never)]
 pub(super) unsafe fn split_pud(
     pudp: *mut bindings::pud_t,
@@ -48,8 +48,9 @@ pub(super) unsafe fn split_pud(
     let mm = vma.mm_ptr();
 
     {
-        // SAFETY: The walk keeps the VMA, and so its mm.
-        let _invalidation = unsafe { Invalidation::start(mm, &range, Event::Clear, Owner::NONE) };
+        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays, and the mmap
+        // lock or `i_mmap_rwsem` is held.
+        let _invalidation = unsafe { Invalidation::start(mm, &range, Cause::Clear) };
         // SAFETY: By this function's safety requirements.
         let Some(locked) = (unsafe { lock::pud(pudp, vma) }) else {
             return false;

@@ -36,10 +36,7 @@ use mmops::{
     },
     mm::MmapRead,
     new_interval_notifier,
-    notifier::{
-        IntervalNotifier,
-        Owner, //
-    },
+    notifier::IntervalNotifier,
     range::AddrRange, //
 };
 
@@ -61,7 +58,7 @@ pub(crate) fn exclusive(me: Pin<&Device>, arg: &mut uapi::Exclusive) -> Result {
         let part = AddrRange::new(addr, addr + nr * PAGE_SIZE)?;
         let results = results.get_mut(..nr).ok_or(EINVAL)?;
         let outcome =
-            exclusive::take_from_cpu(&mut MmapRead::lock(&mm), &part, Owner::of(me), results)?;
+            exclusive::take_from_cpu(&mut MmapRead::lock(&mm), &part, Some(&me.owner), results)?;
 
         arg.exclusive += outcome.exclusive as u64;
         store_results(arg, &range, addr, results)?;
@@ -128,13 +125,7 @@ pub(crate) fn atomic_add(arg: &mut uapi::AtomicAdd) -> Result {
 
     let mm = address_space(arg.pidfd)?;
     let pages = DevicePages::new(&range)?;
-    // Each call is a device of its own: one of the same owner would not be told that another takes
-    // its pages.
-    let device = KBox::pin(0u8, GFP_KERNEL)?;
-    let notifier = KBox::try_pin_init(
-        new_interval_notifier!(&mm, range, Owner::of(device.as_ref()), pages),
-        GFP_KERNEL,
-    )?;
+    let notifier = KBox::try_pin_init(new_interval_notifier!(&mm, range, pages), GFP_KERNEL)?;
     let mut words = KVVec::with_capacity(nr, GFP_KERNEL)?;
 
     for i in 0..nr {

@@ -41,6 +41,7 @@ use mmops::{
     },
     mapping::Mapping,
     mm,
+    notifier::Owner,
     range::{
         AddrRange,
         PageRange, //
@@ -77,6 +78,8 @@ struct Device {
     /// What the file is subscribed to; see [`notifier_log`].
     #[pin]
     subscription: Mutex<notifier_log::Slot>,
+    /// Who makes pages exclusive through the file.
+    owner: Owner,
 }
 
 #[vtable]
@@ -84,9 +87,10 @@ impl MiscDevice for Device {
     type Ptr = Pin<KBox<Self>>;
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        KBox::pin_init(
-            pin_init!(Self {
+        KBox::try_pin_init(
+            try_pin_init!(Self {
                 subscription <- new_mutex!(None),
+                owner: Owner::new()?,
             }),
             GFP_KERNEL,
         )

@@ -122,7 +122,7 @@ impl Log {
         if what.may_block() {
             flags |= uapi::NOTIFIER_BLOCKABLE;
         }
-        if what.owner().is_some() && what.owner() == self.owner {
+        if what.is_from(&self.owner) {
             flags |= uapi::NOTIFIER_OWN;
         }
         if end {
@@ -177,11 +177,17 @@ fn number(event: Event) -> u32 {
 }
 
 /// The log of a range.
-struct RangeLog(Arc<Log>);
+struct RangeLog {
+    log: Arc<Log>,
+    /// Leave out what comes from the owner of the log.
+    filter: bool,
+}
 
 impl IntervalOps for RangeLog {
     fn invalidate(self: Pin<&mut Self>, what: &Invalidated) {
-        self.0.record(what, false);
+        if !self.filter || !what.is_from(&self.log.owner) {
+            self.log.record(what, false);
+        }
     }
 }
 
@@ -229,7 +235,6 @@ pub(crate) fn subscribe(me: Pin<&Device>, arg: &mut uapi::NotifierSubscribe) -> 
     } else {
         Some(addr_range(arg.addr, arg.len)?)
     };
-    let owner = Owner::of(me);
     let mut slot = me.subscription.lock();
 
     if slot.is_some() {
@@ -237,13 +242,16 @@ pub(crate) fn subscribe(me: Pin<&Device>, arg: &mut uapi::NotifierSubscribe) -> 
     }
 
     let mm = address_space(arg.pidfd)?;
-    let log = Log::new(arg.capacity as usize, owner)?;
+    let log = Log::new(arg.capacity as usize, me.owner.clone())?;
     let source = match range {
         Some(range) => {
-            let filtered = if filter { owner } else { Owner::NONE };
+            let data = RangeLog {
+                log: log.clone(),
+                filter,
+            };
 
             Source::Range(KBox::try_pin_init(
-                new_interval_notifier!(&mm, range, filtered, RangeLog(log.clone())),
+                new_interval_notifier!(&mm, range, data),
                 GFP_KERNEL,
             )?)
         }

@@ -12,7 +12,6 @@ use mmops::{
         self,
         MmapRead, //
     },
-    notifier::Owner,
     range::AddrRange,
     zap, //
 };
@@ -24,7 +23,7 @@ pub(crate) fn zap(arg: &mut uapi::Zap) -> Result {
         -1 => mm::current()?,
         pidfd => mm::of_pidfd(pidfd)?,
     };
-    let outcome = zap::zap(&mut MmapRead::lock(&mm), &range, Owner::NONE)?;
+    let outcome = zap::zap(&mut MmapRead::lock(&mm), &range)?;
 
     arg.zapped = outcome.zapped as u64;
     arg.done = outcome.done as u64;

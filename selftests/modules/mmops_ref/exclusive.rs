@@ -29,10 +29,7 @@ use mmops::{
         MmapRead, //
     },
     new_interval_notifier,
-    notifier::{
-        IntervalNotifier,
-        Owner, //
-    },
+    notifier::IntervalNotifier,
     range::AddrRange, //
 };
 use zerocopy_derive::Immutable;
@@ -81,7 +78,7 @@ impl Exclusive {
         let count = if self.side == KERNEL {
             by_kernel(&guard, &range)?
         } else {
-            exclusive::take_from_cpu(&mut guard, &range, Owner::NONE, &mut results)?.exclusive
+            exclusive::take_from_cpu(&mut guard, &range, None, &mut results)?.exclusive
         };
 
         self.ns = start.elapsed().as_nanos() as u64;
@@ -135,12 +132,9 @@ impl Program {
         let range = AddrRange::new(self.addr as usize, end as usize)?;
         let mm = mm::current()?;
         let mut results = KVVec::from_elem(PageResult::Untouched, range.nr_pages(), GFP_KERNEL)?;
-        let owner = KBox::pin(0u8, GFP_KERNEL)?;
         let pages = DevicePages::new(&range)?;
-        let notifier: Pin<KBox<IntervalNotifier<DevicePages>>> = KBox::try_pin_init(
-            new_interval_notifier!(&mm, range, Owner::of(owner.as_ref()), pages),
-            GFP_KERNEL,
-        )?;
+        let notifier: Pin<KBox<IntervalNotifier<DevicePages>>> =
+            KBox::try_pin_init(new_interval_notifier!(&mm, range, pages), GFP_KERNEL)?;
         let mut batches = 0;
         let outcome = exclusive::make_exclusive(
             &mut MmapRead::lock(&mm),

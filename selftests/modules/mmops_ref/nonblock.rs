@@ -14,11 +14,10 @@ use mmops::{
     new_interval_notifier,
     notifier::{
         self,
-        Event,
+        ChangeEvent,
         IntervalNotifier,
         IntervalOps,
-        Invalidated,
-        Owner, //
+        Invalidated, //
     },
     range::AddrRange, //
 };
@@ -57,15 +56,12 @@ impl Nonblock {
         let end = self.addr.checked_add(self.len).ok_or(EINVAL)?;
         let range = AddrRange::new(self.addr as usize, end as usize)?;
         let mm = mm::current()?;
-        let driver: Pin<KBox<IntervalNotifier<Told>>> = KBox::try_pin_init(
-            new_interval_notifier!(&mm, range, Owner::NONE, Told(0)),
-            GFP_KERNEL,
-        )?;
+        let driver: Pin<KBox<IntervalNotifier<Told>>> =
+            KBox::try_pin_init(new_interval_notifier!(&mm, range, Told(0)), GFP_KERNEL)?;
         let mmap = MmapRead::lock(&mm);
         let guard = (self.locked != 0).then(|| driver.lock());
         let mut ran = 0;
-        let ret =
-            notifier::try_with_invalidation(&mmap, &range, Event::Clear, Owner::NONE, || ran += 1);
+        let ret = notifier::try_with_invalidation(&mmap, &range, ChangeEvent::CLEAR, || ran += 1);
 
         drop(guard);
         drop(mmap);

@@ -32,8 +32,7 @@ use mmops::{
     },
     notifier::{
         with_invalidation,
-        Event,
-        Owner, //
+        ChangeEvent, //
     },
     pgtable::{
         PmdLeaf,
@@ -218,7 +217,7 @@ struct Protect {
 }
 
 impl WalkMut for Protect {
-    const EVENT: Event = Event::ProtectionPage;
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
         self.found.vmas += 1;
@@ -319,7 +318,7 @@ impl Arg {
 
         match self.op {
             READ_VMA => walk_page_range_vma(&mut guard, &range, &mut found)?,
-            INVALIDATE => with_invalidation(&guard, &range, Event::Clear, Owner::NONE, || {
+            INVALIDATE => with_invalidation(&guard, &range, ChangeEvent::CLEAR, || {
                 let vma = guard.vma_lookup(range.start()).ok_or(ENOMEM)?;
 
                 found.vmas += 1;
@@ -386,16 +385,11 @@ impl Arg {
         let mut guard = MmapRead::lock(&mm);
         let mut outcomes = [zap::Outcome::default(); 2];
 
-        with_gather(
-            &mut guard,
-            &self.addresses(self.gather)?,
-            Owner::NONE,
-            |gather| {
-                zap_vma(gather, &front, &mut outcomes[0])?;
-                gather.flush();
-                zap_vma(gather, &back, &mut outcomes[1])
-            },
-        )?;
+        with_gather(&mut guard, &self.addresses(self.gather)?, |gather| {
+            zap_vma(gather, &front, &mut outcomes[0])?;
+            gather.flush();
+            zap_vma(gather, &back, &mut outcomes[1])
+        })?;
         self.tell(
             &Found::default(),
             outcomes.iter().map(|outcome| outcome.zapped as u64).sum(),
