@@ -1,14 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The tests of the programs in tools/, as TAP.
+# The tests of the programs in tools/, and of what runs the cases of compile_fail/, as TAP.
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 eval "$("$top/scripts/cargo-env")" || exit 1
 
 echo "TAP version 13"
-log=$("$CARGO" test --locked --workspace --release --manifest-path "$top/tools/Cargo.toml" 2>&1)
-status=$?
+status=0
+log=$(for directory in tools selftests/compile_fail; do
+	"$CARGO" test --locked --workspace --release \
+		--manifest-path "$top/$directory/Cargo.toml" 2>&1 || exit
+done) || status=$?
 # cargo's lines are `test NAME ... ok|FAILED|ignored[, REASON]`.
 awk -v status="$status" '
 /^ *Running |^ *Doc-tests / { program = $NF; gsub(/[()]|.*\/|-[0-9a-f]+\)?$/, "", program) }

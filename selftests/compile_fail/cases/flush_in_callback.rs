@@ -6,7 +6,7 @@
 use kernel::prelude::*;
 use mmops::{
     mm::MmapRead,
-    notifier::Event,
+    notifier::ChangeEvent,
     pgtable::PteTable,
     range::AddrRange,
     tlb::{
@@ -22,7 +22,7 @@ use mmops::{
 pub struct Flush;
 
 impl WalkMut for Flush {
-    const EVENT: Event = Event::ProtectionPage;
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn checkpoint(&mut self, _nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
         scope.flush();

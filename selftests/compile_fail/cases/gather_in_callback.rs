@@ -10,7 +10,6 @@ use mmops::{
         Gather, //
     },
     mm::MmapRead,
-    notifier::Owner,
     pgtable::PteTable,
     range::AddrRange,
     walk::{
@@ -37,7 +36,7 @@ impl Walk for Flush<'_, '_, '_> {
 
 #[cfg(wrong)]
 pub fn case(guard: &mut MmapRead<'_>, range: AddrRange) -> Result {
-    with_gather(guard, &range, Owner::NONE, |gather| {
+    with_gather(guard, &range, |gather| {
         //~[wrong]^ ERROR: E0500: closure requires unique access to `*guard`
         //~[wrong]^^ ERROR: E0501: cannot borrow `*guard` as mutable
         walk_page_range(guard, &range, &mut Flush(Some(gather), range))
@@ -47,7 +46,7 @@ pub fn case(guard: &mut MmapRead<'_>, range: AddrRange) -> Result {
 #[cfg(twin)]
 pub fn case(guard: &mut MmapRead<'_>, range: AddrRange) -> Result {
     walk_page_range(guard, &range, &mut Flush(None, range))?;
-    with_gather(guard, &range, Owner::NONE, |gather| {
+    with_gather(guard, &range, |gather| {
         gather.flush();
         zap_vma(gather, &range, &mut Outcome::default())
     })

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A PTE table is kept beyond the callback that it is lent to: its lock is released by then.
+
+//@revisions: wrong twin
+//@[twin] check-pass
+
+use kernel::prelude::*;
+use mmops::{pgtable::PteTable, walk::Walk};
+
+pub struct Keeper<'k> {
+    pub kept: Option<&'k dyn HasPgoff>,
+    pub pgoff: usize,
+}
+
+pub trait HasPgoff {
+    fn pgoff(&self) -> usize;
+}
+
+impl HasPgoff for PteTable<'_, '_> {
+    fn pgoff(&self) -> usize {
+        PteTable::pgoff(self)
+    }
+}
+
+impl Walk for Keeper<'static> {
+    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+        #[cfg(wrong)]
+        {
+            // One error for each lifetime of the table.
+            self.kept = Some(table);
+            //~[wrong]^ ERROR: lifetime may not live long enough
+            //~[wrong]| ERROR: lifetime may not live long enough
+            //~[wrong]| ERROR: lifetime may not live long enough
+        }
+        #[cfg(twin)]
+        {
+            self.pgoff = HasPgoff::pgoff(table);
+        }
+        Ok(())
+    }
+}
