@@ -8,7 +8,8 @@
  * instantiates a generic of the crate and is not linked with the bitcode.
  *
  * A helper that a generic may reach must use only symbols that every module
- * may use.
+ * may use. The exports are in the namespace MMOPS: what calls a helper by hand
+ * and not through the crate, which alone sees to the rules, has to say so.
  */
 
 #include <linux/export.h>
@@ -36,7 +37,7 @@
 #define MMOPS_EXPORT(sym)
 #else
 #define __mmops_helper
-#define MMOPS_EXPORT(sym) EXPORT_SYMBOL_GPL(sym)
+#define MMOPS_EXPORT(sym) EXPORT_SYMBOL_NS_GPL(sym, "MMOPS")
 #endif
 
 #ifndef CONFIG_X86_64

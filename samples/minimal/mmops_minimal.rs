@@ -24,6 +24,7 @@ module! {
     authors: ["The mmops authors"],
     description: "Counts the pages of the process that loads it",
     license: "GPL",
+    imports_ns: ["MMOPS"],
 }
 
 struct Minimal;

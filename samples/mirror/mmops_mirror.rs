@@ -50,6 +50,7 @@ module! {
     authors: ["The mmops authors"],
     description: "A simulated device that mirrors an address space",
     license: "GPL",
+    imports_ns: ["MMOPS"],
 }
 
 /// Two devices, as the tests open two.

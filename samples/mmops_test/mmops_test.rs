@@ -55,6 +55,7 @@ module! {
     authors: ["The mmops authors"],
     description: "Test driver of mmops",
     license: "GPL",
+    imports_ns: ["MMOPS"],
 }
 
 #[pin_data]

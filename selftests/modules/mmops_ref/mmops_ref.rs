@@ -49,6 +49,7 @@ module! {
     authors: ["The mmops authors"],
     description: "The kernel's functions as a reference for tests of mmops",
     license: "GPL",
+    imports_ns: ["MMOPS"],
 }
 
 // The kernel's crate declares them with the same types and silences the same lint.

@@ -73,6 +73,7 @@ module! {
     authors: ["The mmops authors"],
     description: "Walks of a driver's own, for tests of mmops",
     license: "GPL",
+    imports_ns: ["MMOPS"],
 }
 
 const READ_MAPPING: u32 = 0;
