@@ -126,7 +126,7 @@ impl Access {
         (flags & !Self::ALL == 0).then_some(Self(flags))
     }
 
-    /// What `vma` allows.
+    /// What a VMA with these flags allows.
     fn of(flags: vm_flags_t) -> Self {
         Self(flags & Self::ALL)
     }

@@ -173,10 +173,9 @@ fn after_take(
     }
 }
 
-/// Leaves uffd-wp markers where a file's entries were, if these were write-protected so. Returns
-/// whether it did.
+/// Leaves uffd-wp markers where a file's entries were, if these were write-protected so.
 #[inline(never)]
-fn leave_marker(table: &mut PteTable<'_, '_>, i: usize, nr: usize, old: Pte, vma: Vma<'_>) -> bool {
+fn leave_marker(table: &mut PteTable<'_, '_>, i: usize, nr: usize, old: Pte, vma: Vma<'_>) {
     // SAFETY: The VMA is valid, and the entries are cleared and their lock is held.
     unsafe {
         bindings::cond_install_uffd_wp_ptes(
@@ -186,7 +185,7 @@ fn leave_marker(table: &mut PteTable<'_, '_>, i: usize, nr: usize, old: Pte, vma
             old.as_raw(),
             nr,
         )
-    }
+    };
 }
 
 /// The number of entries that map consecutive pages of a large folio.
