@@ -501,15 +501,44 @@ __mmops_helper unsigned long mmops_mm_task_size(const struct mm_struct *mm)
 }
 
 /* The mm with a reference to its users, or an error pointer. */
+/*
+ * A thread of the process that has not ended, with a reference, or NULL. Not
+ * for_each_thread(), which names a lock that no module may use.
+ */
+static __always_inline struct task_struct *mmops_thread_with_mm(struct task_struct *process)
+{
+	struct task_struct *thread, *found = NULL;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(thread, &process->signal->thread_head, thread_node) {
+		/* As get_task_mm(), which looks again: a kernel thread has only borrowed it. */
+		if (READ_ONCE(thread->mm) && !(thread->flags & PF_KTHREAD)) {
+			found = get_task_struct(thread);
+			break;
+		}
+	}
+	rcu_read_unlock();
+	return found;
+}
+
+/*
+ * The main thread lets go of the mm when it ends, and the process lives on with
+ * the others. Which of them is asked does not matter: they share the mm.
+ */
 __mmops_helper struct mm_struct *mmops_mm_of_pidfd(int pidfd)
 {
 	unsigned int flags;
-	struct task_struct *task = pidfd_get_task(pidfd, &flags);
+	struct task_struct *task = pidfd_get_task(pidfd, &flags), *thread;
 	struct mm_struct *mm;
 
 	if (IS_ERR(task))
 		return ERR_CAST(task);
 	mm = mm_access(task, PTRACE_MODE_ATTACH_FSCREDS);
+	/* A thread that ends meanwhile is not met again. */
+	while (mm == ERR_PTR(-ESRCH) && (thread = mmops_thread_with_mm(task))) {
+		mm = mm_access(thread, PTRACE_MODE_ATTACH_FSCREDS);
+		put_task_struct(thread);
+	}
 	put_task_struct(task);
 	return mm;
 }

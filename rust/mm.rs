@@ -279,16 +279,18 @@ pub fn current() -> Result<ARef<MmWithUser>> {
 /// The address space of the process behind a pidfd of the current task, which has to be allowed to
 /// change it as a debugger does.
 ///
-/// The result keeps the address space alive even if the process ends meanwhile. Sleeps.
+/// A process whose main thread has ended lives on with its other threads; then one of these is
+/// asked. The result keeps the address space alive even if the process ends meanwhile. Sleeps.
 ///
 /// # Errors
 ///
 /// - `EBADF` if `pidfd` is not a pidfd;
-/// - `ESRCH` if the process is gone, or is a kernel thread;
+/// - `ESRCH` if all threads of the process have ended, it is a kernel thread, or the pidfd is that
+///   of a single thread (`PIDFD_THREAD`) which is not the main one, as for `process_madvise(2)`;
 /// - `EACCES` if `ptrace(2)` would not be allowed to attach to it;
 /// - `EINTR` if a fatal signal came.
 ///
-/// Source: `pidfd_get_task()`, `mm_access()`.
+/// Source: `pidfd_get_task()`, `mm_access()`, `find_lock_task_mm()`.
 pub fn of_pidfd(pidfd: i32) -> Result<ARef<MmWithUser>> {
     // Other negative numbers stand for the caller itself in pidfd_get_task().
     if pidfd < 0 {
