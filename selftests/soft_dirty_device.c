@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Soft-dirty bits of memory that a device has, uses, or is: device-private and
- * device-exclusive entries, pages that are pinned, and the leaves of device-DAX.
+ * Soft-dirty bits of memory that a device has, or is: device-private and
+ * device-exclusive entries, and the leaves of device-DAX.
  */
 #include "dmirror.h"
-#include "gup_test.h"
 #include "kselftest_harness.h"
 #include "leafmap.h"
 
 #define PAGES		200UL
 #define FIRST		100UL	/* of those that the device gets */
 #define NR		64UL
-
-#define GUP_TEST_FILE	"/sys/kernel/debug/gup_test"
 
 FIXTURE(device)
 {
@@ -123,68 +120,6 @@ TEST_F_TIMEOUT(device, private_entries, TEST_SECONDS)
 TEST_F_TIMEOUT(device, exclusive_entries, TEST_SECONDS)
 {
 	device_pages(_metadata, self, HMM_DMIRROR_EXCLUSIVE, MMOPS_LEAF_DEVICE_EXCLUSIVE);
-}
-
-static int pin(const char *map, size_t pages)
-{
-	struct pin_longterm_test arg = {
-		.addr = (uintptr_t)map,
-		.size = pages * page_size(),
-		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
-	};
-	int fd = open(GUP_TEST_FILE, O_RDWR | O_CLOEXEC);
-
-	if (fd < 0 || ioctl(fd, PIN_LONGTERM_TEST_START, &arg))
-		return -errno;
-	return fd;
-}
-
-/* A device stores to a pinned page at any time: it stays soft-dirty, and counts as kept. */
-TEST_F_TIMEOUT(device, pinned, TEST_SECONDS)
-{
-	int fd = pin(self->map + FIRST * page_size(), NR);
-
-	if (fd < 0)
-		SKIP(return, "cannot pin through " GUP_TEST_FILE ": %s", strerror(-fd));
-	store_range(self->map, 0, PAGES, 2);
-	ASSERT_EQ(NR, kept_pages(self, self->map, PAGES));
-	ASSERT_EQ(NR, nr_soft_dirty(self, FIRST, NR));
-	ASSERT_EQ(NR, nr_soft_dirty(self, 0, PAGES));
-	/* All of the address space, too. */
-	ASSERT_GE(soft_dirty_clear_all(self->dev), 0);
-	ASSERT_EQ(NR, nr_soft_dirty(self, 0, PAGES));
-	ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_STOP));
-	ASSERT_EQ(0, kept_pages(self, self->map, PAGES));
-	ASSERT_EQ(0, nr_soft_dirty(self, 0, PAGES));
-	store(self->map, FIRST, 3);
-	ASSERT_EQ(1, nr_soft_dirty(self, 0, PAGES));
-	close(fd);
-}
-
-/* A pin of one page keeps the whole of a huge leaf. */
-TEST_F_TIMEOUT(device, pinned_huge, TEST_SECONDS)
-{
-	char *map = map_thp(2);
-	struct leaf_counts counts;
-	int fd;
-
-	if (!map)
-		SKIP(return, "no huge pages");
-	ASSERT_GE(soft_dirty_clear_all(self->dev), 0);
-	store_range(map, 0, 2 * PMD_PAGES, 1);
-	fd = pin(map + pmd_size() + 7 * page_size(), 1);
-	if (fd < 0)
-		SKIP(return, "cannot pin through " GUP_TEST_FILE ": %s", strerror(-fd));
-	ASSERT_EQ(PMD_PAGES, kept_pages(self, map, 2 * PMD_PAGES));
-	ASSERT_EQ(0, count_leaves(self->dev, map, 2 * pmd_size(), &counts));
-	ASSERT_EQ(2, counts.pmd.nr);
-	ASSERT_EQ(1, counts.pmd.soft_dirty);
-	ASSERT_EQ(1, counts.pmd.writable);
-	ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_STOP));
-	ASSERT_EQ(0, kept_pages(self, map, 2 * PMD_PAGES));
-	ASSERT_EQ(0, count_leaves(self->dev, map, 2 * pmd_size(), &counts));
-	ASSERT_EQ(0, counts.pmd.soft_dirty);
-	close(fd);
 }
 
 /*

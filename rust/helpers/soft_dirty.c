@@ -148,17 +148,20 @@ __mmops_helper void mmops_pudp_mksoft_dirty(pud_t *pudp)
 
 /*
  * A device may store to a pinned page at any time, and no fault will tell of
- * it. As pte_is_pinned() of fs/proc/task_mmu.c.
+ * it. GUP-fast sets the flag of the mm, pins the page, and then looks whether the
+ * entry is still what it was: who asks after a change of the entry finds the
+ * pin, or GUP-fast finds the change. pte_is_pinned() of fs/proc/task_mmu.c is
+ * asked before the change.
  */
-__mmops_helper bool mmops_vma_may_have_pins(struct vm_area_struct *vma)
+__mmops_helper bool mmops_mm_may_have_pins(struct mm_struct *mm)
 {
-	return vma_is_cow_mapping(vma) && mm_flags_test(MMF_HAS_PINNED, vma->vm_mm);
+	return mm_flags_test(MMF_HAS_PINNED, mm);
 }
 
 __mmops_helper bool mmops_pte_is_pinned(struct vm_area_struct *vma, unsigned long addr,
 					pte_t pte)
 {
-	struct folio *folio = pte_write(pte) ? vm_normal_folio(vma, addr, pte) : NULL;
+	struct folio *folio = vm_normal_folio(vma, addr, pte);
 
 	return folio && folio_maybe_dma_pinned(folio);
 }
@@ -166,9 +169,61 @@ __mmops_helper bool mmops_pte_is_pinned(struct vm_area_struct *vma, unsigned lon
 __mmops_helper bool mmops_pmd_is_pinned(struct vm_area_struct *vma, unsigned long addr,
 					pmd_t pmd)
 {
-	struct folio *folio = pmd_write(pmd) ? vm_normal_folio_pmd(vma, addr, pmd) : NULL;
+	struct folio *folio = vm_normal_folio_pmd(vma, addr, pmd);
 
 	return folio && folio_maybe_dma_pinned(folio);
+}
+
+__mmops_helper bool mmops_pud_is_pinned(pud_t pud)
+{
+	return !pud_special(pud) && folio_maybe_dma_pinned(page_folio(pud_page(pud)));
+}
+
+/*
+ * Make an entry soft-dirty that mmops_ptep_track() has changed, and writable if it
+ * was. Not with pte_mkwrite(), which no module may use: a shadow stack stays
+ * without its permission.
+ */
+static __always_inline pte_t mmops_pte_untrack(pte_t pte)
+{
+	return pte_mksoft_dirty(pte_clear_saveddirty(pte_mkwrite_novma(pte)));
+}
+
+__mmops_helper void mmops_ptep_untrack(pte_t *ptep, bool was_rw)
+{
+	if (was_rw)
+		mmops_update(ptep, mmops_pte_untrack);
+	else
+		mmops_update(ptep, pte_mksoft_dirty);
+}
+
+static __always_inline pmd_t mmops_pmd_untrack(pmd_t pmd)
+{
+	return pmd_mksoft_dirty(pmd_clear_saveddirty(pmd_mkwrite_novma(pmd)));
+}
+
+/* True if @old had a permission that is not back. */
+__mmops_helper bool mmops_pmdp_untrack(pmd_t *pmdp, pmd_t old)
+{
+	if (pmd_flags(old) & _PAGE_RW) {
+		mmops_update(pmdp, mmops_pmd_untrack);
+		return false;
+	}
+	mmops_update(pmdp, pmd_mksoft_dirty);
+	return pmd_write(old);
+}
+
+static __always_inline pud_t mmops_pud_untrack(pud_t pud)
+{
+	return pud_mksoft_dirty(pud_mkwrite(pud));
+}
+
+__mmops_helper void mmops_pudp_untrack(pud_t *pudp, pud_t old)
+{
+	if (pud_write(old))
+		mmops_update(pudp, mmops_pud_untrack);
+	else
+		mmops_update(pudp, pud_mksoft_dirty);
 }
 
 /* VMAs */

@@ -10,6 +10,7 @@ use super::{
     Pmd,
     PmdLeaf,
     Pte,
+    Pud,
     PudLeaf,
     PMD_SIZE,
     PUD_SIZE, //
@@ -49,8 +50,25 @@ fn is_writable_migration(value: Pte) -> bool {
 pub struct Cleared {
     /// Base pages whose bit was set and is clear now.
     pub cleared: usize,
-    /// Base pages that stay soft-dirty: a device may store to them at any time.
+    /// Base pages that are soft-dirty now, whether they were or not: they are pinned, and a device
+    /// may store to them at any time.
     pub kept: usize,
+}
+
+impl Cleared {
+    fn whole(was_soft_dirty: bool, nr: usize) -> Self {
+        Self {
+            cleared: if was_soft_dirty { nr } else { 0 },
+            kept: 0,
+        }
+    }
+
+    fn kept(nr: usize) -> Self {
+        Self {
+            cleared: 0,
+            kept: nr,
+        }
+    }
 }
 
 impl<'s> PteTable<'_, 's> {
@@ -60,13 +78,25 @@ impl<'s> PteTable<'_, 's> {
     ///   scope only if the entry was writable.
     /// - Writable migration or device-private entry: becomes a readable one. C leaves it, and then
     ///   a store goes unseen after the page has come back.
-    /// - Page of a private mapping that is pinned for a device: stays as it is.
+    /// - Page that is pinned (`pin_user_pages()`): is soft-dirty, and writable if it was. In
+    ///   private and in shared mappings, and whether its entry is writable or not: it may have been
+    ///   when the page was pinned.
     ///
-    /// Source: `clear_soft_dirty()`, `change_softleaf_pte()`.
+    /// Whether a page is pinned is asked after the exchange. GUP-fast takes no lock: it pins a page
+    /// whose entry is writable, and then looks whether the entry has changed meanwhile. So either
+    /// it finds the change, and comes back by a write fault, or the pin is found here. C asks
+    /// before, and loses what the device stores if the page is pinned in between.
+    ///
+    /// A pin is known of pages that the address space itself has pinned, for ever after the first
+    /// one. A small folio with 1024 references or more counts as pinned then.
+    ///
+    /// Source: `clear_soft_dirty()`, `change_softleaf_pte()`, `gup_fast_pte_range()`.
     #[inline(never)]
     pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
-        // SAFETY: The VMA is valid.
-        let may_have_pins = unsafe { bindings::mmops_vma_may_have_pins(self.vma().as_ptr()) };
+        if self.may_have_pins() {
+            return self.clear_soft_dirty_pinned(scope);
+        }
+
         let mut result = Cleared::default();
         // First entry that was writable, and the one behind the last.
         let (mut first, mut behind) = (self.nr(), 0);
@@ -94,7 +124,7 @@ impl<'s> PteTable<'_, 's> {
             // changes neither of the bits that are asked for, so they are those of the old value.
             let run = i;
 
-            while i < self.nr() && !may_have_pins {
+            while i < self.nr() {
                 let value = self.hint(i);
 
                 // SAFETY: The function computes on the value alone.
@@ -110,72 +140,132 @@ impl<'s> PteTable<'_, 's> {
                 behind = i;
                 result.cleared += i - run;
                 dense = true;
+                if self.may_have_pins() {
+                    self.keep_first_pins(run, i, &mut result);
+                }
                 continue;
             }
 
             let value = self.hint(i);
 
             dense = selected(value);
-            if dense {
-                if value.present() && !may_have_pins {
-                    // SAFETY: The entry is present, and its lock is held.
-                    let old = Pte::from_raw(unsafe {
-                        bindings::mmops_ptep_track(self.ptep_at(i).as_ptr(), value.0)
-                    });
-
-                    if old.write() {
-                        first = cmp::min(first, i);
-                        behind = i + 1;
-                    }
-                    // There are 512 entries: the check of an overflow would find nothing.
-                    result.cleared = result.cleared.wrapping_add(usize::from(old.soft_dirty()));
-                } else if self.clear_soft_dirty_slow(i, value, &mut result) {
-                    first = cmp::min(first, i);
-                    behind = i + 1;
-                }
+            if dense && self.clear_soft_dirty_one(i, value, &mut result) {
+                first = cmp::min(first, i);
+                behind = i + 1;
             }
             i += 1;
         }
 
+        self.record(scope, first, behind);
+        result
+    }
+
+    /// As [`Self::clear_soft_dirty`], where pages were pinned before. Any entry may be of one, not
+    /// only those that [`Self::clear_soft_dirty`] selects.
+    #[cold]
+    #[inline(never)]
+    fn clear_soft_dirty_pinned(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
+        let mut result = Cleared::default();
+        let (mut first, mut behind) = (self.nr(), 0);
+
+        for i in 0..self.nr() {
+            let value = self.hint(i);
+
+            if !value.none() && self.clear_soft_dirty_one(i, value, &mut result) {
+                first = cmp::min(first, i);
+                behind = i + 1;
+            }
+        }
+        self.record(scope, first, behind);
+        result
+    }
+
+    /// Notes that the entries from `first` to before `behind` were writable.
+    fn record(&self, scope: &mut FlushScope<'s>, first: usize, behind: usize) {
         if first < behind {
             scope.record(
                 self.addr() + (first << PAGE_SHIFT),
                 (behind - first) << PAGE_SHIFT,
             );
         }
-        result
     }
 
-    /// An entry that is not present, or may be of a pinned page. Whether it was writable.
-    #[cold]
-    #[inline(never)]
-    fn clear_soft_dirty_slow(&mut self, i: usize, value: Pte, result: &mut Cleared) -> bool {
-        let addr = self.addr() + (i << PAGE_SHIFT);
-        let entry = self.ptep_at(i).as_ptr();
-        let vma = self.vma();
+    /// Whether a page may be pinned; of a present entry, asked after it was changed.
+    #[inline(always)]
+    fn may_have_pins(&self) -> bool {
+        // SAFETY: The mm is valid.
+        unsafe { bindings::mmops_mm_may_have_pins(self.vma().mm_ptr()) }
+    }
 
+    /// An entry that is not none. Whether it has lost a permission to write.
+    #[inline(always)]
+    fn clear_soft_dirty_one(&mut self, i: usize, value: Pte, result: &mut Cleared) -> bool {
         if !value.present() {
-            let keep_write = crate::faults::keep_writable(|| is_writable_migration(value));
-
-            // SAFETY: The entry is neither none nor present, and its lock is held.
-            let cleared = unsafe {
-                bindings::mmops_ptep_track_nonpresent(vma.mm_ptr(), addr, entry, keep_write)
-            };
-
-            result.cleared += usize::from(cleared);
-            return false;
-        }
-        // SAFETY: The entry is present, maps `addr` in the VMA, and its lock is held.
-        if unsafe { bindings::mmops_pte_is_pinned(vma.as_ptr(), addr, value.0) } {
-            result.kept += 1;
+            self.clear_soft_dirty_nonpresent(i, value, result);
             return false;
         }
 
         // SAFETY: The entry is present, and its lock is held.
-        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_track(entry, value.0) });
+        let old =
+            Pte::from_raw(unsafe { bindings::mmops_ptep_track(self.ptep_at(i).as_ptr(), value.0) });
 
-        result.cleared += usize::from(old.soft_dirty());
+        if self.may_have_pins() && self.keep_pinned(i, old.rw()) {
+            result.kept += 1;
+            return old.write() && !old.rw();
+        }
+        // There are 512 entries: the check of an overflow would find nothing.
+        result.cleared = result.cleared.wrapping_add(usize::from(old.soft_dirty()));
         old.write()
+    }
+
+    /// An entry that is neither none nor present.
+    #[cold]
+    #[inline(never)]
+    fn clear_soft_dirty_nonpresent(&mut self, i: usize, value: Pte, result: &mut Cleared) {
+        let keep_write = crate::faults::keep_writable(|| is_writable_migration(value));
+
+        // SAFETY: The entry is neither none nor present, and its lock is held.
+        let cleared = unsafe {
+            bindings::mmops_ptep_track_nonpresent(
+                self.vma().mm_ptr(),
+                self.addr() + (i << PAGE_SHIFT),
+                self.ptep_at(i).as_ptr(),
+                keep_write,
+            )
+        };
+
+        result.cleared += usize::from(cleared);
+    }
+
+    /// The first pins of the address space were made while the entries from `run` to before `end`
+    /// were changed, which all were writable and soft-dirty.
+    #[cold]
+    #[inline(never)]
+    fn keep_first_pins(&mut self, run: usize, end: usize, result: &mut Cleared) {
+        for i in run..end {
+            if self.keep_pinned(i, true) {
+                result.cleared -= 1;
+                result.kept += 1;
+            }
+        }
+    }
+
+    /// Makes an entry that was just changed soft-dirty, and writable if it `was_rw`, if its page is
+    /// pinned. Whether it is.
+    #[cold]
+    #[inline(never)]
+    fn keep_pinned(&mut self, i: usize, was_rw: bool) -> bool {
+        let vma = self.vma().as_ptr();
+        let addr = self.addr() + (i << PAGE_SHIFT);
+
+        // SAFETY: The entry is present, maps `addr` in the VMA, and its lock is held.
+        let is_pinned = unsafe { bindings::mmops_pte_is_pinned(vma, addr, self.hint(i).0) };
+
+        if is_pinned {
+            // SAFETY: As above.
+            unsafe { bindings::mmops_ptep_untrack(self.ptep_at(i).as_ptr(), was_rw) };
+        }
+        is_pinned
     }
 
     /// Sets the soft-dirty bit of all entries that are not none, and returns their number.
@@ -207,44 +297,49 @@ impl<'s> PteTable<'_, 's> {
 
 impl<'s> PmdLeaf<'_, 's> {
     /// As [`PteTable::clear_soft_dirty`]. All of the leaf is changed, even if the walk covers only
-    /// a part of it; the result counts all of its pages.
+    /// a part of it; the result counts all of its pages. A pin of one page keeps them all.
     ///
-    /// In place and atomic; C clears the entry meanwhile, and flushes for each leaf.
+    /// In place and atomic; C clears the entry meanwhile, flushes for each leaf, and does not ask
+    /// for pins.
     ///
     /// Source: `clear_soft_dirty_pmd()`, `change_non_present_huge_pmd()`.
     #[inline(never)]
     pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
         const PAGES: usize = PMD_SIZE >> PAGE_SHIFT;
-        let vma = self.vma().as_ptr();
+        let vma = self.vma();
         let addr = self.leaf_addr();
-        let value = self.value();
         let entry = self.entry.as_ptr();
 
-        let was_soft_dirty = if !value.present() {
+        if !self.value().present() {
             // SAFETY: The entry is a non-present one in the place of a leaf, and its lock is held.
-            unsafe { bindings::mmops_pmdp_track_nonpresent(self.vma().mm_ptr(), addr, entry) }
-        // SAFETY: The leaf is present and of the VMA, and its lock is held.
-        } else if unsafe {
-            bindings::mmops_vma_may_have_pins(vma)
-                && bindings::mmops_pmd_is_pinned(vma, addr, value.0)
-        } {
-            return Cleared {
-                cleared: 0,
-                kept: PAGES,
-            };
-        } else {
-            // SAFETY: The leaf is present, and its lock is held.
-            let old = Pmd::from_raw(unsafe { bindings::mmops_pmdp_track(entry) });
+            let was_soft_dirty =
+                unsafe { bindings::mmops_pmdp_track_nonpresent(vma.mm_ptr(), addr, entry) };
 
-            if old.write() {
-                scope.record(addr, PMD_SIZE);
-            }
-            old.soft_dirty()
+            return Cleared::whole(was_soft_dirty, PAGES);
+        }
+
+        // SAFETY: The leaf is present, and its lock is held.
+        let old = Pmd::from_raw(unsafe { bindings::mmops_pmdp_track(entry) });
+
+        // SAFETY: The leaf is present and of the VMA, and its lock is held.
+        let is_pinned = unsafe {
+            bindings::mmops_mm_may_have_pins(vma.mm_ptr())
+                && bindings::mmops_pmd_is_pinned(vma.as_ptr(), addr, old.0)
+        };
+        // SAFETY: As above.
+        let lost = if is_pinned && !unsafe { bindings::mmops_pmdp_untrack(entry, old.0) } {
+            false
+        } else {
+            old.write()
         };
 
-        Cleared {
-            cleared: if was_soft_dirty { PAGES } else { 0 },
-            kept: 0,
+        if lost {
+            scope.record(addr, PMD_SIZE);
+        }
+        if is_pinned {
+            Cleared::kept(PAGES)
+        } else {
+            Cleared::whole(old.soft_dirty(), PAGES)
         }
     }
 
@@ -267,20 +362,24 @@ impl<'s> PudLeaf<'_, 's> {
     /// As [`PmdLeaf::clear_soft_dirty`]. C splits such a leaf, which unmaps it.
     #[inline(never)]
     pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
+        const PAGES: usize = PUD_SIZE >> PAGE_SHIFT;
+        let entry = self.entry.as_ptr();
         // SAFETY: The entry is a present leaf, and its lock is held.
-        let old = super::Pud::from_raw(unsafe { bindings::mmops_pudp_track(self.entry.as_ptr()) });
+        let old = Pud::from_raw(unsafe { bindings::mmops_pudp_track(entry) });
 
+        // SAFETY: The mm is valid, and the entry is a present leaf of it.
+        if unsafe {
+            bindings::mmops_mm_may_have_pins(self.vma().mm_ptr())
+                && bindings::mmops_pud_is_pinned(old.0)
+        } {
+            // SAFETY: The entry is a present leaf, and its lock is held.
+            unsafe { bindings::mmops_pudp_untrack(entry, old.0) };
+            return Cleared::kept(PAGES);
+        }
         if old.write() {
             scope.record(self.leaf_addr(), PUD_SIZE);
         }
-        Cleared {
-            cleared: if old.soft_dirty() {
-                PUD_SIZE >> PAGE_SHIFT
-            } else {
-                0
-            },
-            kept: 0,
-        }
+        Cleared::whole(old.soft_dirty(), PAGES)
     }
 
     /// As [`PmdLeaf::mark_soft_dirty`].
