@@ -7,15 +7,20 @@
 //!
 //! # Rules
 //!
-//! - A page that is stored to after [`clear`] has returned reads as soft-dirty, always. So the
-//!   write permission is taken with the bit, and the TLB is flushed, once and over what was
-//!   changed, if any entry was writable; else not at all. Data integrity would need no flush here
-//!   (see the thread below), exact tracking does.
+//! - A store that is made through an entry after [`clear`] has returned makes it soft-dirty. So the
+//!   write permission is taken with the bit, and the TLB is flushed, over what was changed, if any
+//!   entry was writable; else not at all. Data integrity would need no flush here (see the thread
+//!   below), exact tracking does.
 //! - A page outside the range that reads as soft-dirty before the call does so after it.
 //! - Dirty, accessed and uffd-wp bits stay.
-//! - What cannot be tracked is not cleared and counts as [`Outcome::kept`]: hugetlbfs and PFN maps,
-//!   whose entries never fault for this, and pages of private mappings that are pinned for a
-//!   device. C clears `VM_SOFTDIRTY` of such VMAs, and then they read as never stored to.
+//! - What cannot be tracked reads as before and counts as [`Outcome::kept`]: hugetlbfs and PFN
+//!   maps, whose entries never fault for this, and new VMAs as below. C clears `VM_SOFTDIRTY` of
+//!   all VMAs, and then the former read as never stored to.
+//! - A page that is pinned reads as soft-dirty, and is kept: a device may store to it at any time,
+//!   and no fault tells; see [`PteTable::clear_soft_dirty`]. C does this for private mappings.
+//!
+//! What is stored by a kernel that has a plain reference to a page (`get_user_pages()`: ptrace,
+//! some drivers) at the time of the call is not seen; Documentation/soft-dirty.rst says more.
 //!
 //! Source: `[PATCH 4/6] mm: proc: Invalidate TLB after clearing soft-dirty page state` (November
 //! 2020) with its review, and `clear_refs_write()`.
@@ -28,22 +33,37 @@
 //! - Writable migration or device-private entry: becomes a readable one, or else the page would
 //!   come back writable. C leaves it.
 //!
+//! # Pieces
+//!
+//! A range is cleared in pieces of 1 GiB of what is mapped, and the mmap lock is dropped between
+//! them. A piece is complete in itself: flushed and notified. What is unmapped meanwhile is passed
+//! over.
+//!
 //! # New VMAs
 //!
 //! A VMA that is new carries `VM_SOFTDIRTY`, and all of it reads as soft-dirty, mapped or not: what
 //! was at these addresses before is gone. The flag is taken from a VMA as a whole, under the mmap
-//! lock held for writing. If the range is only a part of the VMA, the flag is first pushed down to
-//! the pages outside the range, once in the life of the VMA, and the VMA is not split:
+//! lock held for writing, and the range of it is one piece however large: entries that are writable
+//! and not soft-dirty are left until the last one was visited, and a `fork()` or `mremap()` must
+//! not copy or move them to where they are not visited.
 //!
-//! - each entry that is there becomes soft-dirty;
-//! - a page of anonymous memory that is not there is mapped for reading, which gives it the shared
-//!   zero page, and becomes soft-dirty. It costs page tables, and no memory beside (unless huge
-//!   pages are on and `use_zero_page` is off). Beyond 16 GiB the flag stays, as in the next case;
-//! - a page of a file that is not there has nowhere to keep the mark, and to read it in could take
-//!   all memory. Then the flag stays, and all pages of the VMA are kept.
+//! If the range is only a part of the VMA, the flag is first pushed down to the pages outside the
+//! range, once in the life of the VMA, and the VMA is not split. It is done where that costs little
+//! however large the VMA is:
 //!
-//! With [`Untouched::Forget`] pages that are not there lose the mark, as if they had been cleared.
-//! A caller who wants none of this clears a VMA as a whole when it is new.
+//! - Where at most 256 MiB of the VMA lie outside, each entry there becomes soft-dirty, and if all
+//!   pages have one the flag can go.
+//! - Where at most 16 MiB lie outside, a page of anonymous memory that is not there is mapped for
+//!   reading, which gives it the shared zero page, and becomes soft-dirty. It costs page tables,
+//!   and no memory beside (unless huge pages are on and `use_zero_page` is off). A page of a file
+//!   that is not there has nowhere to keep the mark, and to read it in would take memory.
+//! - Else the flag stays, and all pages of the VMA in the range are kept.
+//!
+//! With [`Untouched::Forget`] pages that are not there lose the mark, as if they had been cleared;
+//! only entries that are there count for the 256 MiB.
+//!
+//! A caller who wants every page to be cleared, at no cost, clears a VMA as a whole when it is new.
+//! All of its pages were soft-dirty until then, and no store after it goes unseen.
 
 use crate::{
     bindings,
@@ -58,7 +78,8 @@ use crate::{
         PmdLeaf,
         PteTable,
         PudLeaf,
-        PMD_SIZE, //
+        PMD_SIZE,
+        PUD_SIZE, //
     },
     range::AddrRange,
     signal,
@@ -93,11 +114,14 @@ use kernel::{
     prelude::*, //
 };
 
-/// Pages that are mapped between two looks for a signal.
-const POPULATE_PAGES: usize = 1 << 16;
+/// Base pages that are visited under the mmap lock before it is dropped: 1 GiB.
+const PIECE_PAGES: usize = 1 << 18;
 
-/// Pages of a range that are mapped at the most: 16 GiB, or 32 MiB of page tables.
-const POPULATE_MAX_PAGES: usize = 1 << 22;
+/// Base pages outside the range that are visited for a new VMA, at the most: 256 MiB.
+const MARK_PAGES: usize = 1 << 16;
+
+/// Base pages outside the range that are mapped for a new VMA, at the most: 16 MiB.
+const POPULATE_PAGES: usize = 1 << 12;
 
 /// What becomes of pages outside the range that are not mapped and read as soft-dirty only because
 /// their VMA is new.
@@ -113,35 +137,36 @@ pub enum Untouched {
 /// What a call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Base pages whose entry was soft-dirty. Of a page in a new VMA whose entry was not, nothing
-    /// is counted.
+    /// Base pages whose entry was soft-dirty and is not any more. Of a page in a new VMA whose
+    /// entry was not, nothing is counted.
     pub cleared: usize,
-    /// Base pages in the range that cannot be tracked, and read as they did.
+    /// Base pages in the range that are not tracked from now on, and go on to read as soft-dirty
+    /// (hugetlbfs and PFN maps: as they did).
     pub kept: usize,
     /// Bytes from the start of the range on that are completely processed. Less than all only if a
-    /// fatal signal came; then some pages behind may be processed too, and what was done is
-    /// complete: flushed and notified. A range that had new VMAs is always done in whole.
+    /// fatal signal came; then what was done is complete: flushed and notified.
     pub done: usize,
 }
 
 /// Clears the soft-dirty bits of a range of addresses.
 ///
-/// Sleeps. Takes the mmap lock for reading, and before that for writing if the range has new VMAs.
+/// Sleeps. Takes the mmap lock for reading, once for each piece, and before that for writing where
+/// a new VMA loses its flag.
 ///
 /// # Errors
 ///
-/// - `ENOMEM` if a part of the range is not mapped, or if there is no memory to push down the flag
-///   of a new VMA; then some pages of it outside the range are mapped that were not.
-/// - `EINTR` if a fatal signal came before anything was cleared.
+/// - `ENOMEM` if a part of the range is not mapped;
+/// - `EINTR` if a fatal signal came before anything was cleared;
 /// - `EOPNOTSUPP` if the kernel has no soft-dirty bits.
 ///
 /// On each of them no page that read as soft-dirty reads otherwise.
 ///
 /// Source: `clear_refs_write()`.
 pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result<Outcome> {
-    let (guard, signals) = lock(mm, range, Holes::Refuse, untouched)?;
-
-    clear_locked(guard, range, signals)
+    is_supported()?;
+    // A hole that comes later is passed over.
+    MmapRead::lock(mm).for_each_vma(range, |_, _| Ok(()))?;
+    clear_in_pieces(mm, range, untouched)
 }
 
 /// Clears the soft-dirty bits of a whole address space. Sleeps, and takes locks as [`clear`].
@@ -152,34 +177,72 @@ pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result
 ///
 /// Source: `clear_refs_write()`.
 pub fn clear_all(mm: &MmWithUser) -> Result<Outcome> {
+    is_supported()?;
+
     let range = MmapRead::lock(mm).user_range()?;
 
-    let (guard, signals) = lock(mm, &range, Holes::Pass, Untouched::Keep)?;
-
-    clear_locked(guard, &range, signals)
+    clear_in_pieces(mm, &range, Untouched::Keep)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Holes {
-    Refuse,
-    Pass,
+fn is_supported() -> Result {
+    if cfg!(CONFIG_MEM_SOFT_DIRTY) {
+        Ok(())
+    } else {
+        Err(EOPNOTSUPP)
+    }
 }
 
-/// Whether a fatal signal ends a walk early.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Signals {
-    Heed,
-    /// A flag was taken, and what it stood for has to be done in whole: until then some pages read
-    /// as clean and are not tracked. As in `clear_refs_write()`.
-    Ignore,
-}
+fn clear_in_pieces(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result<Outcome> {
+    let mut call = Call {
+        range,
+        untouched,
+        reached: range.start(),
+        window: PIECE_PAGES,
+        outcome: Outcome::default(),
+    };
 
-impl Signals {
-    fn pending(self) -> Result {
-        match self {
-            Self::Heed => signal::pending(),
-            Self::Ignore => Ok(()),
+    while call.reached < range.end() {
+        if signal::interruption().is_err() {
+            break;
         }
+        match call.clear_piece(mm) {
+            // It waited for the lock.
+            Err(e) if e == EINTR => break,
+            ret => ret?,
+        }
+    }
+    call.outcome.done = call.reached - range.start();
+    if call.outcome.done == 0 {
+        return Err(EINTR);
+    }
+    Ok(call.outcome)
+}
+
+/// Whether a walk may end early.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// After so many base pages or a little more, or at a fatal signal.
+    Behind(usize),
+    /// Only when all is done, as in `clear_refs_write()`: a flag was taken, and until what it stood
+    /// for is done some pages read as clean and are not tracked.
+    Never,
+}
+
+impl Ends {
+    /// Counts pages that are to be visited.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if the walk is to end before them.
+    fn visit(&mut self, nr: usize) -> Result {
+        if let Self::Behind(left) = self {
+            if *left == 0 {
+                return Err(EINTR);
+            }
+            *left = left.saturating_sub(nr);
+            signal::pending()?;
+        }
+        Ok(())
     }
 }
 
@@ -193,90 +256,173 @@ fn is_new(vma: &VmaRef) -> bool {
     is_tracked(vma.flags()) && vma.flags() & flags::SOFTDIRTY != 0
 }
 
-/// Locks the address space, with the flag taken from all VMAs in the range that can be tracked, and
-/// says whether what follows may be interrupted.
-fn lock<'a>(
-    mm: &'a MmWithUser,
-    range: &AddrRange,
-    holes: Holes,
+/// The parts of a VMA in front of and behind `part`.
+fn outside(vma: &VmaRef, part: &AddrRange) -> impl Iterator<Item = AddrRange> {
+    [
+        AddrRange::new(vma.start(), part.start()),
+        AddrRange::new(part.end(), vma.end()),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn nr_outside(vma: &VmaRef, part: &AddrRange) -> usize {
+    ((vma.end() - vma.start()) >> PAGE_SHIFT) - part.nr_pages()
+}
+
+/// Whether it is worth the mmap lock for writing to try and take the flag of a new VMA.
+fn may_lose_flag(vma: &VmaRef, part: &AddrRange, untouched: Untouched) -> bool {
+    is_new(vma) && (untouched == Untouched::Forget || nr_outside(vma, part) <= MARK_PAGES)
+}
+
+/// A call, and how far it got.
+struct Call<'r> {
+    range: &'r AddrRange,
     untouched: Untouched,
-) -> Result<(MmapRead<'a>, Signals)> {
-    if !cfg!(CONFIG_MEM_SOFT_DIRTY) {
-        return Err(EOPNOTSUPP);
-    }
+    /// Address up to which all is done.
+    reached: usize,
+    /// Base pages of addresses that the next piece covers. It grows where little of them is mapped.
+    window: usize,
+    outcome: Outcome,
+}
 
-    let guard = MmapRead::lock(mm);
+impl Call<'_> {
+    /// Clears a piece.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if a fatal signal came before anything was done.
+    fn clear_piece(&mut self, mm: &MmWithUser) -> Result {
+        let guard = MmapRead::lock(mm);
+        let piece = self.next_piece(&guard, self.window)?;
+        let mut takes_flag = false;
 
-    if !has_new(&guard, range, holes)? && !splits_zero(&guard, range) {
-        return Ok((guard, Signals::Heed));
-    }
-    drop(guard);
-
-    let mut guard = MmapWrite::lock(mm)?;
-    let mut signals = Signals::Heed;
-
-    if has_new(&guard, range, holes)? {
-        // The VMAs of both ends, if they have to keep the flag.
-        let mut keep = [None; 2];
-        let mut walks = guard.exclusive();
-
-        walks.guard().for_each_mapped(range, |vma, part| {
-            if is_new(vma) && !push_down(walks.reborrow(), vma, &part, untouched)? {
-                let place = usize::from(keep[0].is_some());
-
-                keep[place] = Some(vma.start());
-            }
+        guard.for_each_mapped(&piece, |vma, part| {
+            takes_flag |= may_lose_flag(vma, &part, self.untouched);
             Ok(())
         })?;
-        guard.for_each_mapped(range, |vma, _| {
-            if is_new(vma) && !keep.contains(&Some(vma.start())) {
-                guard.clear_vma_soft_dirty(vma)?;
-                signals = Signals::Ignore;
-            }
-            Ok(())
-        })?;
+        if !takes_flag && !splits_zero(&guard, self.range, &piece) {
+            return self.clear_locked(guard, &piece, Ends::Behind(PIECE_PAGES));
+        }
+        drop(guard);
+
+        let mut guard = MmapWrite::lock(mm)?;
+        let piece = self.next_piece(&guard, PIECE_PAGES)?;
+        let ends = take_flags(&mut guard, &piece, self.untouched)?;
+
+        // A huge zero page does not give its mark to the PTEs that it is split into. Nobody may
+        // read them before they have it back.
+        split_ends(guard.exclusive(), self.range, &piece)?;
+        self.clear_locked(guard.downgrade(), &piece, ends)
     }
-    // A huge zero page does not give its mark to the PTEs that it is split into. Nobody may read
-    // them before they have it back.
-    split_ends(guard.exclusive(), range)?;
-    Ok((guard.downgrade(), signals))
-}
 
-/// Whether a soft-dirty huge zero page has an end of `range` inside it.
-fn splits_zero(guard: &MmapRead<'_>, range: &AddrRange) -> bool {
-    [range.start(), range.end()].into_iter().any(|addr| {
-        addr % PMD_SIZE != 0
-            && guard
-                .vma_lookup(addr)
-                .is_some_and(|vma| Clear::wants(vma.flags()) && is_soft_dirty_zero(vma, addr))
-    })
-}
+    /// What is done under one lock at the most: as many VMAs as make a window, or a part of one. A
+    /// VMA that loses its flag is done in whole.
+    fn next_piece(&self, guard: &MmapRead<'_>, window: usize) -> Result<AddrRange> {
+        let rest = AddrRange::new(self.reached, self.range.end())?;
+        let mut nr = 0;
+        let mut end = rest.start();
 
-#[inline(never)]
-fn is_soft_dirty_zero(vma: &VmaRef, addr: usize) -> bool {
-    // SAFETY: The VMA is valid, `addr` is inside it, and the mmap lock is held.
-    unsafe { bindings::mmops_is_soft_dirty_huge_zero(vma.as_ptr(), addr) }
-}
+        while let Some(vma) = guard.find_vma(end) {
+            let start = cmp::max(vma.start(), end);
 
-/// Whether there is a new VMA in the range.
-///
-/// # Errors
-///
-/// `ENOMEM` if there is a hole that is to be refused.
-fn has_new(guard: &MmapRead<'_>, range: &AddrRange, holes: Holes) -> Result<bool> {
-    let mut found = false;
-    let look = |vma: &VmaRef, _: AddrRange| {
-        found |= is_new(vma);
+            if start >= rest.end() {
+                break;
+            }
+
+            let part = AddrRange::new(start, cmp::min(vma.end(), rest.end()))?;
+
+            if part.nr_pages() > window - nr {
+                let end = if nr > 0 {
+                    part.start()
+                } else if may_lose_flag(vma, &part, self.untouched) {
+                    part.end()
+                } else {
+                    // Where no leaf of any size reaches beyond.
+                    let end = (part.start() + (window << PAGE_SHIFT)).next_multiple_of(PUD_SIZE);
+
+                    cmp::min(end, part.end())
+                };
+
+                return AddrRange::new(rest.start(), end);
+            }
+            nr += part.nr_pages();
+            end = part.end();
+        }
+        Ok(rest)
+    }
+
+    /// Clears a piece, or a part of it, in all VMAs that do not carry the flag.
+    fn clear_locked(&mut self, mut guard: MmapRead<'_>, piece: &AddrRange, ends: Ends) -> Result {
+        let mut walker = Clear {
+            result: Cleared::default(),
+            reached: piece.start(),
+            ends,
+            tables: SpareTables::new(),
+        };
+
+        split_ends(guard.exclusive(), self.range, piece)?;
+
+        self.reached = loop {
+            walker.result.kept = 0;
+            walker.ends = ends;
+            match walk_page_range_one_scope_mut(&mut guard, piece, &mut walker) {
+                // A table was needed to split the leaf at an end.
+                Err(e) if e == EAGAIN => walker.tables.refill(),
+                Err(e) if e == EINTR => break walker.reached,
+                Err(e) => return Err(e),
+                Ok(()) => break piece.end(),
+            }
+        };
+        self.window = match walker.ends {
+            Ends::Behind(left) if left > PIECE_PAGES / 2 => self.window.saturating_mul(2),
+            _ => PIECE_PAGES,
+        };
+
+        let outcome = &mut self.outcome;
+
+        outcome.cleared += walker.result.cleared;
+        outcome.kept += walker.result.kept;
+        if let Ok(done) = AddrRange::new(piece.start(), self.reached) {
+            guard.for_each_mapped(&done, |vma, part| {
+                if !Clear::wants(vma.flags()) {
+                    outcome.kept += part.nr_pages();
+                }
+                Ok(())
+            })?;
+        }
         Ok(())
-    };
-
-    match holes {
-        Holes::Refuse => guard.for_each_vma(range, look)?,
-        Holes::Pass => guard.for_each_mapped(range, look)?,
     }
-    Ok(found)
 }
 
+/// Takes the flag from all new VMAs in a piece from which it can go.
+fn take_flags(guard: &mut MmapWrite<'_>, piece: &AddrRange, untouched: Untouched) -> Result<Ends> {
+    let mut ends = Ends::Behind(PIECE_PAGES);
+    let mut keep = [None; 2];
+    let mut nr_keep = 0;
+    let mut walks = guard.exclusive();
+
+    walks.guard().for_each_mapped(piece, |vma, part| {
+        // Only the VMAs at both ends of a range can be covered in part.
+        if may_lose_flag(vma, &part, untouched)
+            && !push_down(walks.reborrow(), vma, &part, untouched)
+        {
+            if let Some(place) = keep.get_mut(nr_keep) {
+                *place = Some(vma.start());
+                nr_keep += 1;
+            }
+        }
+        Ok(())
+    })?;
+    guard.for_each_mapped(piece, |vma, part| {
+        if may_lose_flag(vma, &part, untouched) && !keep.contains(&Some(vma.start())) {
+            guard.clear_vma_soft_dirty(vma)?;
+            ends = Ends::Never;
+        }
+        Ok(())
+    })?;
+    Ok(ends)
+}
 /// Marks the pages of a new VMA outside `part` one by one. Returns whether all have their mark, so
 /// that the flag can go.
 fn push_down(
@@ -284,25 +430,22 @@ fn push_down(
     vma: &VmaRef,
     part: &AddrRange,
     untouched: Untouched,
-) -> Result<bool> {
-    let outside = [
-        AddrRange::new(vma.start(), part.start()),
-        AddrRange::new(part.end(), vma.end()),
-    ];
+) -> bool {
+    let can_populate = nr_outside(vma, part) <= POPULATE_PAGES && can_populate(vma);
+    let mut ends = Ends::Behind(MARK_PAGES);
 
-    for range in outside.into_iter().flatten() {
-        let marked = mark(guard.reborrow(), &range, Signals::Heed)?;
+    outside(vma, part).all(|range| {
+        let all = Ok(range.nr_pages());
+        let marked = mark(guard.reborrow(), &range, &mut ends);
 
-        if marked == range.nr_pages() || untouched == Untouched::Forget {
-            continue;
+        if marked == all || marked.is_ok() && untouched == Untouched::Forget {
+            return true;
         }
-        if !can_populate(vma) || range.nr_pages() > POPULATE_MAX_PAGES {
-            return Ok(false);
-        }
-        populate(guard.guard(), &range)?;
-        mark(guard.reborrow(), &range, Signals::Heed)?;
-    }
-    Ok(true)
+        // Without memory the flag stays, as where it would cost too much.
+        can_populate
+            && populate(guard.guard(), &range).is_ok()
+            && mark(guard.reborrow(), &range, &mut Ends::Never) == all
+    })
 }
 
 #[inline(never)]
@@ -317,9 +460,7 @@ fn populate(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
     let mut addr = range.start();
 
     while addr < range.end() {
-        signal::interruption()?;
-
-        let nr = cmp::min((range.end() - addr) >> PAGE_SHIFT, POPULATE_PAGES);
+        let nr = (range.end() - addr) >> PAGE_SHIFT;
         // SAFETY: The mmap lock is held.
         let done = unsafe { bindings::mmops_populate(guard.as_ptr(), addr, nr) };
 
@@ -335,23 +476,27 @@ fn populate(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
 
 /// Makes all entries in a part of a VMA soft-dirty, and returns the number of base pages that have
 /// one.
-fn mark(guard: MmapExclusive<'_>, range: &AddrRange, signals: Signals) -> Result<usize> {
-    let mut walker = Mark { marked: 0, signals };
+///
+/// # Errors
+///
+/// `EINTR` if the walk ended early.
+fn mark(guard: MmapExclusive<'_>, range: &AddrRange, ends: &mut Ends) -> Result<usize> {
+    let mut walker = Mark { marked: 0, ends };
 
     walk::range_vma_mut(guard, range, &mut walker)?;
     Ok(walker.marked)
 }
 
-struct Mark {
+struct Mark<'e> {
     marked: usize,
-    signals: Signals,
+    ends: &'e mut Ends,
 }
 
-impl WalkMut for Mark {
+impl WalkMut for Mark<'_> {
     const EVENT: ChangeEvent = ChangeEvent::SOFT_DIRTY;
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
-        self.signals.pending()
+    fn checkpoint(&mut self, nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+        self.ends.visit(nr)
     }
 
     fn pte_table<'s>(
@@ -384,46 +529,34 @@ impl WalkMut for Mark {
     }
 }
 
-/// Clears the range, in all VMAs that do not carry the flag.
-fn clear_locked(mut guard: MmapRead<'_>, range: &AddrRange, signals: Signals) -> Result<Outcome> {
-    let mut untracked = 0;
-    let mut walker = Clear {
-        result: Cleared::default(),
-        reached: range.start(),
-        signals,
-        tables: SpareTables::new(),
-    };
+/// The ends of `range` that are those of `piece`. At other ends of a piece there is no leaf inside
+/// of which it ends.
+fn ends_of(range: &AddrRange, piece: &AddrRange) -> impl Iterator<Item = usize> {
+    [(range.start(), piece.start()), (range.end(), piece.end())]
+        .into_iter()
+        .filter_map(|(of_range, of_piece)| (of_range == of_piece).then_some(of_range))
+}
 
-    guard.for_each_mapped(range, |vma, part| {
-        if !Clear::wants(vma.flags()) {
-            untracked += part.nr_pages();
-        }
-        Ok(())
-    })?;
-    split_ends(guard.exclusive(), range)?;
-
-    let done = loop {
-        walker.result.kept = 0;
-        match walk_page_range_one_scope_mut(&mut guard, range, &mut walker) {
-            // A table was needed to split the leaf at an end.
-            Err(e) if e == EAGAIN => walker.tables.refill(),
-            Err(e) if e == EINTR => break walker.reached - range.start(),
-            Err(e) => return Err(e),
-            Ok(()) => break range.end() - range.start(),
-        }
-    };
-
-    Ok(Outcome {
-        cleared: walker.result.cleared,
-        kept: untracked + walker.result.kept,
-        done,
+/// Whether a soft-dirty huge zero page has an end of `range` that is one of `piece` inside it.
+fn splits_zero(guard: &MmapRead<'_>, range: &AddrRange, piece: &AddrRange) -> bool {
+    ends_of(range, piece).any(|addr| {
+        addr % PMD_SIZE != 0
+            && guard
+                .vma_lookup(addr)
+                .is_some_and(|vma| Clear::wants(vma.flags()) && is_soft_dirty_zero(vma, addr))
     })
 }
 
-/// Splits the huge leaves of anonymous memory that have an end of `range` inside them.
-fn split_ends(mut guard: MmapExclusive<'_>, range: &AddrRange) -> Result {
-    split_at(guard.reborrow(), range, range.start())?;
-    split_at(guard, range, range.end())
+#[inline(never)]
+fn is_soft_dirty_zero(vma: &VmaRef, addr: usize) -> bool {
+    // SAFETY: The VMA is valid, `addr` is inside it, and the mmap lock is held.
+    unsafe { bindings::mmops_is_soft_dirty_huge_zero(vma.as_ptr(), addr) }
+}
+
+/// Splits the huge leaves of anonymous memory that have an end of `range` which is one of `piece`
+/// inside them.
+fn split_ends(mut guard: MmapExclusive<'_>, range: &AddrRange, piece: &AddrRange) -> Result {
+    ends_of(range, piece).try_for_each(|addr| split_at(guard.reborrow(), range, addr))
 }
 
 /// Splits the huge leaf of anonymous memory that has `addr`, an end of `range`, inside it.
@@ -453,7 +586,7 @@ fn split_at(mut guard: MmapExclusive<'_>, range: &AddrRange, addr: usize) -> Res
     .flatten()
     {
         // No more than a PMD: what was split is marked again in whole.
-        mark(guard.reborrow(), &outside, Signals::Ignore)?;
+        mark(guard.reborrow(), &outside, &mut Ends::Never)?;
     }
     Ok(())
 }
@@ -468,7 +601,7 @@ struct Clear {
     result: Cleared,
     /// Address up to which everything is done.
     reached: usize,
-    signals: Signals,
+    ends: Ends,
     tables: SpareTables,
 }
 
@@ -490,8 +623,8 @@ impl WalkMut for Clear {
         Self::wants(vma.flags())
     }
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
-        self.signals.pending()
+    fn checkpoint(&mut self, nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+        self.ends.visit(nr)
     }
 
     fn pte_table<'s>(
@@ -511,7 +644,6 @@ impl WalkMut for Clear {
     ) -> Result<LeafAction<SpareTable>> {
         if !leaf.is_partial() {
             self.add(leaf.clear_soft_dirty(scope));
-            self.reached = leaf.leaf_addr() + PMD_SIZE;
         } else {
             if leaf.can_split() {
                 if let Some(table) = self.tables.take_for(leaf.vma())? {
@@ -522,6 +654,7 @@ impl WalkMut for Clear {
             leaf.mark_soft_dirty();
             self.result.kept += leaf.pages()?.nr();
         }
+        self.reached = leaf.end();
         Ok(LeafAction::Done)
     }
 
@@ -536,6 +669,7 @@ impl WalkMut for Clear {
         } else {
             self.add(leaf.clear_soft_dirty(scope));
         }
+        self.reached = leaf.end();
         Ok(LeafAction::Done)
     }
 }

@@ -330,6 +330,21 @@ TEST_F_TIMEOUT(sd, new_over_old, TEST_SECONDS)
 	ASSERT_EQ(PAGES - 10, nr_soft_dirty(self, 0, PAGES));
 }
 
+/* A mapping that is merged with a new one is new again. */
+TEST_F_TIMEOUT(sd, new_by_merge, TEST_SECONDS)
+{
+	ASSERT_NE(map_at(self->map, -1, 0, 100, RW, ANON), NULL);
+	store_range(self->map, 0, 100, 1);
+	ASSERT_EQ(100, clear_pages(self, 0, 100));
+	ASSERT_NE(map_at(self->map + 100 * page_size(), -1, 0, 100, RW, ANON), NULL);
+	/* It and what is reserved behind. */
+	ASSERT_EQ(2, nr_vmas(self));
+	ASSERT_EQ(200, nr_soft_dirty(self, 0, 200));
+	ASSERT_EQ(0, kept_pages(self, 0, 100, 0));
+	ASSERT_EQ(0, nr_soft_dirty(self, 0, 100));
+	ASSERT_EQ(100, nr_soft_dirty(self, 100, 100));
+}
+
 TEST_F_TIMEOUT(sd, new_anon_forget, TEST_SECONDS)
 {
 	ASSERT_NE(map_at(self->map, -1, 0, PAGES, RW, ANON), NULL);
@@ -644,6 +659,24 @@ TEST_F_TIMEOUT(sd, dirty_bits_stay, TEST_SECONDS)
 	/* And a harvest leaves soft-dirty bits. */
 	ASSERT_EQ(10, clean_only(self->dev, fd, 0, PAGES));
 	ASSERT_EQ(10, nr_soft_dirty(self, 0, PAGES));
+}
+
+/* The bit is in the entry. With the entry of a file's page it is gone, without a clear. */
+TEST_F_TIMEOUT(sd, goes_with_entry_of_file, TEST_SECONDS)
+{
+	int fd = new_memfd(PAGES);
+	size_t i;
+
+	ASSERT_NE(map_at(self->map, fd, 0, PAGES, RW, MAP_SHARED), NULL);
+	ASSERT_GE(clear_pages(self, 0, PAGES), 0);
+	store_range(self->map, 0, PAGES, 1);
+	ASSERT_EQ(PAGES, nr_soft_dirty(self, 0, PAGES));
+	ASSERT_EQ(0, madvise(self->map, 100 * page_size(), MADV_DONTNEED));
+	ASSERT_EQ(PAGES - 100, nr_soft_dirty(self, 0, PAGES));
+	for (i = 0; i < PAGES; i++) {
+		ASSERT_EQ(1 + i, load(self->map, i));
+	}
+	ASSERT_EQ(PAGES - 100, nr_soft_dirty(self, 0, PAGES));
 }
 
 /* Stores to hugetlbfs are not seen: it reads as soft-dirty for ever, not as clean. */

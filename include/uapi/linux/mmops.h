@@ -164,8 +164,8 @@ struct mmops_zap {
 /*
  * MMOPS_SOFT_DIRTY_FORGET: pages outside the range that are not mapped, and
  * read as soft-dirty only because their mapping is new, read as clean from now
- * on. Without it, anonymous ones are mapped to keep their mark, and a mapping
- * of a file that has such pages is not cleared.
+ * on. Without it, anonymous ones are mapped to keep their mark if they are few,
+ * and else a mapping that has such pages is not cleared.
  */
 #define MMOPS_SOFT_DIRTY_FORGET		(1U << 1)
 
@@ -176,7 +176,8 @@ struct mmops_zap {
  * @addr: in: first address, in bytes
  * @len: in: length, in bytes
  * @cleared: out: base pages whose entry was soft-dirty and is not any more
- * @kept: out: base pages that cannot be tracked, and read as they did
+ * @kept: out: base pages that are not tracked from now on, and read as soft-dirty
+ *	(of hugetlbfs and PFN maps, as they did)
  * @done: out: bytes from @addr on that are completely processed; less than @len
  *	only with EINTR
  * @reserved: must be zero
