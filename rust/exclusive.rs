@@ -20,18 +20,20 @@
 //!       one TLB flush
 //!     invalidate_range_end()
 //!     lock_if_current(token)                     the driver's lock
-//!       program(section, pages)                  DevicePage: the device may use the page
+//!       DevicePages gets the pages               the device may use them
+//!       program(device, pages)
 //!     the driver's lock is released
 //!   folios are marked dirty and unlocked         faults and revoke() go on
 //! ```
 //!
 //! All of the lower half happens once for a batch of up to [`BATCH`] pages, not once for each.
 //!
-//! The function that programs the device gets an [`ExclusivePages`], which says that the folios are
-//! locked and the entries in place, and a [`CriticalSection`], which says that nothing of it was
-//! invalidated since. A [`DevicePage`], through which the memory is reached, is made of both.
-//! [`DevicePages`] keeps these where nothing but the lock of the notifier reaches them, and drops
-//! them when they are invalidated.
+//! Pages are given to a device while three things hold: their folios are locked and the entries in
+//! place ([`ExclusivePages`]), the lock of the notifier is held, and nothing was invalidated since
+//! the pages were looked up ([`CriticalSection`]). They are given to the [`DevicePages`] that this
+//! lock protects and to nobody else. There a [`DevicePage`], through which the memory is reached,
+//! cannot be reached without the lock, nor taken out, and it is gone after the next invalidation of
+//! its address.
 //!
 //! # Why it cannot deadlock
 //!
@@ -42,6 +44,8 @@
 //!   takes it (a fault on an exclusive page, migration); nothing is faulted in or allocated under
 //!   it.
 //! - No page-table lock is held while anything is slept on.
+//! - The function that programs the device has no guard of the mmap lock to call any of this with:
+//!   the one of the call is borrowed exclusively.
 //!
 //! [`MmapRead`] is held throughout, as for `make_device_exclusive()`.
 //!
@@ -65,6 +69,7 @@ mod scan;
 
 pub use self::{
     device::{
+        Device,
         DevicePage,
         DevicePages,
         ExclusivePage,
@@ -80,14 +85,14 @@ use crate::{
         CriticalSection,
         IntervalNotifier,
         IntervalOps,
-        Owner, //
+        Owner,
+        OwnerRef, //
     },
     range::AddrRange,
     signal, //
 };
 use batch::{
     Batch,
-    Grantee,
     Slot, //
 };
 use core::{
@@ -153,11 +158,12 @@ pub struct Outcome {
     pub done: usize,
 }
 
-/// Makes the pages in `range` exclusive for a device, and has it programmed.
+/// Makes the pages in `range` exclusive for a device, and gives them to it.
 ///
-/// `program` is called for each batch, with the driver's lock held and the pages locked; it must
-/// not touch user memory nor allocate in a way that enters reclaim. `results` gets one entry for
-/// each page of the range.
+/// `program` is called for each batch when its pages are in the [`DevicePages`], with the lock of
+/// the notifier held and the pages locked: with the data of the driver, and with the pages. It must
+/// not take that lock, touch user memory, nor allocate in a way that enters reclaim. `results` gets
+/// one entry for each page of the range.
 ///
 /// Sleeps. The guard holds the mmap lock. Secondary MMUs see `Event::Exclusive`; `notifier`, which
 /// is the owner of the event, does not.
@@ -166,35 +172,47 @@ pub struct Outcome {
 ///
 /// Only before anything is done; all else is told for each page:
 ///
-/// - `EINVAL` if `results` has not one entry for each page, or if `notifier` is of another address
-///   space or does not cover the range;
+/// - `EINVAL` if `results` has not one entry for each page, if `notifier` is of another address
+///   space or does not cover the range, or if its [`DevicePages`] do not;
 /// - `EOPNOTSUPP` if the kernel knows no device-exclusive entries;
 /// - `ENOMEM`.
 ///
 /// Source: `make_device_exclusive()`.
-pub fn make_exclusive<T: IntervalOps, B: Backend>(
+pub fn make_exclusive<T: Device, B: Backend>(
+    guard: &mut MmapRead<'_>,
+    range: &AddrRange,
+    notifier: &IntervalNotifier<DevicePages<T>, B>,
+    results: &mut [PageResult],
+    mut program: impl FnMut(&mut T, &ExclusivePages<'_>),
+) -> Result<Outcome> {
+    if !range.is_within(notifier.lock().range()) {
+        return Err(EINVAL);
+    }
+    make_exclusive_with(guard, range, notifier, results, |section, pages| {
+        // SAFETY: The section is of the notifier that the pages became exclusive for, and of the
+        // token that they were looked up under.
+        unsafe { section.as_mut().keep(pages) };
+        program(section.as_mut().device_mut(), pages);
+    })
+}
+
+/// As [`make_exclusive`], for a driver within the crate that keeps the pages otherwise: from the
+/// critical section that `program` gets to the next invalidation of their address.
+pub(crate) fn make_exclusive_with<T: IntervalOps, B: Backend>(
     guard: &mut MmapRead<'_>,
     range: &AddrRange,
     notifier: &IntervalNotifier<T, B>,
     results: &mut [PageResult],
     mut program: impl FnMut(&mut CriticalSection<'_, T, B>, &ExclusivePages<'_>),
 ) -> Result<Outcome> {
-    let within = notifier.range();
-
-    if !ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw())
-        || range.start() < within.start()
-        || range.end() > within.end()
-    {
+    if !ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw()) || !range.is_within(notifier.range()) {
         return Err(EINVAL);
     }
 
     run(
         guard,
         range,
-        Grantee {
-            owner: Some(notifier.as_owner()),
-            notifier: device::id_of(notifier),
-        },
+        Some(notifier.as_owner()),
         results,
         &mut || notifier.read_begin(),
         &mut |token, pages| match notifier.lock_if_current(token) {
@@ -225,10 +243,7 @@ pub fn take_from_cpu(
     run(
         guard,
         range,
-        Grantee {
-            owner: owner.map(Owner::to_ref),
-            notifier: ptr::null(),
-        },
+        owner.map(Owner::to_ref),
         results,
         &mut || (),
         &mut |(), _pages| true,
@@ -262,7 +277,7 @@ const TRIES: usize = 4;
 fn run<K>(
     guard: &MmapRead<'_>,
     range: &AddrRange,
-    to: Grantee<'_>,
+    owner: Option<OwnerRef<'_>>,
     results: &mut [PageResult],
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
@@ -296,7 +311,7 @@ fn run<K>(
             Ok(vma) => {
                 batch.start(addr, nr);
 
-                let ret = run_batch(guard, vma, &mut batch, to, begin, program);
+                let ret = run_batch(guard, vma, &mut batch, owner, begin, program);
 
                 outcome.exclusive += batch.report(now);
                 if ret.is_err() {
@@ -314,7 +329,7 @@ fn run_batch<K>(
     guard: &MmapRead<'_>,
     vma: &VmaRef,
     batch: &mut Batch<'_>,
-    to: Grantee<'_>,
+    owner: Option<OwnerRef<'_>>,
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result {
@@ -327,7 +342,7 @@ fn run_batch<K>(
         // Before a folio is locked: whoever invalidates may wait for one.
         let token = begin();
 
-        if let Some(pages) = batch.convert(guard, vma, to, first, nr)? {
+        if let Some(pages) = batch.convert(guard, vma, owner, first, nr)? {
             let valid = program(token, &pages);
 
             pages.release(valid);

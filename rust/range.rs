@@ -110,6 +110,12 @@ impl AddrRange {
     pub const fn nr_pages(&self) -> usize {
         (self.end - self.start) >> PAGE_SHIFT
     }
+
+    /// Whether all of the range lies in `other`.
+    #[inline]
+    pub const fn is_within(&self, other: &Self) -> bool {
+        self.start >= other.start && self.end <= other.end
+    }
 }
 
 /// The lowest and the highest of the addresses that were added, as one range.

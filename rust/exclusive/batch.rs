@@ -61,7 +61,8 @@ pub(super) enum State {
 ///
 /// - `page` is set to the page and its folio, and the slot owns one reference of the folio, if
 ///   `state` is `Referenced`, `Exclusive` or `Refused`, and in no other state.
-/// - With `locks`, the slot owns the lock of the folio.
+/// - With `locks`, the slot owns the lock of the folio. A slot that is `Exclusive` without owns it by
+///   another one of the same batch, whose page is of the same folio, until [`release`].
 #[derive(Debug)]
 pub(super) struct Slot {
     page: Option<(NonNull<bindings::page>, NonNull<bindings::folio>)>,
@@ -90,16 +91,28 @@ impl Slot {
         matches!(self.state, State::Settled(_))
     }
 
-    /// Unlocks and lets the page go, and says how far it has come by that.
+    /// Gives the folio the dirty bit that its entry lost. The folio is locked still.
     #[inline(always)]
-    fn release(&mut self, state: State) {
-        if let Some((_, folio)) = self.page.take() {
-            // SAFETY: By the type invariants a reference is owned, and with `locks` the lock. A
-            // dirty one is locked by this slot or another one of the batch.
+    fn mark_dirty(&mut self) {
+        if let (true, Some((_, folio))) = (self.dirty, self.page) {
+            // SAFETY: By the type invariants a reference is owned.
             unsafe {
-                if self.dirty && !bindings::mmops_folio_test_dirty(folio.as_ptr()) {
+                if !bindings::mmops_folio_test_dirty(folio.as_ptr()) {
                     kernel::bindings::folio_mark_dirty(folio.as_ptr());
                 }
+            }
+        }
+        self.dirty = false;
+    }
+
+    /// Unlocks and lets the page go, and says how far it has come by that. A dirty bit was given to
+    /// the folio before.
+    #[inline(always)]
+    fn release(&mut self, state: State) {
+        debug_assert!(!self.dirty);
+        if let Some((_, folio)) = self.page.take() {
+            // SAFETY: By the type invariants a reference is owned, and with `locks` the lock.
+            unsafe {
                 if self.locks {
                     bindings::mmops_folio_unlock(folio.as_ptr());
                 }
@@ -107,7 +120,6 @@ impl Slot {
             }
         }
         self.locks = false;
-        self.dirty = false;
         self.state = state;
     }
 
@@ -119,6 +131,10 @@ impl Slot {
 /// Unlocks the pages and lets them go; those that are exclusive are settled if `valid`.
 #[inline(never)]
 pub(super) fn release(slots: &mut [Slot], valid: bool) {
+    // All before any: one of them may own the lock that is the others' as well.
+    for slot in slots.iter_mut() {
+        slot.mark_dirty();
+    }
     for slot in slots {
         match slot.state {
             State::Settled(_) | State::NeedsFault | State::Pending => {}
@@ -127,14 +143,6 @@ pub(super) fn release(slots: &mut [Slot], valid: bool) {
             _ => slot.release(State::Pending),
         }
     }
-}
-
-/// Who pages are taken for.
-#[derive(Clone, Copy)]
-pub(super) struct Grantee<'a> {
-    pub(super) owner: Option<OwnerRef<'a>>,
-    /// The notifier that watches over the pages, by [`id_of`](super::device::id_of), or null.
-    pub(super) notifier: *const (),
 }
 
 /// Consecutive pages of one VMA.
@@ -321,7 +329,7 @@ impl<'b> Batch<'b> {
         &mut self,
         guard: &MmapRead<'_>,
         vma: &VmaRef,
-        to: Grantee<'_>,
+        owner: Option<OwnerRef<'_>>,
         first: usize,
         nr: usize,
     ) -> Result<Option<ExclusivePages<'_>>> {
@@ -332,10 +340,12 @@ impl<'b> Batch<'b> {
         }
 
         let range = self.range(lowest, behind - lowest)?;
+
+        scan::check(guard, vma, &range)?;
         // SAFETY: The guard keeps the VMA until the function returns.
         let raw = unsafe { Vma::from_raw(NonNull::new(vma.as_ptr()).ok_or(EINVAL)?) };
-        // SAFETY: As above, and holds the mmap lock; the pages lie in the VMA.
-        let mut scope = unsafe { FlushScope::begin(raw, range, Cause::Exclusive(to.owner)) };
+        // SAFETY: As above, and holds the mmap lock; the range lies in the VMA, as was just checked.
+        let mut scope = unsafe { FlushScope::begin(raw, range, Cause::Exclusive(owner)) };
         let addr = self.addr;
         let slots = &mut *self.room;
         let mut any = false;
@@ -345,7 +355,9 @@ impl<'b> Batch<'b> {
 
             for (i, slot) in part(slots, start, table.nr()) {
                 if slot.state == State::Referenced {
-                    any |= convert_entry(table, i, slot, &mut scope);
+                    // SAFETY: `lock()` locked the folios of all that are referenced still. The
+                    // table is of the scope's VMA, and its range lies in that of the scope.
+                    any |= unsafe { convert_entry(table, i, slot, &mut scope) };
                 }
             }
         });
@@ -355,7 +367,9 @@ impl<'b> Batch<'b> {
 
         // Lets go what did not get so far, when it is dropped at the latest.
         let start = range_start(self.addr, first);
-        let pages = ExclusivePages::new(self.some(first, nr), start, to.notifier);
+        // SAFETY: The pages from `first` on begin at this address. Those that are exclusive were
+        // locked together by `lock()`, and none was unlocked since.
+        let pages = unsafe { ExclusivePages::new(self.some(first, nr), start) };
 
         ret?;
         Ok(any.then_some(pages))
@@ -380,10 +394,12 @@ impl<'b> Batch<'b> {
             for (i, slot) in part(slots, start, table.nr()) {
                 let pte = table.value(i);
 
-                if !pte.none() && !pte.present() {
-                    if let Kind::Already(page) = scan::kind(table, pte) {
-                        refer(slot, page);
-                    }
+                if pte.none() || pte.present() {
+                    continue;
+                }
+                if let Kind::Already(page) = scan::kind(table, i).1 {
+                    // SAFETY: The entry keeps the page, as the table is locked.
+                    unsafe { refer(slot, page) };
                 }
             }
         })?;
@@ -427,7 +443,8 @@ impl<'b> Batch<'b> {
 
                 for (i, slot) in part(slots, start, table.nr()) {
                     if slot.state == State::Referenced {
-                        restored += usize::from(restore_entry(table, i, slot));
+                        // SAFETY: `lock()` locked the folios of all that are referenced still.
+                        restored += usize::from(unsafe { restore_entry(table, i, slot) });
                     }
                 }
             })
@@ -522,10 +539,14 @@ fn part(slots: &mut [Slot], start: usize, nr: usize) -> impl Iterator<Item = (us
     slots.iter_mut().enumerate()
 }
 
-/// Gets a reference of a page that an entry keeps, whose lock is held.
+/// Gets a reference of a page.
+///
+/// # Safety
+///
+/// An entry whose lock is held keeps the page.
 #[inline(always)]
-fn refer(slot: &mut Slot, page: NonNull<bindings::page>) {
-    // SAFETY: The entry keeps the page.
+unsafe fn refer(slot: &mut Slot, page: NonNull<bindings::page>) {
+    // SAFETY: By this function's safety requirements.
     let folio = unsafe { bindings::mmops_page_folio(page.as_ptr()) };
 
     if let Some(folio) = NonNull::new(folio) {
@@ -540,21 +561,25 @@ fn refer(slot: &mut Slot, page: NonNull<bindings::page>) {
 /// Looks at one entry, and gets a reference of its page.
 #[inline(always)]
 fn scan_entry(table: &PteTable<'_, '_>, i: usize, slot: &mut Slot) {
-    match scan::kind(table, table.value(i)) {
-        Kind::Page(page) | Kind::Already(page) => refer(slot, page),
+    match scan::kind(table, i).1 {
+        // SAFETY: The entry keeps the page, as the table is locked.
+        Kind::Page(page) | Kind::Already(page) => unsafe { refer(slot, page) },
         Kind::NeedsFault => slot.state = State::NeedsFault,
         Kind::Refused(result) => slot.settle(result),
     }
 }
 
-/// Restores one entry, if it still is of the slot's page, whose folio is locked.
+/// Restores one entry, if it still is of the slot's page.
+///
+/// # Safety
+///
+/// The folio of the slot's page is locked.
 #[inline(always)]
-fn restore_entry(table: &PteTable<'_, '_>, i: usize, slot: &Slot) -> bool {
-    let pte = table.value(i);
-
-    match (scan::kind(table, pte), slot.page) {
-        (Kind::Already(found), Some((page, _))) if found == page => {
-            // SAFETY: The VMA is valid, the entry's lock is held and the folio is locked.
+unsafe fn restore_entry(table: &PteTable<'_, '_>, i: usize, slot: &Slot) -> bool {
+    match (scan::kind(table, i), slot.page) {
+        ((pte, Kind::Already(found)), Some((page, _))) if found == page => {
+            // SAFETY: The VMA is valid, the entry's lock is held, and the folio is locked by this
+            // function's safety requirements.
             unsafe {
                 bindings::mmops_excl_restore(
                     table.vma().as_ptr(),
@@ -570,10 +595,13 @@ fn restore_entry(table: &PteTable<'_, '_>, i: usize, slot: &Slot) -> bool {
     }
 }
 
-/// Replaces one entry, if it still is of the slot's page, whose folio is locked. Returns whether it
-/// is exclusive now.
+/// Replaces one entry, if it still is of the slot's page. Returns whether it is exclusive now.
+///
+/// # Safety
+///
+/// The folio of the slot's page is locked. The scope is of the table's VMA, and covers the entry.
 #[inline(always)]
-fn convert_entry(
+unsafe fn convert_entry(
     table: &PteTable<'_, '_>,
     i: usize,
     slot: &mut Slot,
@@ -582,7 +610,7 @@ fn convert_entry(
     let Some((page, folio)) = slot.page else {
         return false;
     };
-    let pte = table.value(i);
+    let (pte, kind) = scan::kind(table, i);
 
     if crate::faults::entry_changes() {
         return false;
@@ -590,7 +618,7 @@ fn convert_entry(
 
     // SAFETY: The function computes on the values alone.
     if !unsafe { bindings::mmops_excl_is_of(pte.as_raw(), page.as_ptr()) } {
-        match scan::kind(table, pte) {
+        match kind {
             Kind::Already(found) if found == page => {
                 // SAFETY: The VMA is valid, and the entry's lock is held.
                 slot.state = match unsafe {

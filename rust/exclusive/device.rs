@@ -9,8 +9,6 @@ use super::batch::{
 use crate::{
     bindings,
     notifier::{
-        CriticalSection,
-        IntervalNotifier,
         IntervalOps,
         Invalidated, //
     },
@@ -18,11 +16,11 @@ use crate::{
 };
 use core::{
     cmp,
-    marker::PhantomData,
-    ptr::{
-        self,
-        NonNull, //
-    }, //
+    marker::{
+        PhantomData,
+        PhantomPinned, //
+    },
+    ptr::NonNull, //
 };
 use kernel::{
     page::{
@@ -30,43 +28,42 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        lock::Backend, //
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
     },
     types::NotThreadSafe, //
 };
-
-/// What tells notifiers apart: they are pinned.
-pub(super) fn id_of<T: IntervalOps, B: Backend>(notifier: &IntervalNotifier<T, B>) -> *const () {
-    ptr::from_ref(notifier).cast()
-}
 
 /// Pages whose folios are locked and whose entries are device-exclusive.
 ///
 /// While it lives, a fault by the CPU waits, and the memory management neither migrates nor
 /// reclaims the pages. It does not keep a `madvise(MADV_DONTNEED)` from taking one away: that a
-/// page is still the one at its address is what the [`CriticalSection`] says.
+/// page is still the one at its address is what the critical section of the notifier says, in which
+/// the pages are lent.
 ///
 /// Dropping it unlocks the folios and lets the pages go.
+///
+/// # Invariants
+///
+/// `slots` are of consecutive pages, the first of which is at `addr`. The folio of each that is
+/// exclusive is locked, by one of them.
 pub struct ExclusivePages<'b> {
     slots: &'b mut [Slot],
     addr: usize,
-    // The notifier whose critical sections may grant the pages; null for none.
-    notifier: *const (),
     // A folio is unlocked by the thread that locked it.
     _nts: NotThreadSafe,
 }
 
 impl<'b> ExclusivePages<'b> {
-    pub(super) fn new(slots: &'b mut [Slot], addr: usize, notifier: *const ()) -> Self {
+    /// # Safety
+    ///
+    /// The type invariants hold.
+    pub(super) unsafe fn new(slots: &'b mut [Slot], addr: usize) -> Self {
+        // INVARIANT: By the function's safety requirements.
         Self {
             slots,
             addr,
-            notifier,
             _nts: NotThreadSafe,
         }
     }
@@ -76,10 +73,10 @@ impl<'b> ExclusivePages<'b> {
         let slots = self.slots.iter().enumerate();
 
         slots.filter_map(|(i, slot)| {
+            // INVARIANT: By the invariants of the slot and of this type.
             Some(ExclusivePage {
                 addr: self.addr + (i << PAGE_SHIFT),
                 page: slot.exclusive()?,
-                notifier: self.notifier,
                 _pages: PhantomData,
             })
         })
@@ -110,7 +107,6 @@ impl Drop for ExclusivePages<'_> {
 pub struct ExclusivePage<'a> {
     addr: usize,
     page: NonNull<bindings::page>,
-    notifier: *const (),
     _pages: PhantomData<&'a Slot>,
 }
 
@@ -126,26 +122,14 @@ impl ExclusivePage<'_> {
         unsafe { bindings::mmops_page_to_pfn(self.page.as_ptr()) }
     }
 
-    /// Gives the page to the device. The section says that it may have it now.
+    /// Gives the page to the device.
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// `EINVAL` if the section is not of the notifier that
-    /// [`make_exclusive`](super::make_exclusive) was called with: nothing else watches over the
-    /// address in this address space.
-    #[inline]
-    pub fn grant<T: IntervalOps, B: Backend>(
-        &self,
-        section: &CriticalSection<'_, T, B>,
-    ) -> Result<DevicePage> {
-        if !ptr::eq(self.notifier, id_of(section.notifier())) {
-            return Err(EINVAL);
-        }
-        Ok(self.get())
-    }
-
+    /// Nothing was invalidated since the page was looked up. The result is dropped in the callback
+    /// of the next invalidation of its address, and reached by nobody afterwards.
     #[inline(never)]
-    fn get(&self) -> DevicePage {
+    unsafe fn grant(&self) -> DevicePage {
         // SAFETY: By the type invariants the page is referenced.
         unsafe { bindings::mmops_folio_get(bindings::mmops_page_folio(self.page.as_ptr())) };
         // INVARIANT: The reference was just got.
@@ -158,9 +142,8 @@ impl ExclusivePage<'_> {
 
 /// A page that a device has for itself, until its address is invalidated.
 ///
-/// A driver keeps it in the data of its [`IntervalNotifier`](crate::notifier::IntervalNotifier), so
-/// that it is reached under the lock alone, and drops it in [`IntervalOps::invalidate`]. What is
-/// still used afterwards is not the process's memory any more. [`DevicePages`] does both.
+/// It exists in [`DevicePages`] alone, which is reached under the lock of its notifier and drops it
+/// when it is invalidated. What is used afterwards is not the process's memory any more.
 ///
 /// # Invariants
 ///
@@ -260,63 +243,121 @@ impl Drop for DevicePage {
     }
 }
 
-/// The exclusive pages of a range, as what the lock of an
+/// What a driver keeps beside the pages of its device, and does when some are invalidated.
+pub trait Device: Send + 'static {
+    /// The device must not use the pages of `what.range()` when this returns. They are let go
+    /// afterwards, and what it stored to them is told to the memory management.
+    ///
+    /// Called with the lock held; the rules of [`IntervalOps::invalidate`] apply.
+    fn invalidate(&mut self, what: &Invalidated);
+}
+
+/// Of a device that does nothing but what is done through [`DevicePage`], under the lock.
+impl Device for () {
+    fn invalidate(&mut self, _what: &Invalidated) {}
+}
+
+/// The exclusive pages of a range, and the data of the driver, as what the lock of an
 /// [`IntervalNotifier`](crate::notifier::IntervalNotifier) protects.
 ///
-/// A page gets in only in a critical section, is reached only under the lock, and is gone after the
-/// next invalidation of its address: what stays in the lock cannot be used later.
-pub struct DevicePages {
+/// A page gets in by [`make_exclusive`](super::make_exclusive) alone, is reached under the lock
+/// alone, and is gone after the next invalidation of its address. It cannot be taken out: pages are
+/// entered when the value is pinned in the lock already, and it cannot be moved then. To put
+/// another in its place (`Pin::set`) drops them.
+#[pin_data]
+pub struct DevicePages<T = ()> {
+    // Before the pages: it stops first when the value is dropped.
+    device: T,
     range: AddrRange,
     pages: KVVec<Option<DevicePage>>,
+    #[pin]
+    _pin: PhantomPinned,
 }
 
 impl DevicePages {
     /// Room for the pages of `range`, without any. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
     pub fn new(range: &AddrRange) -> Result<Self> {
+        Self::with_device(range, ())
+    }
+}
+
+impl<T> DevicePages<T> {
+    /// As [`DevicePages::new`], with the data of a driver.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn with_device(range: &AddrRange, device: T) -> Result<Self> {
         let mut pages = KVVec::with_capacity(range.nr_pages(), GFP_KERNEL | __GFP_NOWARN)?;
 
         for _ in 0..range.nr_pages() {
             pages.push_within_capacity(None).map_err(|_| ENOMEM)?;
         }
         Ok(Self {
+            device,
             range: *range,
             pages,
+            _pin: PhantomPinned,
         })
     }
 
-    /// Gives pages to the device: the function for [`make_exclusive`](super::make_exclusive).
-    ///
-    /// Pages that are not in the range are left out.
-    pub fn program<B: Backend>(
-        section: &mut CriticalSection<'_, Self, B>,
-        pages: &ExclusivePages<'_>,
-    ) {
-        for page in pages.iter() {
-            if let (Some(i), Ok(granted)) = (section.index(page.addr()), page.grant(section)) {
-                if let Some(place) = section.pages.get_mut(i) {
-                    *place = Some(granted);
-                }
-            }
-        }
+    /// The range that there is room for.
+    pub fn range(&self) -> &AddrRange {
+        &self.range
     }
 
     /// The page at an address, if the device has it.
     pub fn get(&self, addr: usize) -> Option<&DevicePage> {
-        self.pages.get(self.index(addr)?)?.as_ref()
+        let index = addr.checked_sub(self.range.start())? >> PAGE_SHIFT;
+
+        self.pages.get(index)?.as_ref()
     }
 
-    fn index(&self, addr: usize) -> Option<usize> {
-        Some(addr.checked_sub(self.range.start())? >> PAGE_SHIFT)
+    /// The data of the driver.
+    pub fn device(&self) -> &T {
+        &self.device
+    }
+
+    /// The data of the driver, to be changed. It is not pinned with the pages.
+    pub fn device_mut(self: Pin<&mut Self>) -> &mut T {
+        self.project().device
+    }
+
+    /// Gives pages to the device. Those that are not in the range are left out.
+    ///
+    /// # Safety
+    ///
+    /// This is what the lock of the notifier protects that the pages became exclusive for. The lock
+    /// is held, and nothing was invalidated since the pages were looked up.
+    pub(super) unsafe fn keep(self: Pin<&mut Self>, pages: &ExclusivePages<'_>) {
+        let this = self.project();
+
+        for page in pages.iter() {
+            let index = page.addr().wrapping_sub(this.range.start()) >> PAGE_SHIFT;
+
+            if let Some(place) = this.pages.get_mut(index) {
+                // SAFETY: By this function's safety requirements nothing was invalidated. The next
+                // invalidation clears the place in the callback below: nobody can take the page
+                // out of it, nor all of it out of the lock, in which it is pinned.
+                *place = Some(unsafe { page.grant() });
+            }
+        }
     }
 }
 
-impl IntervalOps for DevicePages {
+impl<T: Device> IntervalOps for DevicePages<T> {
     fn invalidate(self: Pin<&mut Self>, what: &Invalidated) {
-        let this = self.get_mut();
+        let this = self.project();
 
         if crate::faults::ignore_invalidation() {
             return;
         }
+
+        this.device.invalidate(what);
 
         // The notifier may watch over more.
         let start = cmp::max(what.range().start(), this.range.start());

@@ -39,18 +39,30 @@ pub(super) enum Kind {
     Refused(PageResult),
 }
 
-/// Looks at an entry of a table, whose lock is held.
+/// Looks at entry `i` of a table, whose lock is held: its value, and what that means. Nothing is in
+/// an entry that the table has not.
 #[inline(always)]
-pub(super) fn kind(table: &PteTable<'_, '_>, pte: Pte) -> Kind {
+pub(super) fn kind(table: &PteTable<'_, '_>, i: usize) -> (Pte, Kind) {
+    if i >= table.nr() {
+        return (none(), Kind::NeedsFault);
+    }
+
+    let pte = table.value(i);
+
     // SAFETY: The table's lock is held, so that the entry keeps the page.
-    unsafe { kind_of(table.vma().as_ptr(), pte) }
+    (pte, unsafe { kind_of(table.vma().as_ptr(), pte) })
+}
+
+/// An entry in which nothing is.
+fn none() -> Pte {
+    Pte::from_raw(bindings::pte_t { pte: 0 })
 }
 
 /// What is to be done where there is no page table.
 #[inline(never)]
 pub(super) fn kind_of_nothing(vma: &VmaRef) -> Kind {
-    // SAFETY: The reference keeps the VMA. An entry of zero is none.
-    unsafe { kind_of(vma.as_ptr(), Pte::from_raw(bindings::pte_t { pte: 0 })) }
+    // SAFETY: The reference keeps the VMA. There is no page.
+    unsafe { kind_of(vma.as_ptr(), none()) }
 }
 
 /// # Safety
@@ -75,24 +87,44 @@ unsafe fn kind_of(vma: *mut bindings::vm_area_struct, pte: Pte) -> Kind {
     }
 }
 
+/// Whether the VMA is of the address space whose lock is held, and the range lies in it.
+///
+/// # Errors
+///
+/// `EINVAL` if not.
+pub(super) fn check(guard: &MmapRead<'_>, vma: &VmaRef, range: &AddrRange) -> Result {
+    if guard.owns(vma) && vma.start() <= range.start() && range.end() <= vma.end() {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
+}
+
 /// Calls `f` with each PTE table in the range, locked. Huge leaves are split first, or passed over.
 ///
 /// The walks of [`crate::walk`] do more for each table than the work on a single page is.
+///
+/// # Errors
+///
+/// `EINVAL` if the range does not lie in the VMA, or that is of another address space.
 #[inline(always)]
 pub(super) fn for_each_table(
-    _guard: &MmapRead<'_>,
+    guard: &MmapRead<'_>,
     vma: &VmaRef,
     range: &AddrRange,
     split: bool,
     mut f: impl FnMut(&PteTable<'_, '_>),
 ) -> Result {
+    check(guard, vma, range)?;
+
     let raw = NonNull::new(vma.as_ptr()).ok_or(EINVAL)?;
     let mut addr = range.start();
 
     while addr < range.end() {
         let end = cmp::min((addr & !(PMD_SIZE - 1)) + PMD_SIZE, range.end());
         let mut ptl = ptr::null_mut();
-        // SAFETY: The guard holds the mmap lock, so that the VMA stays.
+        // SAFETY: The guard holds the mmap lock of the VMA's mm, so that the VMA and all tables but
+        // the lowest stay; the address lies in it.
         let ptep = unsafe { bindings::mmops_excl_lock_table(raw.as_ptr(), addr, split, &mut ptl) };
 
         if let Some(ptep) = NonNull::new(ptep) {

@@ -63,7 +63,7 @@ impl<D: Device, B: Backend> Mirror<D, B> {
         let started = Instant::<Monotonic>::now();
 
         loop {
-            let outcome = exclusive::make_exclusive(
+            let outcome = exclusive::make_exclusive_with(
                 &mut MmapRead::lock(mm),
                 part,
                 &self.notifier,

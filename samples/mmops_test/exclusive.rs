@@ -187,7 +187,7 @@ fn take_page(
         &page,
         notifier,
         &mut result,
-        DevicePages::program,
+        |(), _pages| (),
     )?;
 
     arg.taken += outcome.exclusive as u64;

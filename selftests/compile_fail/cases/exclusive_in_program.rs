@@ -22,11 +22,10 @@ pub fn case(mm: &MmWithUser, range: AddrRange, n: &IntervalNotifier<DevicePages>
     let mut guard = MmapRead::lock(mm);
     let mut results = [PageResult::Untouched; 1];
 
-    make_exclusive(&mut guard, &range, n, &mut results, |section, pages| {
+    make_exclusive(&mut guard, &range, n, &mut results, |(), _pages| {
         //~[wrong]^ ERROR: E0499: cannot borrow `guard` as mutable more than once
         #[cfg(wrong)]
-        let _ = make_exclusive(&mut guard, &range, n, &mut [], |_, _| ());
-        DevicePages::program(section, pages);
+        let _ = make_exclusive(&mut guard, &range, n, &mut [], |(), _pages| ());
     })?;
     Ok(())
 }

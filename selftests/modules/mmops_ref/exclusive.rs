@@ -141,10 +141,7 @@ impl Program {
             &range,
             &notifier,
             &mut results,
-            |section, pages| {
-                batches += 1;
-                DevicePages::program(section, pages);
-            },
+            |(), _pages| batches += 1,
         )?;
 
         self.count = outcome.exclusive as u64;
