@@ -21,6 +21,7 @@ pub use self::{
     mirror::{
         Device,
         Mirror,
+        MirrorLock,
         Pages, //
     },
     table::Access, //

@@ -5,7 +5,8 @@
 use super::{
     table::TABLE_PAGES,
     Device,
-    Mirror, //
+    Mirror,
+    MirrorLock, //
 };
 use crate::{
     exclusive::{
@@ -20,14 +21,13 @@ use core::cmp;
 use kernel::{
     mm::MmWithUser,
     prelude::*,
-    sync::lock::Backend,
     time::{
         Instant,
         Monotonic, //
     }, //
 };
 
-impl<D: Device, B: Backend> Mirror<D, B> {
+impl<D: Device, B: MirrorLock> Mirror<D, B> {
     /// Enters all pages of `range` as [`Access::Exclusive`](super::Access::Exclusive): no CPU
     /// accesses them until one faults, upon which the entry goes first. Sleeps.
     ///

@@ -50,6 +50,7 @@ use kernel::{
         aref::ARef,
         lock::{
             mutex::MutexBackend,
+            spinlock::SpinLockBackend,
             Backend, //
         },
         Arc,
@@ -76,6 +77,26 @@ pub trait Device: Send + Unpin + 'static {
     fn invalidate(&mut self, what: &Invalidated);
 }
 
+/// A lock that a mirror can have: a mutex, or a spinlock that no interrupt handler takes.
+///
+/// Interrupts find the lock of the mirror's page table held, which is a plain spinlock inside.
+pub trait MirrorLock: Backend + sealed::Sealed {}
+
+impl MirrorLock for MutexBackend {}
+impl MirrorLock for SpinLockBackend {}
+
+mod sealed {
+    use super::{
+        MutexBackend,
+        SpinLockBackend, //
+    };
+
+    pub trait Sealed {}
+
+    impl Sealed for MutexBackend {}
+    impl Sealed for SpinLockBackend {}
+}
+
 /// What the lock of a mirror protects.
 pub(super) struct Mirrored<D> {
     table: Arc<PageTable>,
@@ -96,20 +117,20 @@ impl<D: Device> IntervalOps for Mirrored<D> {
 /// The address space may end while the mirror lives; then it is empty, and stays so.
 ///
 /// The memory of its table is charged to the caller's memory cgroup, and kept until the mirror
-/// goes. `B` must not be a lock that is taken in interrupts: the table has a spinlock of its own.
+/// goes.
 ///
 /// # Invariants
 ///
 /// Entries of `table` are entered under the lock of `notifier`, and only in the critical section of
 /// the token that they were looked up with. `table` is the one that the notifier's data clears.
 #[pin_data]
-pub struct Mirror<D: Device, B: Backend = MutexBackend> {
+pub struct Mirror<D: Device, B: MirrorLock = MutexBackend> {
     #[pin]
     pub(super) notifier: IntervalNotifier<Mirrored<D>, B>,
     pub(super) table: Arc<PageTable>,
 }
 
-impl<D: Device, B: Backend> Mirror<D, B> {
+impl<D: Device, B: MirrorLock> Mirror<D, B> {
     /// Mirrors `range` of `mm` for `device`. Nothing is entered yet.
     ///
     /// Use the macro [`new_mirror!`](crate::new_mirror) for the name and the class of the lock.
@@ -329,12 +350,12 @@ macro_rules! new_mirror {
 /// User memory other than through this must not be touched meanwhile, nor may memory be allocated
 /// in a way that enters reclaim.
 #[must_use = "the lock is released when the guard is dropped"]
-pub struct Pages<'a, D: Device, B: Backend = MutexBackend> {
+pub struct Pages<'a, D: Device, B: MirrorLock = MutexBackend> {
     table: &'a PageTable,
     guard: IntervalGuard<'a, Mirrored<D>, B>,
 }
 
-impl<D: Device, B: Backend> Pages<'_, D, B> {
+impl<D: Device, B: MirrorLock> Pages<'_, D, B> {
     /// What the device may do to the page at `addr`; `None` if it is not entered.
     pub fn access(&self, addr: usize) -> Option<Access> {
         Some(self.table.get(addr)?.1)
