@@ -619,7 +619,7 @@ TEST_F_TIMEOUT(exclusive, swapped, TEST_SECONDS)
 	n = swap_out(map, pages);
 	ret = exclusive(self->dev, map, pages);
 	used = status_kb("VmSwap");
-	/* What a device has does not go to swap. */
+	/* MADV_PAGEOUT passes over what a device has. */
 	swap_out(map, pages);
 	EXPECT_EQ(0, status_kb("VmSwap"));
 	for (i = 0; i < pages && load(map, i) == 1 + i; i++)
@@ -647,33 +647,51 @@ static long cgroup_pages(const char *dir, const char *file)
 	return text[0] ? strtol(text, NULL, 10) / (long)page_size() : -1;
 }
 
+#define CGROUP_ROOT	"/tmp/mmops-cgroup"
+#define CGROUP_DIR	CGROUP_ROOT "/mmops-excl"
+
+/* Makes CGROUP_DIR, with the controller of memory. NULL, or why there is none. */
+static const char *make_cgroup(void)
+{
+	mkdir(CGROUP_ROOT, 0700);
+	if (mount("none", CGROUP_ROOT, "cgroup2", 0, NULL) && errno != EBUSY)
+		return "no cgroup v2";
+	write_file(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+	if ((mkdir(CGROUP_DIR, 0700) && errno != EEXIST) ||
+	    cgroup_pages(CGROUP_DIR, "memory.current") < 0) {
+		umount(CGROUP_ROOT);
+		return "no memory cgroup";
+	}
+	return NULL;
+}
+
+/* 0 or -errno. No process may be in it. */
+static int remove_cgroup(void)
+{
+	int ret = rmdir(CGROUP_DIR) ? -errno : 0;
+
+	umount(CGROUP_ROOT);
+	return ret;
+}
+
 /* The pages stay charged to the cgroup of their process, and are let go with it. */
 TEST_F_TIMEOUT(exclusive, memcg, TEST_SECONDS)
 {
-	const char *root = "/tmp/mmops-cgroup", *dir = "/tmp/mmops-cgroup/mmops-excl";
+	const char *why = make_cgroup();
 	const size_t pages = 4000;
 	long charged, during, after, left;
 	int status, fds[2], back[2];
 	char byte, *map;
 	pid_t pid;
 
-	mkdir(root, 0700);
-	if (mount("none", root, "cgroup2", 0, NULL) && errno != EBUSY)
-		SKIP(return, "no cgroup v2: %s", strerror(errno));
-	write_file("/tmp/mmops-cgroup/cgroup.subtree_control", "+memory");
-	if ((mkdir(dir, 0700) && errno != EEXIST) || cgroup_pages(dir, "memory.current") < 0) {
-		umount(root);
-		SKIP(return, "no memory cgroup");
-	}
+	if (why)
+		SKIP(return, "%s", why);
 	ASSERT_EQ(0, pipe(fds));
 	ASSERT_EQ(0, pipe(back));
 	pid = fork();
 	ASSERT_GE(pid, 0);
 	if (!pid) {
-		char self_path[128];
-
-		snprintf(self_path, sizeof(self_path), "%s/cgroup.procs", dir);
-		if (write_file(self_path, "0"))
+		if (write_file(CGROUP_DIR "/cgroup.procs", "0"))
 			_exit(1);
 		map = map_stored(pages);
 		if (!map || write(back[1], "", 1) != 1 || read(fds[0], &byte, 1) != 1)
@@ -688,23 +706,102 @@ TEST_F_TIMEOUT(exclusive, memcg, TEST_SECONDS)
 	}
 	close(back[1]);
 	ASSERT_EQ(1, read(back[0], &byte, 1));
-	charged = cgroup_pages(dir, "memory.current");
+	charged = cgroup_pages(CGROUP_DIR, "memory.current");
 	ASSERT_EQ(1, write(fds[1], "", 1));
 	ASSERT_EQ(1, read(back[0], &byte, 1));
-	during = cgroup_pages(dir, "memory.current");
+	during = cgroup_pages(CGROUP_DIR, "memory.current");
 	ASSERT_EQ(1, write(fds[1], "", 1));
 	ASSERT_EQ(1, read(back[0], &byte, 1));
-	after = cgroup_pages(dir, "memory.current");
+	after = cgroup_pages(CGROUP_DIR, "memory.current");
 	ASSERT_EQ(1, write(fds[1], "", 1));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	ASSERT_EQ(0, status);
-	left = rmdir(dir) ? -errno : 0;
-	umount(root);
+	left = remove_cgroup();
 	/* The charge is made in steps of 64 pages for each CPU. */
 	ASSERT_GE(charged, (long)pages);
 	ASSERT_LE(labs(during - charged), 64L * nr_cpus());
 	ASSERT_LE(after, charged - (long)pages + 64L * nr_cpus());
 	ASSERT_EQ(0, left);
+}
+
+/* What pagemap calls the swap file: that of an exclusive page is none. */
+static unsigned int swap_type(const void *addr)
+{
+	uint64_t entry = pagemap_entry(addr);
+
+	return entry & PAGEMAP_SWAP ? entry & 0x1f : ~0U;
+}
+
+/*
+ * Reclaim swaps exclusive pages out, and tells the device of each page before.
+ * What the device stored is not lost by it.
+ */
+TEST_F_TIMEOUT(exclusive, reclaimed, TEST_SECONDS)
+{
+	const size_t pages = 100, size = page_size();
+	struct mmops_ref_program arg = { .len = pages * size, .value = 123456789 };
+	struct heard *heard = malloc(sizeof(*heard));
+	unsigned int type, i, told = 0, round;
+	const char *why = make_cgroup();
+	uint8_t results[100];
+	bool is_told[100] = {};
+	struct swap_file swap;
+	size_t n = 0, right;
+	char *map;
+	int ref;
+
+	if (why)
+		SKIP(return, "%s", why);
+	why = add_swap(&swap);
+	if (why) {
+		remove_cgroup();
+		SKIP(return, "%s", why);
+	}
+	ASSERT_NE(heard, NULL);
+	ref = open(MMOPS_REF_DEV, O_RDWR | O_CLOEXEC);
+	/* What is mapped from now on is the cgroup's. */
+	EXPECT_EQ(0, write_file(CGROUP_DIR "/cgroup.procs", "0"));
+	map = map_stored(pages);
+	arg.addr = (uintptr_t)map;
+	arg.results = (uintptr_t)results;
+	EXPECT_EQ(0, ioctl(ref, MMOPS_REF_IOC_PROGRAM, &arg));
+	type = swap_type(map);
+	/* MADV_PAGEOUT passes over them. */
+	swap_out(map, pages);
+	for (i = 0; i < pages; i++) {
+		EXPECT_EQ(type, swap_type(map + i * size));
+	}
+	EXPECT_EQ(0, subscribe(self->dev, map, pages, 0));
+	for (round = 0; round < 20 && n < pages; round++) {
+		/* It cannot get as much, and says so. */
+		write_file(CGROUP_DIR "/memory.reclaim", "64M");
+		for (i = n = 0; i < pages; i++)
+			n += swap_type(map + i * size) < type;
+		while (hear(self->dev, map, heard, 0) > 0) {
+			for (i = 0; i < heard->nr; i++) {
+				size_t page = (heard->events[i].start - (uintptr_t)map) / size;
+
+				EXPECT_STREQ("clear", event_name(heard->events[i].event));
+				is_told[page] = true;
+			}
+		}
+	}
+	write_file(CGROUP_ROOT "/cgroup.procs", "0");
+	for (i = right = 0; i < pages; i++) {
+		told += is_told[i];
+		right += load(map, i) == 123456789;
+	}
+	EXPECT_EQ(pages, exclusive(self->dev, map, pages));
+	EXPECT_EQ(pages, give_back(self->dev, map, pages));
+	EXPECT_EQ(0, munmap(map, pages * size));
+	EXPECT_EQ(0, remove_swap(&swap));
+	EXPECT_EQ(0, remove_cgroup());
+	close(ref);
+	free(heard);
+	ASSERT_EQ(pages, arg.programmed);
+	ASSERT_EQ(pages, n);
+	ASSERT_EQ(pages, told);
+	ASSERT_EQ(pages, right);
 }
 
 /* One event for a batch, and one for what is given back; its own are left out. */
