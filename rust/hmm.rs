@@ -15,6 +15,7 @@
 
 mod exclusive;
 mod mirror;
+mod special;
 mod table;
 
 pub use self::{
@@ -37,7 +38,10 @@ use crate::{
     },
     range::AddrRange, //
 };
-use core::ptr;
+use core::{
+    marker::PhantomData,
+    ptr, //
+};
 use kernel::{
     error::to_result,
     mm::MmWithUser,
@@ -95,7 +99,10 @@ impl HmmPfn {
         self.0 & bindings::hmm_pfn_flags_HMM_PFN_ERROR != 0
     }
 
-    /// The page frame number, if there is a page.
+    /// No device can ever use what is there.
+    const ERROR: Self = Self(bindings::hmm_pfn_flags_HMM_PFN_ERROR);
+
+    /// The page frame number, if there is a page. It has a `struct page`.
     #[inline]
     pub fn pfn(self) -> Option<usize> {
         self.is_valid()
@@ -128,14 +135,19 @@ impl HmmPfn {
 /// - `EINVAL` if `pfns` has another length, the range is not inside the notifier's, the mmap lock
 ///   held is of another address space, or the token is of another notifier;
 /// - `EBUSY` if something was invalidated meanwhile: begin anew, with a new token;
-/// - `EFAULT` if something in the range is not mapped, may not be read, or has no ordinary page;
+/// - `EFAULT` if something in the range is not mapped, may not be read, or has no ordinary page:
+///   what is mapped as a page frame may have no `struct page`, whatever the size of its leaf;
 /// - `EPERM` if something may not be written;
 /// - `ENOMEM`; `EHWPOISON`.
 ///
-/// Source: `hmm_range_fault()`.
+/// With [`Request::Snapshot`], what is not mapped or has no ordinary page is no error but
+/// [`HmmPfn::is_error`].
+///
+/// Source: `hmm_range_fault()`, which gives the numbers of page frames of PMD and PUD leaves even
+/// where no page is behind them.
 pub fn range_fault<T: IntervalOps, B: Backend>(
     notifier: &IntervalNotifier<T, B>,
-    mmap: &MmapRead<'_>,
+    mmap: &mut MmapRead<'_>,
     token: &Token<'_>,
     range: &AddrRange,
     request: Request,
@@ -145,7 +157,7 @@ pub fn range_fault<T: IntervalOps, B: Backend>(
         return Err(EINVAL);
     }
 
-    let mut raw = raw_range(
+    let mut lookup = Lookup::new(
         notifier.as_raw(),
         notifier.range(),
         token.seq(),
@@ -154,7 +166,9 @@ pub fn range_fault<T: IntervalOps, B: Backend>(
         pfns,
     )?;
 
-    fault_locked(&mut raw)
+    // SAFETY: The reference keeps the notifier, and `mmap` holds the mmap lock of its mm.
+    unsafe { lookup.fault_locked() }?;
+    special::refuse(mmap, range, request, pfns)
 }
 
 /// As [`range_fault`], but takes the mmap lock itself, and gives it up where a fault has to wait
@@ -178,53 +192,77 @@ pub fn range_fault_unlocked<'a, T: IntervalOps, B: Backend>(
         return Err(EINVAL);
     }
 
-    let mut raw = raw_range(notifier.as_raw(), notifier.range(), 0, range, request, pfns)?;
+    let mut lookup = Lookup::new(notifier.as_raw(), notifier.range(), 0, range, request, pfns)?;
 
-    fault_unlocked(&mut raw, timeout)?;
-    Ok(notifier.token(raw.notifier_seq))
+    // SAFETY: The reference keeps the notifier, and `mm` the users of its mm.
+    let seq = unsafe { lookup.fault_unlocked(timeout) }?;
+
+    // What changed since is void by the token.
+    special::refuse(&mut MmapRead::lock(mm), range, request, pfns)?;
+    Ok(notifier.token(seq))
 }
 
-/// The argument of the kernel's functions; it holds pointers to `pfns` and to the notifier.
-#[inline(never)]
-fn raw_range(
-    notifier: *mut bindings::mmu_interval_notifier,
-    within: &AddrRange,
-    seq: usize,
-    range: &AddrRange,
-    request: Request,
-    pfns: &mut [HmmPfn],
-) -> Result<bindings::hmm_range> {
-    if pfns.len() != range.nr_pages()
-        || range.start() < within.start()
-        || range.end() > within.end()
-    {
-        return Err(EINVAL);
+/// The argument of the kernel's functions.
+///
+/// # Invariants
+///
+/// `raw` has the element of an array for each page of its range, borrowed for `'p`.
+struct Lookup<'p> {
+    raw: bindings::hmm_range,
+    _pfns: PhantomData<&'p mut [HmmPfn]>,
+}
+
+impl<'p> Lookup<'p> {
+    #[inline(never)]
+    fn new(
+        notifier: *mut bindings::mmu_interval_notifier,
+        within: &AddrRange,
+        seq: usize,
+        range: &AddrRange,
+        request: Request,
+        pfns: &'p mut [HmmPfn],
+    ) -> Result<Self> {
+        if pfns.len() != range.nr_pages() || !range.is_within(within) {
+            return Err(EINVAL);
+        }
+        // Some flags of the input stay in the output.
+        pfns.fill(HmmPfn::default());
+        // INVARIANT: The length was just checked; `HmmPfn` is transparent.
+        Ok(Self {
+            raw: bindings::hmm_range {
+                notifier,
+                notifier_seq: seq,
+                start: range.start(),
+                end: range.end(),
+                hmm_pfns: pfns.as_mut_ptr().cast(),
+                default_flags: request.flags(),
+                pfn_flags_mask: 0,
+                // Device-private pages of whatever driver are faulted back: what is found is
+                // memory.
+                dev_private_owner: ptr::null_mut(),
+            },
+            _pfns: PhantomData,
+        })
     }
-    // Some flags of the input stay in the output.
-    pfns.fill(HmmPfn::default());
-    Ok(bindings::hmm_range {
-        notifier,
-        notifier_seq: seq,
-        start: range.start(),
-        end: range.end(),
-        // `HmmPfn` is transparent.
-        hmm_pfns: pfns.as_mut_ptr().cast(),
-        default_flags: request.flags(),
-        pfn_flags_mask: 0,
-        // Device-private pages of whatever driver are faulted back: what is found is memory.
-        dev_private_owner: ptr::null_mut(),
-    })
-}
 
-#[inline(never)]
-fn fault_locked(raw: &mut bindings::hmm_range) -> Result {
-    // SAFETY: The callers above made the argument: the notifier is inserted, the array has an
-    // element for each page, and the caller holds the mmap lock of the notifier's mm.
-    to_result(unsafe { bindings::hmm_range_fault(raw) })
-}
+    /// # Safety
+    ///
+    /// The notifier is inserted, and the caller holds the mmap lock of its mm.
+    #[inline(never)]
+    unsafe fn fault_locked(&mut self) -> Result {
+        // SAFETY: By this function's safety requirements and the type invariants.
+        to_result(unsafe { bindings::hmm_range_fault(&mut self.raw) })
+    }
 
-#[inline(never)]
-fn fault_unlocked(raw: &mut bindings::hmm_range, timeout: usize) -> Result {
-    // SAFETY: As above; the caller holds a reference to the users of the notifier's mm.
-    to_result(unsafe { bindings::hmm_range_fault_unlocked_timeout(raw, timeout) })
+    /// Returns the sequence of the notifier under which the pages were looked up.
+    ///
+    /// # Safety
+    ///
+    /// The notifier is inserted, and the caller holds a reference to the users of its mm.
+    #[inline(never)]
+    unsafe fn fault_unlocked(&mut self, timeout: usize) -> Result<usize> {
+        // SAFETY: By this function's safety requirements and the type invariants.
+        to_result(unsafe { bindings::hmm_range_fault_unlocked_timeout(&mut self.raw, timeout) })?;
+        Ok(self.raw.notifier_seq)
+    }
 }

@@ -70,9 +70,10 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
                 results,
                 |_section, pages| {
                     for page in pages.iter() {
-                        // INVARIANT: This is the critical section of the lookup. The folio lock
-                        // keeps a fault from restoring the CPU's entry before it ends.
-                        self.table.enter_exclusive(page.addr(), page.pfn());
+                        // SAFETY: This is the critical section of the lookup, as the invariants of
+                        // `Mirror` ask. The folio lock keeps a fault from restoring the CPU's
+                        // entry before it ends.
+                        unsafe { self.table.enter_exclusive(page.addr(), page.pfn()) };
                     }
                 },
             )?;

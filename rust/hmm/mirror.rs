@@ -190,13 +190,16 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
     ///
     /// - `EINVAL` if the range is not inside the mirror's;
     /// - `ESRCH` if the address space has ended;
-    /// - `EFAULT`, `EPERM`, `ENOMEM`, `EHWPOISON` as [`range_fault`]; pages before are entered;
+    /// - `EFAULT`, `EPERM`, `ENOMEM`, `EHWPOISON` as [`range_fault`]; pages of tables before are
+    ///   entered;
     /// - `EBUSY` if something is invalidated again and again;
     /// - `EINTR` if a fatal signal came.
     pub fn fault(&self, range: &AddrRange, access: Access) -> Result {
         self.parts(range, |part, mm, pfns| {
             self.look_up(part, mm, request(access), pfns, |pfns| {
-                self.table.enter(part.start(), pfns);
+                // SAFETY: `look_up()` calls this in the critical section of the lookup, as the
+                // invariants of `Mirror` ask.
+                unsafe { self.table.enter(part.start(), pfns) };
             })
         })
     }
@@ -209,8 +212,9 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
 
             self.table.prepare(part.start())?;
             if let Some(_section) = self.notifier.lock_if_current(token) {
-                // INVARIANT: This is the critical section of the lookup.
-                self.table.enter(part.start(), pfns);
+                // SAFETY: This is the critical section of the lookup, as the invariants of `Mirror`
+                // ask.
+                unsafe { self.table.enter(part.start(), pfns) };
                 return Ok(());
             }
             signal::pending()?;
@@ -249,8 +253,8 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
 
         loop {
             let token = self.notifier.read_begin();
-            let mmap = MmapRead::lock(mm);
-            let result = range_fault(&self.notifier, &mmap, &token, part, request, pfns);
+            let mut mmap = MmapRead::lock(mm);
+            let result = range_fault(&self.notifier, &mut mmap, &token, part, request, pfns);
 
             drop(mmap);
             match result {

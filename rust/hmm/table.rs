@@ -140,8 +140,13 @@ impl PageTable {
     }
 
     /// Enters the pages found from `addr` on. Its tables have been prepared.
+    ///
+    /// # Safety
+    ///
+    /// This is the critical section of the lookup: the lock is held under which entries are used
+    /// and cleared, and nothing was invalidated since the pages were looked up at `addr`.
     #[inline(never)]
-    pub(super) fn enter(&self, addr: usize, pfns: &[HmmPfn]) {
+    pub(super) unsafe fn enter(&self, addr: usize, pfns: &[HmmPfn]) {
         let mut tree = self.tree.lock();
 
         for (i, found) in pfns.iter().enumerate() {
@@ -162,8 +167,12 @@ impl PageTable {
     }
 
     /// Enters a page that no CPU accesses. Its table has been prepared.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::enter`]; `pfn` is of the page, whose folio is locked.
     #[inline(never)]
-    pub(super) fn enter_exclusive(&self, addr: usize, pfn: usize) {
+    pub(super) unsafe fn enter_exclusive(&self, addr: usize, pfn: usize) {
         let page = addr >> PAGE_SHIFT;
         let mut tree = self.tree.lock();
 
@@ -202,11 +211,12 @@ impl PageTable {
 ///
 /// # Safety
 ///
-/// `pfn` is of an entry that is not stale, and does not become so meanwhile.
+/// `pfn` is of an entry of a [`PageTable`] that is not stale, and does not become so meanwhile.
 #[inline(never)]
 pub(super) unsafe fn copy_from(pfn: usize, to: &mut [u8; PAGE_SIZE]) -> Result {
-    // SAFETY: The page is mapped, hence it is there and has a `struct page`. CPUs and other devices
-    // may store to it meanwhile, which the copying in C allows for.
+    // SAFETY: The CPU maps the page, or has it exclusive for the device, which keeps it; that it has
+    // a `struct page` is what `range_fault()` asserts, and an exclusive page is an anonymous one.
+    // CPUs and other devices may store to it meanwhile, which the copying in C allows for.
     copied(unsafe { bindings::mmops_copy_from_pfn(to.as_mut_ptr().cast(), pfn) })
 }
 

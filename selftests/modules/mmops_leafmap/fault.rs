@@ -52,6 +52,8 @@ pub(crate) struct Serving {
     largest: u32,
     /// A VMA may end within a PUD leaf.
     may_split: bool,
+    /// New mappings are `VM_MIXEDMAP`.
+    mixed: bool,
     /// The leaves of PMD and PUD size that were served, where each is served once only.
     once: Option<(KVVec<bool>, KVVec<bool>)>,
     /// Faults that were served, by the size of the leaf.
@@ -63,7 +65,13 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    pub(crate) fn new(size: u64, order: u32, shrink: bool, may_split: bool) -> Result<Self> {
+    pub(crate) fn new(
+        size: u64,
+        order: u32,
+        shrink: bool,
+        may_split: bool,
+        mixed: bool,
+    ) -> Result<Self> {
         if ![0, PMD_ORDER, PUD_ORDER].contains(&order) {
             return Err(EINVAL);
         }
@@ -79,6 +87,7 @@ impl Serving {
             order,
             largest: order,
             may_split,
+            mixed,
             once,
             ptes: 0,
             pmds: 0,
@@ -125,11 +134,16 @@ impl Device {
             return Err(EINVAL);
         }
 
-        vma.set_io();
         vma.set_dontexpand();
         vma.set_dontdump();
-        // SAFETY: The VMA is being set up by the caller and is not shared yet; it is not private.
-        unsafe { (*raw).__bindgen_anon_2.vm_flags |= flags::PFNMAP };
+        if self.serving.lock().mixed {
+            vma.set_mixedmap();
+        } else {
+            vma.set_io();
+            // SAFETY: The VMA is being set up by the caller and is not shared yet; it is not
+            // private.
+            unsafe { (*raw).__bindgen_anon_2.vm_flags |= flags::PFNMAP };
+        }
         // SAFETY: As above. The VMA holds a reference to the file, which owns `self`, and the file
         // one to this module.
         unsafe {
@@ -162,7 +176,8 @@ impl Device {
 
         if order == 0 {
             serving.ptes += 1;
-            // SAFETY: By the requirements of the function; the VMA is a PFN map, and not private.
+            // SAFETY: By the requirements of the function; the VMA is a PFN map, and not private, or
+            // a mixed map, and the page frame has no page.
             return unsafe { bindings::vmf_insert_pfn(info.vma, info.address, pfn) };
         }
         if addr < vma.start()

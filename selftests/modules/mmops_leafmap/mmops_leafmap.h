@@ -27,14 +27,17 @@
  *	faulted again. Without it, in the same size.
  * MAY_SPLIT: a mapping may be cut within a PUD leaf, says vm_ops->may_split.
  *	Only to ask for it: Linux 7.3 itself does not survive a cut within 2 MiB.
+ * MIXED: what is mapped from now on is a mapping that may have pages beside page
+ *	frames (VM_MIXEDMAP), and not one of page frames throughout (VM_PFNMAP).
  */
 #define MMOPS_LEAFMAP_SHRINK	(1U << 0)
 #define MMOPS_LEAFMAP_MAY_SPLIT	(1U << 1)
+#define MMOPS_LEAFMAP_MIXED	(1U << 2)
 
 /**
  * struct mmops_leafmap_serve - argument of MMOPS_LEAFMAP_IOC_SERVE
  * @order: in: MMOPS_LEAFMAP_PTE, MMOPS_LEAFMAP_PMD or MMOPS_LEAFMAP_PUD
- * @flags: in: MMOPS_LEAFMAP_SHRINK, MMOPS_LEAFMAP_MAY_SPLIT, or 0
+ * @flags: in: MMOPS_LEAFMAP_SHRINK, MMOPS_LEAFMAP_MAY_SPLIT, MMOPS_LEAFMAP_MIXED, or 0
  *
  * Forgets which leaves were served and resets the counts. What is mapped stays.
  */

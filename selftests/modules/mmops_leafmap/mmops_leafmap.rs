@@ -59,6 +59,7 @@ const IOC_UNMAP: u32 = _IOW::<Unmap>(0xBF, 0x02);
 
 const SHRINK: u32 = 1 << 0;
 const MAY_SPLIT: u32 = 1 << 1;
+const MIXED: u32 = 1 << 2;
 
 /// `struct mmops_leafmap_serve`
 #[derive(FromBytes, IntoBytes)]
@@ -153,7 +154,7 @@ impl MiscDevice for Device {
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let memory = Memory::from_parameters()?;
-        let serving = Serving::new(memory.size, 0, false, false)?;
+        let serving = Serving::new(memory.size, 0, false, false, false)?;
 
         KBox::try_pin_init(
             try_pin_init!(Self {
@@ -191,7 +192,7 @@ impl MiscDevice for Device {
 
 impl Device {
     fn serve(&self, arg: &Serve) -> Result {
-        if arg.flags & !(SHRINK | MAY_SPLIT) != 0 {
+        if arg.flags & !(SHRINK | MAY_SPLIT | MIXED) != 0 {
             return Err(EINVAL);
         }
 
@@ -200,6 +201,7 @@ impl Device {
             arg.order,
             arg.flags & SHRINK != 0,
             arg.flags & MAY_SPLIT != 0,
+            arg.flags & MIXED != 0,
         )?;
         let old = self.serving.lock().replace(serving);
 
