@@ -6,12 +6,14 @@ use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bitflags::bitflags;
 use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::sys::*;
-use crate::{Bitmap, Error};
+use crate::{retry_on_eintr, Bitmap, Done, Error};
 
 /// Where the driver puts its device.
 pub const DEVICE_PATH: &str = "/dev/mmops";
@@ -182,7 +184,7 @@ impl Device {
     pub fn info(&self) -> Result<Info, Error> {
         let mut arg = mmops_info::default();
         // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        unsafe { ioc_info(self.file.as_raw_fd(), &mut arg) }.map_err(call("info", 0))?;
+        unsafe { ioc_info(self.file.as_raw_fd(), &mut arg) }.map_err(call("info", Done::Untold))?;
         Ok(Info {
             version: ((arg.version >> 16) as u16, arg.version as u16),
             page_size: arg.page_size,
@@ -210,7 +212,7 @@ impl Device {
         };
         // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
         let result = unsafe { ioc_write_protect(self.file.as_raw_fd(), &mut arg) };
-        result.map_err(call("write-protect", arg.done))?;
+        result.map_err(call("write-protect", arg.done.into()))?;
         Ok(WriteProtect {
             write_protected: arg.write_protected,
         })
@@ -249,7 +251,7 @@ impl Device {
             bitmap.start = arg.start;
             bitmap.end = arg.end;
         }
-        result.map_err(call("harvest", arg.done))?;
+        result.map_err(call("harvest", arg.done.into()))?;
         Ok(CleanRecord {
             cleaned: arg.cleaned,
         })
@@ -279,13 +281,7 @@ impl Device {
         // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. What
         // it does to the memory of the process is allowed by this function's contract.
         let result = unsafe { ioc_zap(self.file.as_raw_fd(), &mut arg) };
-        result.map_err(|errno| match errno {
-            Errno::EINTR => Error::Interrupted {
-                call: "zap",
-                done: arg.done,
-            },
-            errno => Error::Process { call: "zap", errno },
-        })?;
+        result.map_err(process("zap", pidfd, arg.done.into()))?;
         Ok(Zap { zapped: arg.zapped })
     }
 
@@ -306,16 +302,7 @@ impl Device {
         // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. The
         // call changes page-table entries only, never the contents of memory.
         let result = unsafe { ioc_revoke(self.file.as_raw_fd(), &mut arg) };
-        result.map_err(|errno| match errno {
-            Errno::EINTR => Error::Interrupted {
-                call: "revoke",
-                done: arg.done,
-            },
-            errno => Error::Process {
-                call: "revoke",
-                errno,
-            },
-        })?;
+        result.map_err(process("revoke", pidfd, arg.done.into()))?;
         Ok(Revoke {
             revoked: arg.revoked,
         })
@@ -341,16 +328,7 @@ impl Device {
         };
         // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
         let result = unsafe { ioc_protect(self.file.as_raw_fd(), &mut arg) };
-        result.map_err(|errno| match errno {
-            Errno::EINTR => Error::Interrupted {
-                call: "protect",
-                done: arg.done,
-            },
-            errno => Error::Process {
-                call: "protect",
-                errno,
-            },
-        })?;
+        result.map_err(process("protect", pidfd, arg.done.into()))?;
         Ok(Protect {
             ptes: arg.ptes,
             pmds: arg.pmds,
@@ -383,12 +361,8 @@ impl Device {
             };
             // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
             // Its vector is `room`, which has as many records as it says.
-            unsafe { ioc_leaves(self.file.as_raw_fd(), &mut arg) }.map_err(|errno| {
-                Error::Process {
-                    call: "leaves",
-                    errno,
-                }
-            })?;
+            let result = unsafe { ioc_leaves(self.file.as_raw_fd(), &mut arg) };
+            result.map_err(process("leaves", pidfd, Done::Untold))?;
             leaves.extend_from_slice(&room[..arg.nr as usize]);
             next = arg.next;
         }
@@ -417,16 +391,7 @@ impl Device {
         }
         // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
         let result = unsafe { ioc_soft_dirty_clear(self.file.as_raw_fd(), &mut arg) };
-        result.map_err(|errno| match errno {
-            Errno::EINTR => Error::Interrupted {
-                call: "clear soft-dirty",
-                done: arg.done,
-            },
-            errno => Error::Process {
-                call: "clear soft-dirty",
-                errno,
-            },
-        })?;
+        result.map_err(process("clear soft-dirty", pidfd, arg.done.into()))?;
         Ok(ClearSoftDirty {
             cleared: arg.cleared,
             kept: arg.kept,
@@ -444,22 +409,28 @@ impl Device {
         };
         // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
         unsafe { ioc_notifier_subscribe(self.file.as_raw_fd(), &mut arg) }
-            .map_err(call("subscribe to invalidations", 0))?;
+            .map_err(call("subscribe to invalidations", Done::Untold))?;
         Ok(())
     }
 
     /// Waits for invalidations, and puts as many into `events` as there are and fit.
+    ///
+    /// A signal whose handler returns does not end the wait.
     pub fn notifier_log(&self, events: &mut [mmops_notifier_event]) -> Result<Heard, Error> {
-        let mut arg = mmops_notifier_log {
-            events: events.as_mut_ptr() as u64,
-            nr: events.len().min(MMOPS_NOTIFIER_MAX_EVENTS as usize) as u32,
-            flags: MMOPS_NOTIFIER_WAIT,
-            ..Default::default()
-        };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. Its
-        // array is at most that of `events`.
-        unsafe { ioc_notifier_log(self.file.as_raw_fd(), &mut arg) }
-            .map_err(call("read invalidations", 0))?;
+        let nr = events.len().min(MMOPS_NOTIFIER_MAX_EVENTS as usize) as u32;
+        let arg = retry_on_eintr(|| {
+            let mut arg = mmops_notifier_log {
+                events: events.as_mut_ptr() as u64,
+                nr,
+                flags: MMOPS_NOTIFIER_WAIT,
+                ..Default::default()
+            };
+            // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+            // Its array is at most that of `events`.
+            unsafe { ioc_notifier_log(self.file.as_raw_fd(), &mut arg) }?;
+            Ok(arg)
+        })
+        .map_err(call("read invalidations", Done::Untold))?;
         Ok(Heard {
             events: arg.nr as usize,
             lost: arg.lost,
@@ -480,16 +451,53 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, std::io::Error> {
 }
 
 /// Turns the error number of `call` into an error; `done` is how far it got.
-fn call(call: &'static str, done: u64) -> impl Fn(Errno) -> Error {
+fn call(call: &'static str, done: Done) -> impl Fn(Errno) -> Error {
     move |errno| match errno {
         Errno::EINTR => Error::Interrupted { call, done },
         errno => Error::Call { call, errno },
     }
 }
 
+/// As [`call`], for a call on the process behind `pidfd`.
+fn process<'fd>(
+    call: &'static str,
+    pidfd: Option<BorrowedFd<'fd>>,
+    done: Done,
+) -> impl Fn(Errno) -> Error + 'fd {
+    move |errno| match errno {
+        Errno::EINTR => Error::Interrupted { call, done },
+        Errno::ESRCH if pidfd.is_some_and(|pidfd| !has_ended(pidfd).unwrap_or(true)) => {
+            Error::NoMemory { call }
+        }
+        errno => Error::Process { call, errno },
+    }
+}
+
+/// Whether the process behind `pidfd` has ended, with all of its threads.
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> nix::Result<bool> {
+    wait_for_end(pidfd, Duration::ZERO)
+}
+
+/// Waits for up to `time` until the process behind `pidfd` has ended, with all of its threads;
+/// whether it has. A signal whose handler returns does not end the wait.
+pub fn wait_for_end(pidfd: BorrowedFd<'_>, time: Duration) -> nix::Result<bool> {
+    let end = Instant::now().checked_add(time);
+    retry_on_eintr(|| {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        // Rounded up, so that it is not asked again and again in the last millisecond.
+        let left = left.map(|left| left.saturating_add(Duration::from_micros(999)));
+        let left = left.map_or(PollTimeout::NONE, |left| {
+            left.try_into().unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+        Ok(poll(&mut fds, left)? != 0)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::{Bytes, Pages};
 
     #[test]
     fn no_driver() {
@@ -502,5 +510,46 @@ mod tests {
         let error = Device::open_at("/dev/null").unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ENOTTY));
         assert!(error.to_string().contains("not the device of mmops"));
+    }
+
+    #[test]
+    fn a_process_that_lives_is_not_said_to_have_ended() {
+        let own = pidfd_open(std::process::id()).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let other = pidfd_open(child.id()).unwrap();
+        assert!(wait_for_end(other.as_fd(), Duration::MAX).unwrap());
+        assert!(!wait_for_end(own.as_fd(), Duration::from_nanos(1)).unwrap());
+        let text = |fd: &OwnedFd| process("zap", Some(fd.as_fd()), Bytes(0).into())(Errno::ESRCH);
+        assert!(text(&own).to_string().contains("main thread has ended"));
+        assert_eq!(text(&own).errno(), Some(Errno::ESRCH));
+        assert!(text(&other).to_string().ends_with("the process has ended"));
+        child.wait().unwrap();
+        assert!(text(&other).to_string().ends_with("the process has ended"));
+    }
+
+    /// The unit is that of the structure, in all calls that can be ended half-way.
+    #[test]
+    fn progress_has_its_unit() {
+        let text = |error: Error| error.to_string();
+        let done = mmops_clean_record {
+            done: Pages(1),
+            ..Default::default()
+        };
+        assert_eq!(
+            text(call("harvest", done.done.into())(Errno::EINTR)),
+            "harvest: ended by a signal after 1 page"
+        );
+        let done = mmops_zap {
+            done: Bytes(8192),
+            ..Default::default()
+        };
+        assert_eq!(
+            text(process("zap", None, done.done.into())(Errno::EINTR)),
+            "zap: ended by a signal after 8192 bytes"
+        );
+        assert_eq!(
+            text(process("leaves", None, Done::Untold)(Errno::EINTR)),
+            "leaves: ended by a signal"
+        );
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use crate::Done;
+
 /// Why a call on the device failed. The text says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -45,13 +47,22 @@ pub enum Error {
         /// Error of `ioctl(2)`.
         errno: Errno,
     },
+    /// `ESRCH` for a process that has not ended.
+    #[error(
+        "{call}: the process has no memory that the driver finds: its main thread has ended while \
+         others run on, it is about to end, or it is a kernel thread"
+    )]
+    NoMemory {
+        /// Name of the call.
+        call: &'static str,
+    },
     /// A fatal signal ended a call half-way; what was done up to there is complete.
-    #[error("{call}: ended by a signal after {done} pages")]
+    #[error("{call}: ended by a signal{done}")]
     Interrupted {
         /// Name of the call.
         call: &'static str,
-        /// Pages from the first on that are completely processed.
-        done: u64,
+        /// What is completely processed, from the first page or address on.
+        done: Done,
     },
 }
 
@@ -62,6 +73,7 @@ impl Error {
             Error::Open { errno, .. }
             | Error::Call { errno, .. }
             | Error::Process { errno, .. } => Some(*errno),
+            Error::NoMemory { .. } => Some(Errno::ESRCH),
             Error::Interrupted { .. } => Some(Errno::EINTR),
             Error::Version { .. } => None,
         }

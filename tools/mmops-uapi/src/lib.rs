@@ -12,12 +12,16 @@ mod bitmap;
 mod device;
 mod error;
 mod map;
+mod retry;
 pub mod sys;
+pub mod units;
 
 pub use bitmap::Bitmap;
 pub use device::{
-    pidfd_open, CleanRecord, ClearSoftDirty, Device, Features, Flags, Heard, Info, Prot, Protect,
+    has_ended, pidfd_open, wait_for_end, CleanRecord, ClearSoftDirty, Device, Features, Flags, Heard, Info, Prot, Protect,
     Revoke, WriteProtect, Zap, DEVICE_PATH,
 };
 pub use error::Error;
 pub use map::SharedMap;
+pub use retry::retry_on_eintr;
+pub use units::Done;

@@ -6,6 +6,8 @@
 
 use std::mem::{offset_of, size_of};
 
+use crate::units::{Bytes, Pages};
+
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
 pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0001;
 
@@ -61,7 +63,7 @@ pub struct mmops_write_protect {
     pub first: u64,
     pub nr: u64,
     pub write_protected: u64,
-    pub done: u64,
+    pub done: Pages,
     pub reserved: [u64; 2],
 }
 
@@ -80,7 +82,7 @@ pub struct mmops_clean_record {
     pub start: u64,
     pub end: u64,
     pub cleaned: u64,
-    pub done: u64,
+    pub done: Pages,
     pub reserved: [u64; 2],
 }
 
@@ -94,7 +96,7 @@ pub struct mmops_zap {
     pub addr: u64,
     pub len: u64,
     pub zapped: u64,
-    pub done: u64,
+    pub done: Bytes,
     pub reserved: [u64; 2],
 }
 
@@ -109,7 +111,7 @@ pub struct mmops_soft_dirty_clear {
     pub len: u64,
     pub cleared: u64,
     pub kept: u64,
-    pub done: u64,
+    pub done: Bytes,
     pub reserved: [u64; 2],
 }
 
@@ -153,7 +155,7 @@ pub struct mmops_exclusive {
     pub len: u64,
     pub results: u64,
     pub exclusive: u64,
-    pub done: u64,
+    pub done: Bytes,
     pub reserved: [u64; 2],
 }
 
@@ -167,7 +169,7 @@ pub struct mmops_revoke {
     pub addr: u64,
     pub len: u64,
     pub revoked: u64,
-    pub done: u64,
+    pub done: Bytes,
     pub reserved: [u64; 2],
 }
 
@@ -323,7 +325,7 @@ pub struct mmops_protect {
     pub puds: u64,
     pub split_pmds: u64,
     pub split_puds: u64,
-    pub done: u64,
+    pub done: Bytes,
     pub reserved: [u64; 2],
 }
 

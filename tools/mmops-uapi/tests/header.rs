@@ -5,6 +5,7 @@
 //! A C program that includes the header prints each size, offset and number by name; the same
 //! lines are made from the Rust items. `CC` names another compiler than `cc`.
 
+use std::any::type_name_of_val;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::mem::{offset_of, size_of};
@@ -330,6 +331,42 @@ fn header_has_nothing_more() {
             _ => {}
         }
     }
+}
+
+/// The unit of each field `done` is the one that the header's comment on it names.
+#[test]
+fn progress_has_the_unit_of_the_header() {
+    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+        .join("../../include/uapi/linux/mmops.h");
+    let header = std::fs::read_to_string(path).unwrap();
+    let unit_in_header = |name: &str| {
+        let (_, comment) = header
+            .split_once(&format!(" * struct {name} - "))
+            .unwrap_or_else(|| panic!("no comment on {name}"));
+        let (comment, _) = comment.split_once("*/").unwrap();
+        let (_, done) = comment.split_once("@done: out: ").expect("a comment");
+        done.split(' ').next().unwrap().to_lowercase()
+    };
+    let mut checked = 0;
+    macro_rules! check {
+        ($($type:ident),* $(,)?) => { $(
+            let unit = type_name_of_val(&$type::default().done).rsplit("::").next().unwrap();
+            assert_eq!(unit.to_lowercase(), unit_in_header(stringify!($type)), stringify!($type));
+            checked += 1;
+        )* };
+    }
+    check!(
+        mmops_write_protect,
+        mmops_clean_record,
+        mmops_zap,
+        mmops_soft_dirty_clear,
+        mmops_exclusive,
+        mmops_revoke,
+        mmops_protect,
+    );
+    let all = expected();
+    let fields = all.keys().filter(|key| key.ends_with(", done)"));
+    assert_eq!(fields.count(), checked, "a structure is not in the list");
 }
 
 /// `Documentation/uapi.rst` has each call with its number, size and fields, and each feature bit.
