@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 
@@ -860,6 +861,68 @@ TEST_F_TIMEOUT(notifier, wait_is_interruptible, TEST_SECONDS)
 	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
 	ASSERT_EQ(0, setitimer(ITIMER_REAL, &timer, NULL));
 	EXPECT_EQ(-EINTR, hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+}
+
+/* Until the child waits in an ioctl. */
+static bool wait_until_in_ioctl(pid_t pid)
+{
+	char path[64], line[256];
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	for (;;) {
+		FILE *file = fopen(path, "r");
+		bool got = file && fgets(line, sizeof(line), file);
+
+		if (file)
+			fclose(file);
+		if (!got)
+			return false;
+		if (atoi(line) == SYS_ioctl)
+			return true;
+		sched_yield();
+	}
+}
+
+/* What interrupts a wait without a handler being run does not end it; nor does one that restarts. */
+TEST_F_TIMEOUT(notifier, wait_goes_on_after_a_stop, TEST_SECONDS)
+{
+	struct sigaction action = { .sa_handler = no_op, .sa_flags = SA_RESTART };
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		int heard;
+
+		raise(SIGSTOP);
+		heard = hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT);
+		_exit(heard < 0 ? -heard : heard == 1 ? 0 : 255);
+	}
+	/* Not before the fork, which would be heard of. */
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	SUBSCRIBE(PAGES);
+	ASSERT_EQ(0, kill(pid, SIGCONT));
+	ASSERT_TRUE(wait_until_in_ioctl(pid));
+	ASSERT_EQ(0, kill(pid, SIGSTOP));
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	ASSERT_EQ(0, kill(pid, SIGCONT));
+	ASSERT_EQ(pid, waitpid(pid, &status, WCONTINUED));
+	ASSERT_TRUE(WIFCONTINUED(status));
+	ASSERT_TRUE(wait_until_in_ioctl(pid));
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, pid, NULL, NULL));
+	ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, pid, NULL, NULL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	ASSERT_EQ(0, ptrace(PTRACE_DETACH, pid, NULL, NULL));
+	ASSERT_TRUE(wait_until_in_ioctl(pid));
+	ASSERT_EQ(0, kill(pid, SIGUSR1));
+	ASSERT_EQ(0, madvise(page(self, 1), page_size(), MADV_DONTNEED));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(0, WEXITSTATUS(status));
 }
 
 TEST_HARNESS_MAIN

@@ -276,9 +276,6 @@ pub(crate) fn log(me: Pin<&Device>, arg: &mut uapi::NotifierLog) -> Result {
     let events = UserEvents::new(arg.events as usize, room)?;
     let mut chunk = KVec::with_capacity(CHUNK, GFP_KERNEL)?;
 
-    arg.nr = 0;
-    arg.lost = 0;
-    arg.released = 0;
     // What is taken out of the ring is gone, so see first that it can be delivered.
     events.probe()?;
 
@@ -287,11 +284,16 @@ pub(crate) fn log(me: Pin<&Device>, arg: &mut uapi::NotifierLog) -> Result {
 
         while ring.len == 0 && !ring.released {
             if log.news.wait_interruptible(&mut ring) {
-                return Err(EINTR);
+                // A call that is made again, after a stop for instance, finds its argument as it
+                // was.
+                return Err(ERESTARTSYS);
             }
         }
     }
 
+    arg.nr = 0;
+    arg.lost = 0;
+    arg.released = 0;
     loop {
         let left = core::cmp::min(CHUNK, room - arg.nr as usize);
         let mut ring = log.ring.lock();
