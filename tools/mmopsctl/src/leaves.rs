@@ -10,10 +10,11 @@ use std::process::Child;
 use anyhow::{anyhow, bail, Context, Result};
 use mmops_uapi::{pidfd_open, sys, Device};
 use plotters::prelude::*;
-use procfs::process::{MMapPath, MemoryMap, Process};
+use procfs::process::{MMapPath, MemoryMap};
 use serde::Serialize;
 
 use crate::cli::Leaves;
+use crate::process::Memory;
 use crate::program;
 use crate::stop::Stop;
 
@@ -125,8 +126,8 @@ impl From<MemoryMap> for Mapping {
 
 /// The mappings of a process that are its own; `[vsyscall]` is the kernel's.
 fn mappings_of(pid: u32) -> Result<Vec<Mapping>> {
-    let maps = Process::new(pid as i32)
-        .and_then(|process| process.maps())
+    let maps = Memory::of(pid as i32)
+        .and_then(|memory| memory.maps())
         .with_context(|| format!("cannot read the mappings of process {pid}"))?;
     let user = |map: &MemoryMap| map.address.1 < 1 << 63;
     Ok(maps.into_iter().filter(user).map(Mapping::from).collect())

@@ -11,6 +11,7 @@ mod leaves;
 mod log;
 mod notifier_trace;
 mod plot;
+mod process;
 mod program;
 mod protect;
 mod replicate;

@@ -5,8 +5,12 @@
 use std::ffi::OsStr;
 use std::io;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+/// How long a process can have no memory and yet be there, when it ends by itself.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A command of a program and its arguments.
 ///

@@ -13,6 +13,7 @@ use mmops_uapi::Flags;
 use nix::sys::statfs::{fstatfs, FsType};
 
 use crate::cli::{Huge, Pages};
+use crate::process::Memory;
 
 /// Names of file systems by their magic number, and whether the kernel writes them back.
 const FILE_SYSTEMS: &[(u64, &str, bool)] = &[
@@ -175,7 +176,9 @@ impl Tracked {
         processes
             .filter_map(|process| {
                 let process = process.ok()?;
-                let maps = process.maps().ok()?;
+                let maps = Memory::of(process.pid)
+                    .and_then(|memory| memory.maps())
+                    .ok()?;
                 let found = maps.iter().any(|map| {
                     map.inode == metadata.ino()
                         && map.dev == device

@@ -8,12 +8,13 @@ use std::process::{Child, ExitStatus};
 use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
-use mmops_uapi::{pidfd_open, Device, Error};
+use mmops_uapi::{pidfd_open, wait_for_end, Device, Error};
 use nix::errno::Errno;
-use procfs::process::{MMPermissions, MemoryMap, Process};
+use procfs::process::{MMPermissions, MemoryMap};
 use serde::Serialize;
 
 use crate::cli::Zap;
+use crate::process::Memory;
 use crate::program;
 use crate::stop::Stop;
 use crate::units;
@@ -118,6 +119,12 @@ fn turns(
             // does not change.
             match unsafe { device.zap(Some(pidfd.as_fd()), range) } {
                 Ok(done) => turn.zapped_pages += done.zapped,
+                Err(error @ Error::NoMemory { .. }) => {
+                    // That is so for a moment at the end of any process.
+                    if !wait_for_end(pidfd.as_fd(), program::LAST_WORDS)? {
+                        return Err(error.into());
+                    }
+                }
                 Err(error) if is_gone(&error, args) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -151,8 +158,8 @@ fn ranges(args: &Zap, pid: u32) -> Result<Vec<Range<u64>>> {
     if !args.range.is_empty() {
         return Ok(args.range.clone());
     }
-    let maps = Process::new(pid as i32)
-        .and_then(|process| process.maps())
+    let maps = Memory::of(pid as i32)
+        .and_then(|memory| memory.maps())
         .with_context(|| format!("cannot read the mappings of process {pid}"))?;
     Ok(maps.into_iter().filter_map(shared).collect())
 }
