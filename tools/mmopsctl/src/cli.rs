@@ -50,6 +50,9 @@ pub enum Command {
     /// map it.
     ///
     /// The pages stay dirty for the kernel: on a disk file system they will be written back.
+    ///
+    /// On tmpfs, ext4, XFS and btrfs, and for a memfd, holes of the file are passed over: nobody
+    /// can have stored to them. Elsewhere the time grows with the size of the file.
     Harvest(Harvest),
     /// Show live which pages of a file are stored to, and how many per second
     ///
@@ -194,8 +197,8 @@ pub struct Harvest {
     /// Print JSON
     ///
     /// One object with the members file, page_size, first, nr, dirty_pages, dirty_bytes, cleaned
-    /// (entries that lost their dirty bit, over all mappings) and ranges, an array of pairs of
-    /// first page and number of pages.
+    /// (entries that lost their dirty bit, over all mappings), calls (of the driver) and ranges, an
+    /// array of pairs of first page and number of pages.
     #[arg(long)]
     pub json: bool,
 }

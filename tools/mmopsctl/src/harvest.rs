@@ -12,11 +12,14 @@ use mmops_uapi::{Bitmap, Device, Flags};
 use serde_json::json;
 
 use crate::cli;
+use crate::sparse::next_data;
 use crate::tracked::Tracked;
 use crate::units;
 
 /// Pages that are harvested at once: a bitmap of 128 KiB, for 4 GiB of a file.
 const WINDOW_PAGES: u64 = 1 << 20;
+/// What a window's ends are multiples of, in pages: the largest leaf, which a window must not cut.
+const ALIGN_PAGES: u64 = 1 << 18;
 
 /// What a harvest of a range came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +28,9 @@ pub struct Harvested {
     pub pages: u64,
     /// Entries that lost their dirty bit, over all mappings.
     pub cleaned: u64,
-    /// Time spent in the driver.
+    /// Windows that the driver was asked about.
+    pub calls: u64,
+    /// Time spent in the driver, and on the search for holes.
     pub time: Duration,
 }
 
@@ -40,24 +45,61 @@ pub trait DirtyPages {
     ) -> Result<Harvested>;
 }
 
+/// The parts of a file that the driver is asked about.
+#[derive(Debug)]
+struct Windows<'a> {
+    file: &'a File,
+    page_size: u64,
+    /// Whether holes are passed over.
+    pass_holes: bool,
+}
+
+impl Windows<'_> {
+    /// The first window of `pages` that can hold dirty pages.
+    ///
+    /// A page that a program stored to is data, not hole, from before the store on. So one that
+    /// was a hole when it was passed over is stored to later, and is for the next harvest.
+    fn first(&self, pages: &Range<u64>) -> Result<Option<Range<u64>>> {
+        let mut first = pages.start;
+        if first < pages.end && self.pass_holes {
+            let data = next_data(self.file, first * self.page_size)
+                .context("cannot tell what is a hole in the file")?;
+            let Some(data) = data else { return Ok(None) };
+            first = first.max(data / self.page_size / ALIGN_PAGES * ALIGN_PAGES);
+        }
+        let end = (first / ALIGN_PAGES * ALIGN_PAGES).saturating_add(WINDOW_PAGES);
+        Ok((first < pages.end).then_some(first..end.min(pages.end)))
+    }
+}
+
 /// [`DirtyPages`] of a file from the driver.
 #[derive(Debug)]
 pub struct Harvester<'a> {
     device: &'a Device,
-    file: &'a File,
+    windows: Windows<'a>,
     flags: Flags,
     bitmap: Bitmap,
 }
 
 impl<'a> Harvester<'a> {
-    /// Harvests `file` through `device`.
-    pub fn new(device: &'a Device, file: &'a File, flags: Flags) -> Self {
-        Self {
+    /// Harvests `tracked` through `device`.
+    pub fn new(
+        device: &'a Device,
+        tracked: &'a Tracked,
+        page_size: u64,
+        flags: Flags,
+    ) -> Result<Self> {
+        Ok(Self {
             device,
-            file,
+            windows: Windows {
+                file: tracked.file(),
+                page_size,
+                // A device lies on the file system of its node, which knows nothing of it.
+                pass_holes: tracked.metadata()?.is_file() && tracked.file_system()?.has_true_holes,
+            },
             flags,
             bitmap: Bitmap::new(0, WINDOW_PAGES),
-        }
+        })
     }
 }
 
@@ -68,23 +110,30 @@ impl DirtyPages for Harvester<'_> {
         found: &mut dyn FnMut(&Bitmap) -> Result<()>,
     ) -> Result<Harvested> {
         let mut total = Harvested::default();
-        let mut first = pages.start;
-        while first < pages.end {
-            let nr = WINDOW_PAGES.min(pages.end - first);
-            self.bitmap.reset(first);
+        let mut left = pages;
+        loop {
             let begin = Instant::now();
-            let result =
-                self.device
-                    .clean_record(self.file, first, nr, &mut self.bitmap, self.flags)?;
+            let Some(window) = self.windows.first(&left)? else {
+                return Ok(total);
+            };
+            left.start = window.end;
+            let nr = window.end - window.start;
+            self.bitmap.reset(window.start);
+            let result = self.device.clean_record(
+                self.windows.file,
+                window.start,
+                nr,
+                &mut self.bitmap,
+                self.flags,
+            )?;
             total.time += begin.elapsed();
+            total.calls += 1;
             total.cleaned += result.cleaned;
             if result.cleaned != 0 {
                 total.pages += self.bitmap.count();
                 found(&self.bitmap)?;
             }
-            first += nr;
         }
-        Ok(total)
     }
 }
 
@@ -102,7 +151,7 @@ pub fn run(args: &cli::Harvest) -> Result<()> {
     let tracked = Tracked::open(&args.file)?;
     let range = tracked.range(&args.pages, page_size)?;
     let mut runs = Vec::new();
-    let mut harvester = Harvester::new(&device, tracked.file(), args.huge.into());
+    let mut harvester = Harvester::new(&device, &tracked, page_size, args.huge.into())?;
     let harvested = harvester
         .harvest(tracked.inside(range.clone(), page_size)?, &mut |bitmap| {
             bitmap.runs().for_each(|run| append(&mut runs, run));
@@ -121,6 +170,7 @@ pub fn run(args: &cli::Harvest) -> Result<()> {
             "dirty_pages": harvested.pages,
             "dirty_bytes": harvested.pages * page_size,
             "cleaned": harvested.cleaned,
+            "calls": harvested.calls,
             "ranges": ranges,
         });
         writeln!(out, "{object}")?;
@@ -157,6 +207,8 @@ pub fn run(args: &cli::Harvest) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
@@ -166,5 +218,51 @@ mod tests {
             append(&mut runs, run);
         }
         assert_eq!(runs, [0..3, 7..20, 21..22]);
+    }
+
+    #[test]
+    fn windows_pass_over_holes_and_cut_no_leaf() {
+        const PAGE: u64 = 4096;
+        let path = std::env::temp_dir().join(format!("mmopsctl-{}-windows", std::process::id()));
+        let file = File::create_new(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // Whatever the file system makes of the size of a hole, it is less than a window.
+        let data = [3 * ALIGN_PAGES + 7, 3 * ALIGN_PAGES + WINDOW_PAGES, 1 << 30];
+        file.set_len((1 << 30) * PAGE + 1).unwrap();
+        for page in data {
+            file.write_all_at(b"x", page * PAGE).unwrap();
+        }
+        let windows = |pages: Range<u64>, pass_holes| {
+            let windows = Windows {
+                file: &file,
+                page_size: PAGE,
+                pass_holes,
+            };
+            let mut left = pages;
+            std::iter::from_fn(|| {
+                let window = windows.first(&left).unwrap()?;
+                left.start = window.end;
+                Some(window)
+            })
+            .collect::<Vec<_>>()
+        };
+        let end = (1 << 30) + 1;
+        assert_eq!(
+            windows(0..end, true),
+            [
+                3 * ALIGN_PAGES..3 * ALIGN_PAGES + WINDOW_PAGES,
+                3 * ALIGN_PAGES + WINDOW_PAGES..3 * ALIGN_PAGES + 2 * WINDOW_PAGES,
+                1 << 30..end
+            ]
+        );
+        assert_eq!(windows(3 * ALIGN_PAGES + 9..3 * ALIGN_PAGES + 99, true), []);
+        assert_eq!(windows(0..0, true), []);
+        assert_eq!(windows(0..0, false), []);
+        // A range that begins inside a large leaf: only the first window does.
+        assert_eq!(
+            windows(5..WINDOW_PAGES + 5, false),
+            [5..WINDOW_PAGES, WINDOW_PAGES..WINDOW_PAGES + 5]
+        );
+        assert_eq!(windows(0..end, false).len(), 1025);
     }
 }

@@ -54,7 +54,10 @@ pub struct Round {
     pub pages: u64,
     /// Bytes copied.
     pub bytes: u64,
-    /// Seconds spent in the driver.
+    /// Calls of the driver: one for each window of the file that is not all hole.
+    #[serde(default)]
+    pub harvest_calls: u64,
+    /// Seconds spent in the driver, and on the search for holes.
     pub harvest_seconds: f64,
     /// Seconds of the whole round.
     pub seconds: f64,
@@ -63,7 +66,7 @@ pub struct Round {
 /// The compare at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verify {
-    /// Pages compared: all that are no hole in both files.
+    /// Pages compared: all that are data in one of the files.
     pub pages: u64,
     /// Pages that differed, and were copied.
     pub differed: u64,
@@ -184,6 +187,7 @@ pub mod tests {
                 dirty_pages: pages,
                 pages,
                 bytes: pages * 4096,
+                harvest_calls: 1,
                 harvest_seconds: 0.001,
                 seconds: 0.02,
             })

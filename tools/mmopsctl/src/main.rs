@@ -17,6 +17,7 @@ mod protect;
 mod replicate;
 mod replicator;
 mod soft_dirty;
+mod sparse;
 mod stop;
 mod tracked;
 mod units;

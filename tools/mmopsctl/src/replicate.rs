@@ -81,7 +81,7 @@ pub fn run(args: &Replicate) -> Result<()> {
     };
     write_log(Step::Start(start.clone()))?;
 
-    let harvester = Harvester::new(&device, tracked.file(), args.huge.into());
+    let harvester = Harvester::new(&device, &tracked, page_size, args.huge.into())?;
     let mut replicator = Replicator::new(tracked.file(), &replica, page_size, harvester);
     progress.phase("full copy", start.size);
     let full_copy = replicator.full_copy(|position| progress.position(position))?;

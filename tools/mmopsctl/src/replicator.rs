@@ -8,59 +8,21 @@
 //! lost, and a round that begins after the last store leaves nothing to do.
 
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::unistd::{lseek, Whence};
 
 use crate::harvest::DirtyPages;
 use crate::log::{FullCopy, Round, Verify};
+use crate::sparse::{next_data, next_hole, read_up_to};
 
 /// Bytes that are read and written at once.
 const CHUNK: usize = 1 << 20;
 
 /// Unit of `st_blocks`.
 const BLOCK: u64 = 512;
-
-/// Where the data of `file` goes on from byte `offset` on: the next byte that is no hole.
-fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
-    let position = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    match lseek(file, position, Whence::SeekData) {
-        Ok(data) => Ok(Some(data as u64)),
-        Err(Errno::ENXIO) => Ok(None),
-        // The file system does not know about holes: all is data.
-        Err(Errno::EINVAL) => Ok(Some(offset)),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Where the data of `file` that byte `offset` is in ends.
-fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
-    let position = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    match lseek(file, position, Whence::SeekHole) {
-        Ok(hole) => Ok((hole as u64).min(size)),
-        Err(Errno::ENXIO | Errno::EINVAL) => Ok(size),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Reads as much of `buffer` as the file has from byte `offset` on.
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
-}
 
 /// A file, its copy, and what tells which pages were stored to.
 #[derive(Debug)]
@@ -145,6 +107,7 @@ impl<'a, D: DirtyPages> Replicator<'a, D> {
             dirty_pages: harvested.pages,
             pages,
             bytes,
+            harvest_calls: harvested.calls,
             harvest_seconds: harvested.time.as_secs_f64(),
             seconds: begin.elapsed().as_secs_f64(),
         })
@@ -155,39 +118,58 @@ impl<'a, D: DirtyPages> Replicator<'a, D> {
         let begin = Instant::now();
         let size = self.follow_size()?;
         let (mut pages, mut differed) = (0, 0);
-        let mut position = 0;
-        while position < size {
-            let data = [
-                next_data(self.file, position)?,
-                next_data(self.replica, position)?,
-            ];
-            let Some(data) = data.into_iter().flatten().min() else {
-                break;
-            };
-            let start = data / self.page_size * self.page_size;
-            let end = (start + CHUNK as u64).min(size);
-            let length = (end.saturating_sub(start)) as usize;
-            let (ours, theirs) = (&mut self.buffer[..length], &mut self.compared[..length]);
-            // Shrunk in between: the next step that follows the size will see it.
-            let length = read_up_to(self.file, ours, start)?;
-            let length_there = read_up_to(self.replica, theirs, start)?;
-            theirs[length_there..].fill(0);
-            for offset in (0..length).step_by(self.page_size as usize) {
-                let page = offset..length.min(offset + self.page_size as usize);
-                pages += 1;
-                if ours[page.clone()] != theirs[page.clone()] {
-                    differed += 1;
-                    write(self.replica, &ours[page], start + offset as u64)?;
+        let mut left = 0..size;
+        while let Some(data) = self.next_data_of_both(&left)? {
+            left.start = data.end;
+            let mut start = data.start;
+            while start < data.end {
+                let end = (start + CHUNK as u64).min(data.end);
+                let length = (end - start) as usize;
+                let (ours, theirs) = (&mut self.buffer[..length], &mut self.compared[..length]);
+                // Shrunk in between: the next step that follows the size will see it.
+                let length = read_up_to(self.file, ours, start)?;
+                let length_there = read_up_to(self.replica, theirs, start)?;
+                theirs[length_there..].fill(0);
+                for offset in (0..length).step_by(self.page_size as usize) {
+                    let page = offset..length.min(offset + self.page_size as usize);
+                    pages += 1;
+                    if ours[page.clone()] != theirs[page.clone()] {
+                        differed += 1;
+                        write(self.replica, &ours[page], start + offset as u64)?;
+                    }
                 }
+                start = end;
+                progress(start);
             }
-            position = end.max(start + 1);
-            progress(position);
         }
         Ok(Verify {
             pages,
             differed,
             seconds: begin.elapsed().as_secs_f64(),
         })
+    }
+
+    /// The first bytes of `left` that are data in one of the files, as whole pages. `left` begins
+    /// with a page.
+    fn next_data_of_both(&self, left: &Range<u64>) -> Result<Option<Range<u64>>> {
+        if left.is_empty() {
+            return Ok(None);
+        }
+        let ours = next_data(self.file, left.start)?;
+        let theirs = next_data(self.replica, left.start)?;
+        let (file, data) = match (ours, theirs) {
+            (Some(ours), Some(theirs)) if theirs < ours => (self.replica, theirs),
+            (Some(ours), _) => (self.file, ours),
+            (None, Some(theirs)) => (self.replica, theirs),
+            (None, None) => return Ok(None),
+        };
+        if data >= left.end {
+            return Ok(None);
+        }
+        // A hole that was filled or made meanwhile may begin where the data did.
+        let end = next_hole(file, data, left.end)?.max(data + 1);
+        let end = end.next_multiple_of(self.page_size).min(left.end);
+        Ok(Some(data / self.page_size * self.page_size..end))
     }
 
     /// Pages in `bytes` bytes.

@@ -9,25 +9,26 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use mmops_uapi::Flags;
+use mmops_uapi::{retry_on_eintr, Flags};
 use nix::sys::statfs::{fstatfs, FsType};
 
 use crate::cli::{Huge, Pages};
 use crate::process::Memory;
 
-/// Names of file systems by their magic number, and whether the kernel writes them back.
-const FILE_SYSTEMS: &[(u64, &str, bool)] = &[
-    (0x0102_1994, "tmpfs", false),
-    (0x8584_58f6, "ramfs", false),
-    (0x9584_58f6, "hugetlbfs", false),
-    (0xef53, "ext4", true),
-    (0x5846_5342, "xfs", true),
-    (0x9123_683e, "btrfs", true),
-    (0xf2f5_2010, "f2fs", true),
-    (0x794c_7630, "overlayfs", true),
-    (0x0102_1997, "9p", true),
-    (0x6969, "nfs", true),
-    (0x6573_5546, "fuse", true),
+/// File systems by their magic number: name, whether the kernel writes them back, and whether
+/// their holes can be trusted (see [`FileSystem::has_true_holes`]).
+const FILE_SYSTEMS: &[(u64, &str, bool, bool)] = &[
+    (0x0102_1994, "tmpfs", false, true),
+    (0x8584_58f6, "ramfs", false, false),
+    (0x9584_58f6, "hugetlbfs", false, false),
+    (0xef53, "ext4", true, true),
+    (0x5846_5342, "xfs", true, true),
+    (0x9123_683e, "btrfs", true, true),
+    (0xf2f5_2010, "f2fs", true, false),
+    (0x794c_7630, "overlayfs", true, false),
+    (0x0102_1997, "9p", true, false),
+    (0x6969, "nfs", true, false),
+    (0x6573_5546, "fuse", true, false),
 ];
 
 /// What a file lies on.
@@ -37,18 +38,23 @@ pub struct FileSystem {
     pub name: String,
     /// Whether the kernel writes dirty pages to a device, and takes their dirty bits for that.
     pub writes_back: bool,
+    /// Whether `SEEK_DATA` finds each page that is dirty in memory. On a file system whose server
+    /// answers it, and does not know yet of what was stored, it would not.
+    pub has_true_holes: bool,
 }
 
 impl FileSystem {
     fn from_magic(magic: u64) -> Self {
         match FILE_SYSTEMS.iter().find(|(known, ..)| *known == magic) {
-            Some(&(_, name, writes_back)) => Self {
+            Some(&(_, name, writes_back, has_true_holes)) => Self {
                 name: name.to_owned(),
                 writes_back,
+                has_true_holes,
             },
             None => Self {
                 name: format!("file system {magic:#x}"),
                 writes_back: true,
+                has_true_holes: false,
             },
         }
     }
@@ -153,7 +159,7 @@ impl Tracked {
 
     /// What the file lies on.
     pub fn file_system(&self) -> Result<FileSystem> {
-        let FsType(magic) = fstatfs(&self.file)
+        let FsType(magic) = retry_on_eintr(|| fstatfs(&self.file))
             .with_context(|| format!("cannot tell the file system of {}", self.path.display()))?
             .filesystem_type();
         // Magic numbers are 32 bits, whatever the width and sign of the C type.
@@ -269,8 +275,12 @@ mod tests {
         assert!(FileSystem::from_magic(0xef53).writes_back);
         let unknown = FileSystem::from_magic(0x1234);
         assert_eq!(
-            (unknown.name.as_str(), unknown.writes_back),
-            ("file system 0x1234", true)
+            (
+                unknown.name.as_str(),
+                unknown.writes_back,
+                unknown.has_true_holes
+            ),
+            ("file system 0x1234", true, false)
         );
     }
 }

@@ -298,7 +298,7 @@ pub fn run(args: &Watch) -> Result<()> {
     let stop = Stop::install("the last harvest was not shown")?;
     let mut watcher = Watcher {
         tracked: &tracked,
-        harvester: Harvester::new(&device, tracked.file(), args.huge.into()),
+        harvester: Harvester::new(&device, &tracked, page_size, args.huge.into())?,
         page_size,
         begin: Instant::now(),
         last: Instant::now(),
