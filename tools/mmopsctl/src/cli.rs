@@ -137,6 +137,9 @@ pub enum Command {
     /// does: when PROGRAM exits, or executes another program. Children that PROGRAM forks have
     /// address spaces of their own and are not heard.
     NotifierTrace(NotifierTrace),
+    /// Hold the threads of a process, on command; soft-dirty runs this
+    #[command(hide = true)]
+    Hold(Hold),
     /// Write the manual pages to a directory
     #[command(hide = true)]
     GenMan {
@@ -325,9 +328,15 @@ pub struct Plot {
 pub enum SoftDirty {
     /// Run a program, and tell how many pages it stores to in each interval
     ///
-    /// At the end of an interval the program is stopped (SIGSTOP), its soft-dirty bits are read and
-    /// cleared, and it goes on (SIGCONT); so each store counts in one interval, but for those after
-    /// the last look. Processes that the program starts are not followed.
+    /// At the end of an interval all threads of the program are held, as by a debugger, without a
+    /// signal (PTRACE_SEIZE); its soft-dirty bits are read and cleared, and it goes on. So each
+    /// store counts in one interval, but for those after the last look. Processes that the program
+    /// starts are not followed.
+    ///
+    /// A program that has stopped (SIGSTOP, Ctrl-Z) stays stopped, and when mmopsctl ends, however
+    /// that comes, the kernel lets the program go on. When a thread cannot be held, because it has
+    /// a tracer or waits in the kernel (for a child of vfork(2), for instance), nobody is held, and
+    /// the interval goes on until the next look.
     ///
     /// A page that is new counts when it is there, stored to or only read. What cannot be tracked
     /// (hugetlbfs, mappings of device memory) does not count.
@@ -360,6 +369,12 @@ pub struct SoftDirtyRun {
     /// Program to run, and its arguments
     #[arg(required = true, last = true, value_name = "PROGRAM")]
     pub program: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Hold {
+    /// Number of the process
+    pub pid: i32,
 }
 
 #[derive(Debug, Args)]

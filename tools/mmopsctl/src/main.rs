@@ -6,6 +6,8 @@ mod address;
 mod cli;
 mod docs;
 mod harvest;
+mod hold;
+mod holder;
 mod info;
 mod leaves;
 mod log;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Plot(args) => plot::run(&args),
         Command::SoftDirty(args) => soft_dirty::run(&args),
         Command::NotifierTrace(args) => notifier_trace::run(&args),
+        Command::Hold(args) => holder::run(&args),
         Command::GenMan { dir } => docs::write_man(&dir),
         Command::GenRst => docs::print_rst(),
     };

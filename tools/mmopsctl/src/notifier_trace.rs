@@ -10,7 +10,7 @@ use std::process::Child;
 
 use anyhow::{bail, Context, Result};
 use mmops_uapi::sys::*;
-use mmops_uapi::{pidfd_open, Device};
+use mmops_uapi::{pidfd_open, retry_on_eintr, Device};
 use nix::sys::ptrace;
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::Pid;
@@ -127,7 +127,7 @@ fn start_stopped(args: &NotifierTrace) -> Result<Child> {
     // SAFETY: Between fork and exec only a system call is made.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(io::Error::from)) };
     let child = program::start(command)?;
-    match waitpid(Pid::from_raw(child.id() as i32), None)? {
+    match retry_on_eintr(|| waitpid(Pid::from_raw(child.id() as i32), None))? {
         WaitStatus::Stopped(..) => Ok(child),
         status => bail!("{} did not start: {status:?}", args.program[0].display()),
     }

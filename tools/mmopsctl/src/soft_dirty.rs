@@ -2,25 +2,24 @@
 
 //! `mmopsctl soft-dirty`
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context, Result};
-use mmops_uapi::{pidfd_open, Device};
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use mmops_uapi::{pidfd_open, wait_for_end, Device};
 use plotters::prelude::*;
-use procfs::process::{MMPermissions, Process};
+use procfs::process::MMPermissions;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{SoftDirty, SoftDirtyClear, SoftDirtyRun};
+use crate::hold::{Holder, Outcome};
+use crate::process::Memory;
 use crate::program;
+use crate::sparse::read_up_to;
 use crate::units;
 
 /// Bits of an entry of `/proc/PID/pagemap`.
@@ -30,8 +29,8 @@ const PRESENT: u64 = 1 << 63;
 
 /// Entries that are read at once.
 const CHUNK: u64 = 1 << 16;
-/// How long the end of the program can go unnoticed.
-const POLL: Duration = Duration::from_millis(10);
+/// Time that a program is left alone after it could not be held: much more than the attempt takes.
+const REST: Duration = Duration::from_secs(3);
 
 pub fn run(args: &SoftDirty) -> Result<()> {
     match args {
@@ -79,20 +78,17 @@ struct Interval {
 /// A program that was started, and the means to look at it.
 struct Program {
     child: Child,
-    process: Process,
     pidfd: OwnedFd,
-    pagemap: File,
+    holder: Holder,
     begin: Instant,
 }
 
 impl Program {
     fn start(args: &SoftDirtyRun) -> Result<Self> {
         let child = program::start(program::command(&args.program, args.json)?)?;
-        let pid = child.id();
         Ok(Self {
-            process: Process::new(pid as i32)?,
-            pidfd: pidfd_open(pid).context("pidfd_open")?,
-            pagemap: File::open(format!("/proc/{pid}/pagemap"))?,
+            pidfd: pidfd_open(child.id()).context("pidfd_open")?,
+            holder: Holder::new(child.id() as i32),
             child,
             begin: Instant::now(),
         })
@@ -100,91 +96,75 @@ impl Program {
 
     /// Sleeps for `time`. The exit status, if the program ends meanwhile.
     fn wait(&mut self, time: Duration) -> Result<Option<ExitStatus>> {
-        let end = Instant::now() + time;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            std::thread::sleep(left.min(POLL));
+        // Not by waitpid(2), which would tell of threads that are held, too.
+        if !wait_for_end(self.pidfd.as_fd(), time)? {
+            return Ok(None);
         }
-    }
-
-    fn signal(&self, signal: Signal) {
-        // It may have ended: then there is nothing to stop.
-        let _ = kill(Pid::from_raw(self.process.pid), signal);
-    }
-
-    /// Whether all threads have stopped.
-    fn is_stopped(&self) -> Result<bool> {
-        for task in self.process.tasks()? {
-            if !matches!(task?.stat()?.state, 'T' | 't' | 'Z' | 'X') {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let status = self.child.wait().context("cannot wait for the program")?;
+        Ok(Some(status))
     }
 
     /// Reads and clears the bits; the program does nothing meanwhile.
-    fn look(&mut self, device: &Device, interval: u64, page_size: u64) -> Result<Interval> {
-        self.signal(Signal::SIGSTOP);
-        while !self.is_stopped()? {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        let seconds = self.begin.elapsed().as_secs_f64();
-        let result = self.touched(page_size).and_then(|mappings| {
-            let cleared = device.clear_soft_dirty(Some(self.pidfd.as_fd()), None)?;
-            Ok((mappings, cleared))
-        });
-        self.signal(Signal::SIGCONT);
-        let (mappings, cleared) = result?;
-        let pages = mappings.iter().map(|mapping| mapping.pages).sum();
-        Ok(Interval {
-            interval,
-            seconds,
-            pages,
-            bytes: pages * page_size,
-            kept: cleared.kept,
-            mappings,
+    fn look(
+        &mut self,
+        device: &Device,
+        interval: u64,
+        page_size: u64,
+    ) -> Result<Outcome<Interval>> {
+        let pid = self.child.id() as i32;
+        let (pidfd, begin) = (self.pidfd.as_fd(), self.begin);
+        self.holder.hold(|| {
+            let seconds = begin.elapsed().as_secs_f64();
+            let mappings = touched(pid, page_size)?;
+            let cleared = device.clear_soft_dirty(Some(pidfd), None)?;
+            let pages = mappings.iter().map(|mapping| mapping.pages).sum();
+            Ok(Interval {
+                interval,
+                seconds,
+                pages,
+                bytes: pages * page_size,
+                kept: cleared.kept,
+                mappings,
+            })
         })
     }
+}
 
-    /// The mappings with pages that were stored to.
-    fn touched(&self, page_size: u64) -> Result<Vec<Touched>> {
-        let accessible = MMPermissions::READ | MMPermissions::WRITE | MMPermissions::EXECUTE;
-        let mut mappings = Vec::new();
-        let mut bytes = Vec::new();
-        for map in self.process.maps()? {
-            // Reserved address space can be large, and nobody stores to it.
-            if !map.perms.intersects(accessible) {
-                continue;
-            }
-            let (mut page, end) = (map.address.0 / page_size, map.address.1 / page_size);
-            let mut pages = 0;
-            while page < end {
-                let nr = CHUNK.min(end - page);
-                bytes.resize(nr as usize * size_of::<u64>(), 0);
-                let read = self.pagemap.read_at(&mut bytes, page * 8)?;
-                if read == 0 {
-                    break;
-                }
-                pages += count(&bytes[..read]);
-                page += (read / size_of::<u64>()) as u64;
-            }
-            if pages != 0 {
-                mappings.push(Touched {
-                    start: format!("{:x}", map.address.0),
-                    end: format!("{:x}", map.address.1),
-                    name: name_of(&map.pathname),
-                    pages,
-                });
-            }
+/// The mappings of a process with pages that were stored to.
+fn touched(pid: i32, page_size: u64) -> Result<Vec<Touched>> {
+    let accessible = MMPermissions::READ | MMPermissions::WRITE | MMPermissions::EXECUTE;
+    // Anew each time: the process may have executed another program.
+    let memory = Memory::of(pid)?;
+    let pagemap = memory.pagemap()?;
+    let mut mappings = Vec::new();
+    let mut bytes = Vec::new();
+    for map in memory.maps()? {
+        // Reserved address space can be large, and nobody stores to it.
+        if !map.perms.intersects(accessible) {
+            continue;
         }
-        Ok(mappings)
+        let (mut page, end) = (map.address.0 / page_size, map.address.1 / page_size);
+        let mut pages = 0;
+        while page < end {
+            let nr = CHUNK.min(end - page);
+            bytes.resize(nr as usize * size_of::<u64>(), 0);
+            let read = read_up_to(&pagemap, &mut bytes, page * 8)?;
+            if read == 0 {
+                break;
+            }
+            pages += count(&bytes[..read]);
+            page += (read / size_of::<u64>()) as u64;
+        }
+        if pages != 0 {
+            mappings.push(Touched {
+                start: format!("{:x}", map.address.0),
+                end: format!("{:x}", map.address.1),
+                name: name_of(&map.pathname),
+                pages,
+            });
+        }
     }
+    Ok(mappings)
 }
 
 /// The number of entries whose page is there and was stored to.
@@ -221,19 +201,51 @@ fn run_program(args: &SoftDirtyRun) -> Result<()> {
             "seconds", "pages", "bytes"
         )?;
     }
+    // Why the program could not be held the last time.
+    let mut said = None;
+    let mut failed = None;
     let status = loop {
-        if let Some(status) = program.wait(args.interval)? {
+        let time = match said {
+            None => args.interval,
+            Some(_) => args.interval.max(REST),
+        };
+        if let Some(status) = program.wait(time)? {
             break status;
         }
         let number = intervals.len() as u64 + 1;
         let seen = match program.look(&device, number, page_size) {
-            Ok(seen) => seen,
+            Ok(Outcome::Seen(seen)) => seen,
+            Ok(Outcome::SeenInPart(seen)) => {
+                eprintln!(
+                    "mmopsctl: the program was let go while it was looked at: interval {number} \
+                     can lack stores"
+                );
+                seen
+            }
+            // The next look has these stores.
+            Ok(Outcome::Runs(why)) => {
+                if said.as_ref() != Some(&why) {
+                    eprintln!("mmopsctl: the interval goes on: {why}");
+                    said = Some(why);
+                }
+                continue;
+            }
+            Ok(Outcome::Ended) => continue,
             // Any step may find that the program has ended.
-            Err(error) => match program.wait(Duration::from_millis(500))? {
+            Err(error) => match program.wait(program::LAST_WORDS)? {
                 Some(status) => break status,
-                None => return Err(error),
+                None => {
+                    // No reason to leave the program alone.
+                    eprintln!("mmopsctl: waiting for the end of the program: {error:#}");
+                    failed = Some(error);
+                    break program
+                        .child
+                        .wait()
+                        .context("cannot wait for the program")?;
+                }
             },
         };
+        said = None;
         if args.json {
             writeln!(out, "{}", serde_json::to_string(&seen)?)?;
         } else if args.output.is_none() {
@@ -241,6 +253,9 @@ fn run_program(args: &SoftDirtyRun) -> Result<()> {
         }
         intervals.push(seen);
     };
+    if let Some(error) = failed {
+        return Err(error);
+    }
     let pages: u64 = intervals.iter().map(|seen| seen.pages).sum();
     if args.json {
         let object = json!({
