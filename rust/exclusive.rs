@@ -45,7 +45,8 @@
 //!   it.
 //! - No page-table lock is held while anything is slept on.
 //! - The function that programs the device has no guard of the mmap lock to call any of this with:
-//!   the one of the call is borrowed exclusively.
+//!   the one of the call is borrowed exclusively. With a second one, or through another notifier,
+//!   the call inside fails with `EDEADLK` ([`make_exclusive`], [`take_from_cpu`], [`revoke`]).
 //!
 //! [`MmapRead`] is held throughout, as for `make_device_exclusive()`.
 //!
@@ -64,6 +65,7 @@
 
 mod batch;
 mod device;
+mod nesting;
 mod revoke;
 mod scan;
 
@@ -77,6 +79,7 @@ pub use self::{
     },
     revoke::revoke, //
 };
+pub(crate) use nesting::init;
 
 use crate::{
     bindings,
@@ -174,6 +177,7 @@ pub struct Outcome {
 ///
 /// - `EINVAL` if `results` has not one entry for each page, if `notifier` is of another address
 ///   space or does not cover the range, or if its [`DevicePages`] do not;
+/// - `EDEADLK` if this is called by `program` of another call;
 /// - `EOPNOTSUPP` if the kernel knows no device-exclusive entries;
 /// - `ENOMEM`.
 ///
@@ -185,6 +189,7 @@ pub fn make_exclusive<T: Device, B: Backend>(
     results: &mut [PageResult],
     mut program: impl FnMut(&mut T, &ExclusivePages<'_>),
 ) -> Result<Outcome> {
+    nesting::check()?;
     if !range.is_within(notifier.lock().range()) {
         return Err(EINVAL);
     }
@@ -217,7 +222,7 @@ pub(crate) fn make_exclusive_with<T: IntervalOps, B: Backend>(
         &mut || notifier.read_begin(),
         &mut |token, pages| match notifier.lock_if_current(token) {
             Some(mut section) => {
-                program(&mut section, pages);
+                nesting::within(|| program(&mut section, pages));
                 true
             }
             None => false,
@@ -282,6 +287,7 @@ fn run<K>(
     begin: &mut impl FnMut() -> K,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result<Outcome> {
+    nesting::check()?;
     if !cfg!(CONFIG_DEVICE_PRIVATE) {
         return Err(EOPNOTSUPP);
     }

@@ -87,6 +87,8 @@ struct MmopsModule {
 
 impl kernel::Module for MmopsModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: The module is being loaded.
+        unsafe { exclusive::init() };
         Ok(Self {
             _faults: faults::Files::new()?,
         })

@@ -891,6 +891,35 @@ TEST_F_TIMEOUT(exclusive, one_flush, TEST_SECONDS)
 	ASSERT_EQ(0, back);
 }
 
+/*
+ * A driver that asks for pages where its device is programmed for others gets an
+ * error, and not a deadlock, even with another guard of the mmap lock. That such
+ * a guard is taken, lockdep tells.
+ */
+TEST_F_TIMEOUT(exclusive, nested, TEST_SECONDS)
+{
+	struct mmops_ref_nested arg = { .addr = (uintptr_t)map_stored(20), .len = 20 * page_size() };
+	char *map = (char *)arg.addr;
+	size_t i;
+	int ref;
+
+	OPEN_DEV(ref, MMOPS_REF_DEV);
+	ASSERT_NE(map, NULL);
+	if (is_debug_kernel())
+		SKIP(return, "lockdep reports the second guard");
+	ASSERT_EQ(0, ioctl(ref, MMOPS_REF_IOC_NESTED, &arg));
+	ASSERT_EQ(1, arg.programmed);
+	ASSERT_EQ(-EDEADLK, arg.make);
+	ASSERT_EQ(-EDEADLK, arg.take);
+	ASSERT_EQ(-EDEADLK, arg.revoke);
+	ASSERT_EQ(20, count_exclusive(map, 20));
+	ASSERT_EQ(20, give_back(self->dev, map, 20));
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+	close(ref);
+}
+
 static int64_t raw(int dev, uint64_t addr, uint64_t len, uint64_t results, uint32_t flags)
 {
 	struct mmops_exclusive arg = {

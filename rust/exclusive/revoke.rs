@@ -7,6 +7,7 @@ use super::{
         Batch,
         Slot, //
     },
+    nesting,
     room,
     Outcome,
     BATCH,
@@ -42,10 +43,15 @@ use kernel::{
 ///
 /// # Errors
 ///
-/// `ENOMEM`; nothing was changed then.
+/// Nothing was changed then:
+///
+/// - `EDEADLK` if this is called by the function that programs a device for exclusive pages;
+/// - `ENOMEM`.
 ///
 /// Source: `remove_device_exclusive_entry()`, `restore_exclusive_pte()`.
 pub fn revoke(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
+    nesting::check()?;
+
     let mut few = [Slot::EMPTY; FEW];
     let mut many = KVec::new();
     let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);

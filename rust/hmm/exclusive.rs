@@ -36,7 +36,8 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
     /// # Errors
     ///
     /// As [`Mirror::fault`], and `EBUSY` if a page is no anonymous one or is in use otherwise. The
-    /// other pages of the same PMD table, and all before it, are entered nevertheless.
+    /// other pages of the same PMD table, and all before it, are entered nevertheless. `EDEADLK`
+    /// where a device is programmed for exclusive pages ([`exclusive::make_exclusive`]).
     ///
     /// Source: `make_device_exclusive()`. It is [`exclusive::make_exclusive`] for the mirror's own
     /// notifier, so that the device does not hear of what it takes itself.

@@ -122,9 +122,34 @@ struct mmops_ref_nonblock {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_ref_nested - argument of MMOPS_REF_IOC_NESTED
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes
+ * @make: out: what make_exclusive() of the same notifier said, 0 or -errno
+ * @take: out: likewise, take_from_cpu()
+ * @revoke: out: likewise, revoke()
+ * @programmed: out: how often the device was programmed
+ * @reserved: must be zero
+ *
+ * For memory of the caller. The pages become exclusive; the function that
+ * programs the device then tries to make them so once more, with another guard
+ * of the mmap lock, of which lockdep tells.
+ */
+struct mmops_ref_nested {
+	__u64 addr;
+	__u64 len;
+	__s32 make;
+	__s32 take;
+	__s32 revoke;
+	__u32 programmed;
+	__u64 reserved[2];
+};
+
 #define MMOPS_REF_IOC_DIRTY	_IOWR(0xBE, 0x00, struct mmops_ref_dirty)
 #define MMOPS_REF_IOC_EXCLUSIVE	_IOWR(0xBE, 0x01, struct mmops_ref_exclusive)
 #define MMOPS_REF_IOC_PROGRAM	_IOWR(0xBE, 0x02, struct mmops_ref_program)
 #define MMOPS_REF_IOC_NONBLOCK	_IOWR(0xBE, 0x03, struct mmops_ref_nonblock)
+#define MMOPS_REF_IOC_NESTED	_IOWR(0xBE, 0x08, struct mmops_ref_nested)
 
 #endif /* _MMOPS_REF_H */

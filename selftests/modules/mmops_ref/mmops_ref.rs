@@ -4,6 +4,7 @@
 //! range and timed the same way. For tests and benchmarks; the interface is `mmops_ref.h`.
 
 mod exclusive;
+mod nested;
 mod nonblock;
 
 use core::pin::Pin;
@@ -131,6 +132,7 @@ impl MiscDevice for Device {
         match cmd {
             IOC_DIRTY => with_arg(user, Dirty::run),
             exclusive::IOC => with_arg(user, exclusive::Exclusive::run),
+            nested::IOC => with_arg(user, nested::Nested::run),
             nonblock::IOC => with_arg(user, nonblock::Nonblock::run),
             exclusive::IOC_PROGRAM => with_arg(user, exclusive::Program::run),
             _ => Err(ENOTTY),
