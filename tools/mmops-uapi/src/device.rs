@@ -520,7 +520,7 @@ mod tests {
         assert!(wait_for_end(other.as_fd(), Duration::MAX).unwrap());
         assert!(!wait_for_end(own.as_fd(), Duration::from_nanos(1)).unwrap());
         let text = |fd: &OwnedFd| process("zap", Some(fd.as_fd()), Bytes(0).into())(Errno::ESRCH);
-        assert!(text(&own).to_string().contains("main thread has ended"));
+        assert!(text(&own).to_string().contains("about to end"));
         assert_eq!(text(&own).errno(), Some(Errno::ESRCH));
         assert!(text(&other).to_string().ends_with("the process has ended"));
         child.wait().unwrap();

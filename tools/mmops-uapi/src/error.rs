@@ -49,8 +49,8 @@ pub enum Error {
     },
     /// `ESRCH` for a process that has not ended.
     #[error(
-        "{call}: the process has no memory that the driver finds: its main thread has ended while \
-         others run on, it is about to end, or it is a kernel thread"
+        "{call}: the process has no memory that the driver finds: it is about to end, it is a kernel \
+         thread, or its main thread has ended and the driver is an old one"
     )]
     NoMemory {
         /// Name of the call.
