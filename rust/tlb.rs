@@ -221,23 +221,27 @@ impl<'s> FlushScope<'s> {
     ///
     /// As for [`Self::begin`].
     pub(crate) unsafe fn cover_leaf(&mut self, leaf: AddrRange, cause: Cause<'s>) {
-        if leaf.start() >= self.range.start() && leaf.end() <= self.range.end() {
+        let has = |range: &AddrRange| leaf.start() >= range.start() && leaf.end() <= range.end();
+
+        if has(&self.range) || self.leaves.iter().flatten().any(|(range, _)| has(range)) {
             return;
         }
+        // A range has two ends, and what is smaller at the same end lies in what was told before it
+        // was split. If there is a third nevertheless, the first is done with.
+        if self.leaves.iter().all(Option::is_some) {
+            self.flush();
+            self.leaves.swap(0, 1);
+            self.leaves[1] = None;
+        }
 
-        // A range has two ends, so at most two leaves reach over one of them.
+        // SAFETY: By this function's safety requirements the mm stays for as long as the scope, of
+        // which this is a part, and the lock is held.
+        let told = unsafe { Invalidation::start(self.pending.mm, &leaf, cause) };
+
         for place in &mut self.leaves {
-            match place {
-                Some((range, _)) if *range == leaf => return,
-                Some(_) => continue,
-                None => {
-                    // SAFETY: By this function's safety requirements the mm stays for as long as the
-                    // scope, of which this is a part, and the lock is held.
-                    let told = unsafe { Invalidation::start(self.pending.mm, &leaf, cause) };
-
-                    *place = Some((leaf, told));
-                    return;
-                }
+            if place.is_none() {
+                *place = Some((leaf, told));
+                break;
             }
         }
     }

@@ -185,8 +185,12 @@ pub enum LeafAction<T = ()> {
     /// Split the leaf and visit what is there then.
     ///
     /// A PMD leaf is replaced in place by a PTE table, which the walker brings along: it maps the
-    /// same pages with the same bits. A PUD leaf is unmapped, with its dirty state kept in the
-    /// folio, and comes back by page faults (source: `__split_huge_pud()`).
+    /// same pages with the same bits. One that cannot be ([`PmdLeaf::can_split`]; one of a PFN map
+    /// can) is passed over, as with [`Self::Done`]. A table of another address space ends the walk
+    /// with `EINVAL`.
+    ///
+    /// A PUD leaf is unmapped, with its dirty state kept in the folio, and comes back by page
+    /// faults (source: `__split_huge_pud()`).
     Split(T),
 }
 

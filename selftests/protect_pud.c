@@ -231,6 +231,39 @@ TEST_F_TIMEOUT(frames, whole, TEST_SECONDS)
 }
 
 /*
+ * A part with an end inside each of two leaves: secondary MMUs hear of all of
+ * both as what was asked for, and not only of their splits.
+ */
+TEST_F_TIMEOUT(frames, told_of_both_ends, TEST_SECONDS)
+{
+	static struct heard heard;
+	size_t first = self->unit / 2 + 3, nr = self->unit, i, told[2] = {};
+	struct mmops_protect got;
+
+	ASSERT_EQ(0, subscribe(self->dev, self->map, 2 * self->unit, 0));
+	ASSERT_EQ(0, protect_result(self->dev, self->map + first * page_size(), nr * page_size(),
+				    PROT_READ, &got));
+	ASSERT_LE(0, hear(self->dev, self->map, &heard, 0));
+	ASSERT_EQ(0, heard.lost);
+	for (i = 0; i < heard.nr; i++) {
+		size_t page = (heard.events[i].start - (uintptr_t)self->map) / page_size();
+		size_t end = (heard.events[i].end - (uintptr_t)self->map) / page_size();
+
+		if (heard.events[i].event == MMOPS_EVENT_PROTECTION_VMA && end - page == self->unit &&
+		    page % self->unit == 0)
+			told[page / self->unit]++;
+	}
+	if (variant->order == MMOPS_LEAFMAP_PTE) {
+		/* What is asked for is all that changes. */
+		ASSERT_EQ(0, told[0]);
+		ASSERT_EQ(0, told[1]);
+	} else {
+		ASSERT_LE(1, told[0]);
+		ASSERT_LE(1, told[1]);
+	}
+}
+
+/*
  * A part: the rest keeps contents, protection, and its place: no access faults
  * but a store to the part.
  */
@@ -348,11 +381,10 @@ TEST_F_TIMEOUT(frames, events, TEST_SECONDS)
 	if (variant->order == MMOPS_LEAFMAP_PMD)
 		want = "protection-vma 8-16, protection-vma 0-512, "
 		       "protection-vma 8-16, protection-vma 0-512, clear 0-512";
-	/* Of a leaf of 1 GiB, as far as it is subscribed to. */
+	/* Of a leaf of 1 GiB, as far as it is subscribed to; the smaller one lies inside it. */
 	if (variant->order == MMOPS_LEAFMAP_PUD)
 		want = "protection-vma 8-16, protection-vma 0-1024, "
-		       "protection-vma 8-16, protection-vma 0-1024, clear 0-1024, "
-		       "protection-vma 0-512, clear 0-512";
+		       "protection-vma 8-16, protection-vma 0-1024, clear 0-1024, clear 0-512";
 	ASSERT_EQ(0, subscribe(self->dev, self->map, 2 * PMD_PAGES, 0));
 	ASSERT_EQ(0, protect(self->dev, self->map + 8 * page_size(), 8 * page_size(), PROT_READ));
 	ASSERT_LE(0, hear(self->dev, self->map, &heard, 0));

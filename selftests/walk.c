@@ -5,6 +5,10 @@
  *
  * Oracles: minor faults, pagemap, smaps, contents, and a subscription.
  */
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
 #include "mmops_walk.h"
 #include "notifier.h"
 #include "kselftest_harness.h"
@@ -345,22 +349,101 @@ TEST_F_TIMEOUT(huge, whole, TEST_SECONDS)
 	ASSERT_EQ(0, load(map, 7));
 }
 
+/* One that asks for a split of all leaves has those that cannot be split passed over, once. */
+TEST_F_TIMEOUT(huge, split_refused, TEST_SECONDS)
+{
+	char *map = map_thp(2);
+	struct mmops_walk arg;
+	long faults;
+
+	if (!map)
+		SKIP(return, "no huge pages");
+	store_range(map, 0, 2 * PMD_PAGES, 1);
+	arg = (struct mmops_walk){
+		.op = MMOPS_WALK_PROTECT_VMA, .flags = MMOPS_WALK_SPLIT | MMOPS_WALK_SPLIT_ALL,
+		.first = (uintptr_t)map, .nr = 2 * PMD_PAGES,
+	};
+	ASSERT_EQ(0, walk_arg(self->dev, &arg));
+	ASSERT_FOUND(arg, 1, 0, 2, 2 * PMD_PAGES, 2 * PMD_PAGES);
+	ASSERT_EQ(0, arg.changed);
+	ASSERT_EQ(2 * pmd_size() / 1024, smaps_kb(map, "AnonHugePages"));
+	faults = minor_faults();
+	store_range(map, 0, 2 * PMD_PAGES, 1);
+	ASSERT_EQ(faults, minor_faults());
+}
+
+/* Shared memory in leaves of 2 MiB, with its first word stored to. NULL if there are none. */
+static char *map_huge_shared(int fd, size_t leaves)
+{
+	char *map = map_at(reserve(leaves * PMD_PAGES, 0), fd, 0, leaves * PMD_PAGES,
+			   PROT_READ | PROT_WRITE, MAP_SHARED);
+
+	if (!map || madvise(map, leaves * pmd_size(), MADV_HUGEPAGE))
+		return NULL;
+	store_range(map, 0, leaves * PMD_PAGES, 1);
+	return smaps_kb(map, "ShmemPmdMapped") == (long)(leaves * pmd_size() / 1024) ? map : NULL;
+}
+
+/* A page table that was allocated for another process is refused. */
+TEST_F_TIMEOUT(huge, foreign_table, TEST_SECONDS)
+{
+	struct mmops_walk arg;
+	int go[2], pidfd;
+	char *map, byte;
+	size_t i;
+	pid_t pid;
+
+	if (write_file(SHMEM_ENABLED, "advise"))
+		SKIP(return, "cannot set " SHMEM_ENABLED);
+	map = map_huge_shared(new_memfd(PMD_PAGES), 1);
+	if (!map)
+		SKIP(return, "no huge pages of shared memory");
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, go));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* Maps it, and stays until the other end is closed. */
+		byte = load(map, 0);
+		close(go[1]);
+		if (write(go[0], &byte, 1) == 1)
+			byte = read(go[0], &byte, 1);
+		_exit(0);
+	}
+	close(go[0]);
+	ASSERT_EQ(1, read(go[1], &byte, 1));
+	pidfd = syscall(__NR_pidfd_open, pid, 0);
+	ASSERT_LE(0, pidfd);
+
+	arg = (struct mmops_walk){
+		.op = MMOPS_WALK_FOREIGN_TABLE, .fd = pidfd, .first = (uintptr_t)map, .nr = 1,
+	};
+	ASSERT_EQ(-EINVAL, walk_arg(self->dev, &arg));
+	/* The leaf is as it was, in both. */
+	ASSERT_EQ(pmd_size() / 1024, smaps_kb(map, "ShmemPmdMapped"));
+	for (i = 0; i < PMD_PAGES; i++) {
+		ASSERT_EQ(1 + i, load(map, i));
+	}
+	/* One's own is taken. */
+	arg.fd = syscall(__NR_pidfd_open, getpid(), 0);
+	ASSERT_EQ(0, walk_arg(self->dev, &arg));
+	ASSERT_EQ(0, smaps_kb(map, "ShmemPmdMapped"));
+	close(go[1]);
+	ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+}
+
 /* A driver splits by LeafAction::Split, with tables that it allocated. */
 TEST_F_TIMEOUT(huge, split, TEST_SECONDS)
 {
-	char *map = reserve(2 * PMD_PAGES, 0);
 	int fd = new_memfd(2 * PMD_PAGES);
 	struct mmops_walk arg;
 	long faults;
+	char *map;
 	size_t i;
 
 	if (write_file(SHMEM_ENABLED, "advise"))
 		SKIP(return, "cannot set " SHMEM_ENABLED);
-	map = map_at(map, fd, 0, 2 * PMD_PAGES, PROT_READ | PROT_WRITE, MAP_SHARED);
-	ASSERT_NE(NULL, map);
-	ASSERT_EQ(0, madvise(map, 2 * pmd_size(), MADV_HUGEPAGE));
-	store_range(map, 0, 2 * PMD_PAGES, 1);
-	if (smaps_kb(map, "ShmemPmdMapped") != (long)(2 * pmd_size() / 1024))
+	map = map_huge_shared(fd, 2);
+	if (!map)
 		SKIP(return, "no huge pages of shared memory");
 
 	ASSERT_EQ(0, walk_file(self->dev, MMOPS_WALK_READ_MAPPING, fd, 0, 2 * PMD_PAGES, &arg));
@@ -386,7 +469,7 @@ TEST_F_TIMEOUT(huge, split, TEST_SECONDS)
 
 TEST_F_TIMEOUT(huge, unknown, TEST_SECONDS)
 {
-	struct mmops_walk arg = { .op = MMOPS_WALK_INVALIDATE + 1 };
+	struct mmops_walk arg = { .op = MMOPS_WALK_FOREIGN_TABLE + 1 };
 
 	ASSERT_EQ(-EINVAL, walk_arg(self->dev, &arg));
 	ASSERT_EQ(-1, ioctl(self->dev, _IOWR(0xBC, 0x01, struct mmops_walk), &arg));

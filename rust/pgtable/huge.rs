@@ -204,6 +204,20 @@ impl PmdLeaf<'_, '_> {
 
         value.present() && !value.special() && self.vma.has_page_cache()
     }
+
+    /// As [`Self::can_split`], or the leaf is one of a PFN map: all that a walk can replace.
+    #[inline(never)]
+    pub(crate) fn is_replaceable(&self) -> bool {
+        let value = self.value();
+
+        value.present()
+            && (self.vma.has_page_cache() || self.vma.is_pfn_map())
+            // SAFETY: A present leaf that is not special maps a folio, and its lock is held.
+            && (value.special()
+                || !unsafe {
+                    bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(value.pfn()))
+                })
+    }
 }
 
 /// Consecutive entries of one PMD table, locked: all entries of such a table have the same lock.

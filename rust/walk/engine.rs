@@ -354,7 +354,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
         let ret = if !engine.wanted {
             0
-        } else if !lock::is_pud_leaf(pudp) {
+        // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds.
+        } else if !unsafe { lock::is_pud_leaf(pudp) } {
             action = bindings::page_walk_action_ACTION_SUBTREE;
             if V::PMD_TABLES {
                 engine.table_end = next;
@@ -391,6 +392,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
                 if let LeafAction::Split(()) = done {
                     let table = engine.visitor.pud_table();
 
+                    check_table(table.as_ref(), vma)?;
                     // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds by the
                     // mmap lock or `i_mmap_rwsem`; no page-table lock is held.
                     if unsafe { split_pud::split_pud(pudp, addr, vma, table) } {
@@ -433,51 +435,64 @@ impl<'v, V: Visitor> Engine<'v, V> {
                 }
             }
             engine.checkpoint(addr, next)?;
-            if lock::is_pmd_leaf(pmdp) {
-                engine.cover_leaf(addr, next, PMD_SIZE, vma)?;
-            }
 
+            // What the entry is has to be the same when it is announced and when it is locked: all
+            // of a leaf is announced, of a table only the part that is visited.
             // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds.
-            match unsafe { lock::pmd(pmdp, addr, vma) } {
-                lock::Pmd::Changed => action = again(),
-                lock::Pmd::Leaf(locked) => {
-                    // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
-                    let mut leaf = unsafe { PmdLeaf::new(locked.entry(), addr, next, vma) };
-                    let done = engine.visitor.pmd_leaf(&mut leaf, engine.scope.as_mut())?;
+            if !unsafe { lock::is_pmd_leaf(pmdp) } {
+                // SAFETY: As above.
+                let Some(locked) = (unsafe { lock::pte_table(pmdp, addr, vma) }) else {
+                    action = again();
+                    return Ok(0);
+                };
+                let nr = (next - addr) >> PAGE_SHIFT;
+                // SAFETY: `locked` holds the lock of the table, and is dropped after it. The `nr`
+                // entries from `addr` to `next` are of one table.
+                let mut table = unsafe { PteTable::new(locked.entry(), addr, nr, vma) };
+                let done = engine
+                    .visitor
+                    .pte_table(&mut table, engine.scope.as_mut())?;
 
-                    drop(locked);
-                    let was_leaf = match done {
-                        PmdAction::Done => return Ok(0),
-                        // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds by
-                        // the mmap lock or `i_mmap_rwsem`; no page-table lock is held.
-                        PmdAction::Replace(table) => unsafe {
-                            split::split_pmd(pmdp, addr, vma, table)
-                        },
-                        // SAFETY: As above.
-                        PmdAction::Split => unsafe { lock::split_pmd(pmdp, addr, vma) },
-                    };
-
-                    if was_leaf {
-                        engine.visitor.was_split(PMD_SIZE);
-                    }
+                drop(locked);
+                if let TableAction::Again = done {
                     action = bindings::page_walk_action_ACTION_AGAIN;
                 }
-                lock::Pmd::Table(locked) => {
-                    let nr = (next - addr) >> PAGE_SHIFT;
-                    // SAFETY: `locked` holds the lock of the table, and is dropped after it. The
-                    // `nr` entries from `addr` to `next` are of one table.
-                    let mut table = unsafe { PteTable::new(locked.entry(), addr, nr, vma) };
-
-                    let done = engine
-                        .visitor
-                        .pte_table(&mut table, engine.scope.as_mut())?;
-
-                    drop(locked);
-                    if let TableAction::Again = done {
-                        action = bindings::page_walk_action_ACTION_AGAIN;
-                    }
-                }
+                return Ok(0);
             }
+            engine.cover_leaf(addr, next, PMD_SIZE, vma)?;
+
+            // SAFETY: As above.
+            let Some(locked) = (unsafe { lock::pmd_leaf(pmdp, vma) }) else {
+                action = again();
+                return Ok(0);
+            };
+            // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
+            let mut leaf = unsafe { PmdLeaf::new(locked.entry(), addr, next, vma) };
+            let done = engine.visitor.pmd_leaf(&mut leaf, engine.scope.as_mut())?;
+            // Asked under the lock that the visitor had, and not when the leaf is split: what
+            // cannot be split is passed over, what changes meanwhile is visited again.
+            let replaceable = matches!(done, PmdAction::Replace(_)) && leaf.is_replaceable();
+
+            drop(locked);
+            let was_leaf = match done {
+                PmdAction::Done => return Ok(0),
+                PmdAction::Replace(table) => {
+                    check_table(Some(&table), vma)?;
+                    if !replaceable {
+                        return Ok(0);
+                    }
+                    // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds by the
+                    // mmap lock or `i_mmap_rwsem`; no page-table lock is held.
+                    unsafe { split::split_pmd(pmdp, addr, vma, table) }
+                }
+                // SAFETY: As above.
+                PmdAction::Split => unsafe { lock::split_pmd(pmdp, addr, vma) },
+            };
+
+            if was_leaf {
+                engine.visitor.was_split(PMD_SIZE);
+            }
+            action = bindings::page_walk_action_ACTION_AGAIN;
             Ok(0)
         });
         // SAFETY: `walk` is valid for the callback.
@@ -499,18 +514,19 @@ impl<'v, V: Visitor> Engine<'v, V> {
     ) -> Result {
         let end = self.table_end & !(PMD_SIZE - 1);
 
-        if addr & (PMD_SIZE - 1) != 0 || addr >= end || !lock::is_pmd_leaf(pmdp) {
+        // SAFETY: By this function's safety requirements.
+        if addr & (PMD_SIZE - 1) != 0 || addr >= end || !unsafe { lock::is_pmd_leaf(pmdp) } {
             return Ok(());
         }
         self.checkpoint(addr, end)?;
 
         // SAFETY: By this function's safety requirements.
-        let locked = unsafe { lock::pmd(pmdp, addr, vma) };
+        let locked = unsafe { lock::pmd_leaf(pmdp, vma) };
 
-        if matches!(locked, lock::Pmd::Changed) && crate::faults::skip_retry() {
+        if locked.is_none() && crate::faults::skip_retry() {
             self.done = addr + PMD_SIZE;
         }
-        if let lock::Pmd::Leaf(locked) = locked {
+        if let Some(locked) = locked {
             let nr = (end - addr) / PMD_SIZE;
             // SAFETY: `locked` holds the lock of the table, and is dropped after it. The `nr`
             // entries from `addr` to `end` are of one table, and in the range of the walk.
@@ -553,6 +569,14 @@ impl<'v, V: Visitor> Engine<'v, V> {
 
         self.visitor.checkpoint((next - addr) >> PAGE_SHIFT, scope)
     }
+}
+
+/// Refuses a table that was allocated for another address space.
+fn check_table(table: Option<&SpareTable>, vma: Vma<'_>) -> Result {
+    if table.is_some_and(|table| !table.is_for(vma)) {
+        return Err(EINVAL);
+    }
+    Ok(())
 }
 
 /// What the walk does with an entry that changed before it was locked: somebody else got further,

@@ -67,57 +67,65 @@ impl Drop for LockedTable<'_> {
     }
 }
 
-pub(super) enum Pmd<'t> {
-    Leaf(Locked<'t, bindings::pmd_t>),
-    Table(LockedTable<'t>),
-    /// The entry changed meanwhile; look again.
-    Changed,
+/// Locks a PMD leaf, or a non-present entry in the place of one; `None` if it is none any more.
+///
+/// # Safety
+///
+/// `pmdp` is an entry of `vma`, and the PMD table stays for `'t`.
+#[inline(never)]
+#[link_section = ".text.hot"]
+pub(super) unsafe fn pmd_leaf<'t>(
+    pmdp: *mut bindings::pmd_t,
+    vma: Vma<'t>,
+) -> Option<Locked<'t, bindings::pmd_t>> {
+    crate::faults::window_us();
+
+    // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
+    let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
+
+    match NonNull::new(pmdp) {
+        // INVARIANT: A lock that is returned is held.
+        Some(entry) if !ptl.is_null() => Some(Locked {
+            entry,
+            ptl,
+            _p: PhantomData,
+        }),
+        _ => None,
+    }
 }
 
-/// Locks what a PMD entry is: a leaf or a PTE table.
+/// Locks the PTE table that a PMD entry points to; `None` if it points to none any more.
 ///
 /// # Safety
 ///
 /// `pmdp` is the entry for `addr` in `vma`, and the PMD table stays for `'t`.
 #[inline(never)]
 #[link_section = ".text.hot"]
-pub(super) unsafe fn pmd<'t>(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'t>) -> Pmd<'t> {
-    if is_pmd_leaf(pmdp) {
-        crate::faults::window_us();
-
-        // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
-        let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
-
-        return match NonNull::new(pmdp) {
-            // INVARIANT: A lock that is returned is held.
-            Some(entry) if !ptl.is_null() => Pmd::Leaf(Locked {
-                entry,
-                ptl,
-                _p: PhantomData,
-            }),
-            _ => Pmd::Changed,
-        };
-    }
-
+pub(super) unsafe fn pte_table<'t>(
+    pmdp: *mut bindings::pmd_t,
+    addr: usize,
+    vma: Vma<'t>,
+) -> Option<LockedTable<'t>> {
     let mut ptl = ptr::null_mut();
     // SAFETY: `pmdp` is an entry of `vma`'s mm; the function checks that it is a table.
     let ptep = unsafe { bindings::pte_offset_map_lock(vma.mm_ptr(), pmdp, addr, &mut ptl) };
 
-    match NonNull::new(ptep) {
-        // INVARIANT: A table that is returned is mapped and locked.
-        Some(ptep) => Pmd::Table(LockedTable {
-            ptep,
-            ptl,
-            _p: PhantomData,
-        }),
-        None => Pmd::Changed,
-    }
+    // INVARIANT: A table that is returned is mapped and locked.
+    NonNull::new(ptep).map(|ptep| LockedTable {
+        ptep,
+        ptl,
+        _p: PhantomData,
+    })
 }
 
-/// Whether a PMD entry is a leaf now.
+/// Whether a PMD entry is a leaf now, or a non-present entry in the place of one.
+///
+/// # Safety
+///
+/// `pmdp` is an entry of a PMD table that a walk holds.
 #[inline]
-pub(super) fn is_pmd_leaf(pmdp: *mut bindings::pmd_t) -> bool {
-    // SAFETY: The walk passes a valid entry.
+pub(super) unsafe fn is_pmd_leaf(pmdp: *mut bindings::pmd_t) -> bool {
+    // SAFETY: By this function's safety requirements.
     unsafe { bindings::mmops_pmd_is_huge(bindings::mmops_pmdp_get_lockless(pmdp)) }
 }
 
@@ -139,9 +147,13 @@ pub(super) unsafe fn pmd_offset(
 }
 
 /// Whether a PUD entry is a leaf now.
+///
+/// # Safety
+///
+/// `pudp` is an entry of a PUD table that a walk holds.
 #[inline]
-pub(super) fn is_pud_leaf(pudp: *mut bindings::pud_t) -> bool {
-    // SAFETY: The walk passes a valid entry.
+pub(super) unsafe fn is_pud_leaf(pudp: *mut bindings::pud_t) -> bool {
+    // SAFETY: By this function's safety requirements.
     unsafe { bindings::mmops_pud_trans_huge(bindings::mmops_pudp_get(pudp)) }
 }
 
@@ -178,7 +190,8 @@ pub(super) unsafe fn pud<'t>(
 /// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
 #[inline(never)]
 pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) -> bool {
-    let is_leaf = is_pmd_leaf(pmdp);
+    // SAFETY: By this function's safety requirements.
+    let is_leaf = unsafe { is_pmd_leaf(pmdp) };
 
     // SAFETY: By this function's safety requirements; the function looks again under the lock.
     unsafe { bindings::__split_huge_pmd(vma.as_ptr(), pmdp, addr, false) };
@@ -193,7 +206,8 @@ pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma
 /// `pudp` is the entry for `addr` in `vma`, and no page-table lock is held.
 #[inline(never)]
 pub(super) unsafe fn unmap_pud(pudp: *mut bindings::pud_t, addr: usize, vma: Vma<'_>) -> bool {
-    let is_leaf = is_pud_leaf(pudp);
+    // SAFETY: By this function's safety requirements.
+    let is_leaf = unsafe { is_pud_leaf(pudp) };
 
     // SAFETY: By this function's safety requirements; the function looks again under the lock.
     unsafe { bindings::__split_huge_pud(vma.as_ptr(), pudp, addr) };

@@ -22,7 +22,7 @@ use crate::{
         Invalidation, //
     },
     pgtable::{
-        Pmd,
+        PmdLeaf,
         PMD_SIZE, //
     },
     range::AddrRange, //
@@ -35,7 +35,8 @@ use kernel::{
     mm::Mm,
     page::PAGE_SHIFT,
     prelude::*,
-    sync::aref::ARef, //
+    sync::aref::ARef,
+    task::might_sleep, //
 };
 
 /// Entries in a PTE table, and base pages in a PMD leaf.
@@ -48,7 +49,7 @@ const BATCH: usize = 64;
 /// time.
 const MAX_REFILLS: usize = 1024;
 
-/// A PTE table that is not in use.
+/// A PTE table that is not in use. [`SpareTables`] has them.
 ///
 /// # Invariants
 ///
@@ -65,7 +66,7 @@ impl SpareTable {
     ///
     /// `ENOMEM`.
     #[inline(never)]
-    pub fn new(mm: ARef<Mm>) -> Result<Self> {
+    fn new(mm: ARef<Mm>) -> Result<Self> {
         // SAFETY: The reference keeps the mm.
         let table = unsafe { bindings::pte_alloc_one(mm.as_raw()) };
 
@@ -76,7 +77,9 @@ impl SpareTable {
         })
     }
 
-    fn is_for(&self, vma: Vma<'_>) -> bool {
+    /// Whether the table may be put into the page tables that `vma` is of.
+    #[inline(never)]
+    pub(super) fn is_for(&self, vma: Vma<'_>) -> bool {
         core::ptr::eq(self.mm.as_raw(), vma.mm_ptr())
     }
 
@@ -198,11 +201,13 @@ impl SpareTables {
         Err(EAGAIN)
     }
 
-    /// Allocates tables if the last walk ran out of them. Sleeps; not below `i_mmap_rwsem`.
+    /// Allocates tables if the last walk ran out of them. Sleeps; neither below `i_mmap_rwsem` nor
+    /// in a callback of a walk.
     ///
     /// If there is no memory for even one, the leaves that are left will not be split.
     #[inline]
     pub fn refill(&mut self) {
+        might_sleep();
         if let Some(mm) = self.wanted.take() {
             self.refill_for(mm);
         }
@@ -243,8 +248,8 @@ impl Default for SpareTables {
 ///
 /// # Safety
 ///
-/// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held. The walk holds the mmap
-/// lock of the VMA, or `i_mmap_rwsem` of the file that it maps.
+/// `pmdp` is the entry for `addr` in `vma`, `table` is for its mm, and no page-table lock is held.
+/// The walk holds the mmap lock of the VMA, or `i_mmap_rwsem` of the file that it maps.
 #[inline(never)]
 pub(super) unsafe fn split_pmd(
     pmdp: *mut bindings::pmd_t,
@@ -262,16 +267,16 @@ pub(super) unsafe fn split_pmd(
     // or `i_mmap_rwsem` is held.
     let _invalidation = unsafe { Invalidation::start(mm, &range, Cause::Clear) };
     // SAFETY: By this function's safety requirements.
-    let lock::Pmd::Leaf(locked) = (unsafe { lock::pmd(pmdp, addr, vma) }) else {
+    let Some(locked) = (unsafe { lock::pmd_leaf(pmdp, vma) }) else {
         return false;
     };
-    // SAFETY: The entry is valid.
-    let value = Pmd::from_raw(unsafe { bindings::mmops_pmdp_get_lockless(pmdp) });
+    // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
+    let leaf = unsafe { PmdLeaf::new(locked.entry(), addr, addr + PMD_SIZE, vma) };
 
-    if !value.present() || !(vma.has_page_cache() || vma.is_pfn_map()) {
+    if !leaf.is_replaceable() {
         return false;
     }
-    if value.special() {
+    if leaf.value().special() {
         // SAFETY: The entry is a present leaf of `vma` that maps no folio, and its lock is held.
         let table_mm = unsafe {
             let old = bindings::pmdp_invalidate(vma.as_ptr(), addr, pmdp);
@@ -282,10 +287,6 @@ pub(super) unsafe fn split_pmd(
         drop(locked);
         drop(table_mm);
         return true;
-    }
-    // SAFETY: The leaf is present and not special, and its lock is held.
-    if unsafe { bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(value.pfn())) } {
-        return false;
     }
 
     // SAFETY: The entry is a present leaf of `vma` that maps a folio, and its lock is held. The

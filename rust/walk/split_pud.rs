@@ -31,8 +31,8 @@ use crate::{
 ///
 /// # Safety
 ///
-/// `pudp` is the entry for `addr` in `vma`, and no page-table lock is held. The walk holds the mmap
-/// lock of the VMA, or `i_mmap_rwsem` of the file that it maps.
+/// `pudp` is the entry for `addr` in `vma`, `table` is for its mm, and no page-table lock is held.
+/// The walk holds the mmap lock of the VMA, or `i_mmap_rwsem` of the file that it maps.
 #[inline(never)]
 pub(super) unsafe fn split_pud(
     pudp: *mut bindings::pud_t,

@@ -19,15 +19,18 @@
 #define MMOPS_WALK_PROTECT_VMA		6	/* walk_page_range_vma_mut */
 #define MMOPS_WALK_ZAP			7	/* with_gather, zap_vma twice */
 #define MMOPS_WALK_INVALIDATE		8	/* with_invalidation */
+#define MMOPS_WALK_FOREIGN_TABLE	9	/* walk_page_range_vma_mut */
 
 /* mmops_walk::flags */
 #define MMOPS_WALK_SPLIT	(1U << 0)	/* PMD leaves, as LeafAction::Split */
+#define MMOPS_WALK_SPLIT_ALL	(1U << 1)	/* also those that cannot be split */
 
 /**
  * struct mmops_walk - argument of MMOPS_WALK_IOC
  * @op: in: MMOPS_WALK_*
- * @flags: in: MMOPS_WALK_SPLIT or 0
- * @fd: in: descriptor of the file (_MAPPING)
+ * @flags: in: MMOPS_WALK_SPLIT, with or without MMOPS_WALK_SPLIT_ALL, or 0
+ * @fd: in: descriptor of the file (_MAPPING); FOREIGN_TABLE: a pidfd, of the
+ *	process that the table for the first leaf is allocated for
  * @pad: must be zero
  * @first: in: first page offset (_MAPPING), else the first address, in bytes;
  *	_VMA, ZAP and INVALIDATE are of the VMA that it lies in

@@ -85,8 +85,10 @@ const PROTECT_ONE_SCOPE: u32 = 5;
 const PROTECT_VMA: u32 = 6;
 const ZAP: u32 = 7;
 const INVALIDATE: u32 = 8;
+const FOREIGN_TABLE: u32 = 9;
 
 const SPLIT: u32 = 1 << 0;
+const SPLIT_ALL: u32 = 1 << 1;
 
 const IOC: u32 = _IOWR::<Arg>(0xBC, 0x00);
 
@@ -215,6 +217,8 @@ struct Protect {
     found: Found,
     changed: u64,
     tables: SpareTables,
+    /// Leaves that cannot be split are to be split as well.
+    split_all: bool,
 }
 
 impl WalkMut for Protect {
@@ -248,7 +252,7 @@ impl WalkMut for Protect {
         scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction<SpareTable>> {
         self.found.pmd(leaf)?;
-        if leaf.can_split() {
+        if self.split_all || leaf.can_split() {
             if let Some(table) = self.tables.take_for(leaf.vma())? {
                 return Ok(LeafAction::Split(table));
             }
@@ -272,9 +276,40 @@ impl WalkMut for Protect {
     }
 }
 
+/// A walk that takes a table, for whatever address space it finds a leaf in, and gives it to the
+/// next leaf.
+struct Foreign {
+    tables: SpareTables,
+    table: Option<SpareTable>,
+}
+
+impl WalkMut for Foreign {
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
+
+    fn pte_table<'s>(
+        &mut self,
+        _table: &mut PteTable<'_, 's>,
+        _scope: &mut FlushScope<'s>,
+    ) -> Result {
+        Ok(())
+    }
+
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        _scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction<SpareTable>> {
+        if let Some(table) = self.table.take() {
+            return Ok(LeafAction::Split(table));
+        }
+        self.table = self.tables.take_for(leaf.vma())?;
+        Ok(LeafAction::Done)
+    }
+}
+
 impl Arg {
     fn run(&mut self) -> Result {
-        if self.pad != 0 || self.reserved != [0; 2] || self.flags & !SPLIT != 0 {
+        if self.pad != 0 || self.reserved != [0; 2] || self.flags & !(SPLIT | SPLIT_ALL) != 0 {
             return Err(EINVAL);
         }
         match self.op {
@@ -282,6 +317,7 @@ impl Arg {
             READ_RANGE | READ_VMA | INVALIDATE => self.read(),
             PROTECT_RANGE | PROTECT_ONE_SCOPE | PROTECT_VMA => self.protect_range(),
             ZAP => self.zap(),
+            FOREIGN_TABLE => self.foreign_table(),
             _ => Err(EINVAL),
         }
     }
@@ -361,6 +397,7 @@ impl Arg {
             } else {
                 SpareTables::none()
             },
+            split_all: self.flags & SPLIT_ALL != 0,
         };
 
         loop {
@@ -375,6 +412,32 @@ impl Arg {
                 }
             }
         }
+    }
+
+    /// A table from a walk over the other process, given to one over the caller's own memory.
+    fn foreign_table(&mut self) -> Result {
+        let page = self.addresses(1)?;
+        let mut walker = Foreign {
+            tables: SpareTables::new(),
+            table: None,
+        };
+        let other = mm::of_pidfd(self.fd)?;
+
+        while let Err(e) = walk_page_range_vma_mut(&mut MmapRead::lock(&other), &page, &mut walker)
+        {
+            if e != EAGAIN {
+                return Err(e);
+            }
+            walker.tables.refill();
+        }
+        if walker.table.is_none() {
+            return Err(ENOENT);
+        }
+
+        let mm = mm::current()?;
+        let mut guard = MmapRead::lock(&mm);
+
+        walk_page_range_vma_mut(&mut guard, &page, &mut walker)
     }
 
     /// One gather, two zaps, and a flush between them.
