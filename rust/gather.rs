@@ -10,7 +10,7 @@
 //! # Rules
 //!
 //! - An entry can be cleared only with a gather in hand.
-//! - The queue holds encoded page pointers ([`EncodedPage`]) whose low bit says that the page owes
+//! - The queue holds encoded page pointers ([`EncodedPage`](encoded::EncodedPage)) whose low bit says that the page owes
 //!   a dirty mark. For such a page the order is: TLB flush, the folio is marked dirty, its rmap is
 //!   removed, the page-table lock is released, the reference is dropped.
 //! - The flush, the mark and the removal of rmap happen under the lock of the page table that the
@@ -33,13 +33,12 @@ mod encoded;
 mod locked;
 mod queue;
 
-pub use self::encoded::{
-    EncodedPage,
-    PagePtr, //
-};
-pub(crate) use self::locked::{
-    counter,
-    LockedGather, //
+pub(crate) use self::{
+    encoded::PagePtr,
+    locked::{
+        counter,
+        LockedGather, //
+    }, //
 };
 
 use crate::{
@@ -52,14 +51,19 @@ use crate::{
         Cause,
         Invalidation, //
     },
+    pgtable::LockHeld,
     range::AddrRange,
     walk::Vma, //
 };
 use core::{
     marker::PhantomData,
-    mem::MaybeUninit, //
+    mem::MaybeUninit,
+    ptr, //
 };
-use kernel::types::NotThreadSafe;
+use kernel::{
+    prelude::*,
+    types::NotThreadSafe, //
+};
 use queue::Queue;
 
 /// An open gather over a range of one address space.
@@ -72,13 +76,14 @@ use queue::Queue;
 ///
 /// # Invariants
 ///
-/// - `raw` was initialized by `tlb_gather_mmu()` for `mm`, has not been moved since, and its own
-///   queue is empty.
+/// - `raw` was made by `tlb_gather_mmu()` for the mm of `guard`, has not been moved since, and its
+///   own queue is empty.
 /// - `guard` was borrowed exclusively for `'a`: only who has the gather begins walks with it.
 /// - The queue holds pages whose entry this gather cleared, each with the reference that the entry
 ///   had. Between two calls none of them owes a dirty mark.
 pub struct Gather<'a, 'g> {
-    raw: &'g mut bindings::mmu_gather,
+    // C does not initialize all of it.
+    raw: &'g mut MaybeUninit<bindings::mmu_gather>,
     guard: &'a MmapRead<'a>,
     range: AddrRange,
     queue: Queue,
@@ -140,13 +145,12 @@ impl<'a, 'g> Gather<'a, 'g> {
         let invalidation = unsafe { Invalidation::start(mm, range, Cause::Clear) };
 
         // SAFETY: `mm` is valid, and `raw` is valid for writes.
-        let raw = unsafe {
+        unsafe {
             bindings::mmops_update_hiwater_rss(mm);
             bindings::tlb_gather_mmu(raw.as_mut_ptr(), mm);
-            raw.assume_init_mut()
-        };
+        }
 
-        // INVARIANT: `raw` was just initialized, and is borrowed until the gather ends. The guard
+        // INVARIANT: `raw` was just made, and is borrowed until the gather ends. The guard
         // was borrowed exclusively.
         let gather = Self {
             raw,
@@ -193,12 +197,25 @@ impl<'a, 'g> Gather<'a, 'g> {
     /// Notes that entries of `vma` are going to be taken.
     pub(crate) fn start_vma(&mut self, vma: Vma<'_>) {
         // SAFETY: Both are valid.
-        unsafe { bindings::mmops_tlb_start_vma(self.raw, vma.as_ptr()) };
+        unsafe { bindings::mmops_tlb_start_vma(self.raw.as_mut_ptr(), vma.as_ptr()) };
     }
 
-    /// The gather as one can use it under the page-table lock of entries of `vma`.
-    pub(crate) fn locked<'t>(&'t mut self, vma: Vma<'t>) -> LockedGather<'t, 'a, 'g> {
-        LockedGather::new(self, vma)
+    /// The gather as one can use it for as long as the page-table lock of `entries` is held.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they are of another address space.
+    pub(crate) fn locked<'t>(
+        &'t mut self,
+        entries: &impl LockHeld<'t>,
+    ) -> Result<LockedGather<'t, 'a, 'g>> {
+        let vma = entries.vma();
+
+        if !ptr::eq(vma.mm_ptr(), self.guard.as_ptr()) {
+            return Err(EINVAL);
+        }
+        // SAFETY: The lock is held for `'t`, and the entries are of the gather's address space.
+        Ok(unsafe { LockedGather::new(self, vma) })
     }
 
     fn flush_tlb(&mut self) {
@@ -206,8 +223,8 @@ impl<'a, 'g> Gather<'a, 'g> {
             crate::faults::delay_us();
         }
 
-        // SAFETY: `raw` is initialized by the type invariants.
-        unsafe { bindings::mmops_tlb_flush(self.raw) };
+        // SAFETY: By the type invariants `raw` was made by C.
+        unsafe { bindings::mmops_tlb_flush(self.raw.as_mut_ptr()) };
         self.unflushed = false;
     }
 }
@@ -216,7 +233,7 @@ impl Drop for Gather<'_, '_> {
     #[inline(never)]
     fn drop(&mut self) {
         self.flush();
-        // SAFETY: By the type invariants `raw` is initialized, and this is its end.
-        unsafe { bindings::tlb_finish_mmu(self.raw) };
+        // SAFETY: By the type invariants `raw` was made by C, and this is its end.
+        unsafe { bindings::tlb_finish_mmu(self.raw.as_mut_ptr()) };
     }
 }

@@ -22,6 +22,14 @@ mod soft_leaf;
 mod table;
 mod value;
 
+pub(crate) use self::{
+    huge::{
+        LockHeld,
+        PmdTable,
+        TakenLeaf, //
+    },
+    set::EntrySet, //
+};
 pub use self::{
     huge::{
         PmdLeaf,
@@ -43,13 +51,6 @@ pub use self::{
         Pte,
         Pud, //
     },
-};
-pub(crate) use self::{
-    huge::{
-        PmdTable,
-        TakenLeaf, //
-    },
-    set::EntrySet, //
 };
 
 pub(crate) use self::protect::Protection;

@@ -228,11 +228,8 @@ fn check(vma: &VmaRef, part: &AddrRange, access: Access) -> Result {
     {
         return Err(EOPNOTSUPP);
     }
-    for (addr, inside) in [
-        (part.start(), part.start() > this.start()),
-        (part.end(), part.end() < this.end()),
-    ] {
-        if inside {
+    for addr in [part.start(), part.end()] {
+        if addr > this.start() && addr < this.end() {
             // SAFETY: The VMA is valid, and `addr` lies in it; the mmap lock is held.
             to_result(unsafe { bindings::mmops_vma_may_split(this.as_ptr(), addr) })?;
         }

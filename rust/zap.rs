@@ -124,9 +124,9 @@ pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
         let done = part.start() - range.start();
 
         outcome.done = done;
-        if is_hugetlb(vma) {
+        if let Some(size) = hugetlb_page_size(vma) {
             signal::interruption()?;
-            zap_hugetlb(vma, &part);
+            zap_hugetlb(vma, &part, size);
         } else {
             let ret = with_gather_of(walks.reborrow(), &part, |gather| {
                 let mut of_vma = Outcome::default();
@@ -167,7 +167,10 @@ pub fn zap_vma(gather: &mut Gather<'_, '_>, range: &AddrRange, outcome: &mut Out
     let vma = guard.vma_lookup(range.start()).ok_or(EINVAL)?;
 
     check(vma, range)?;
-    if is_hugetlb(vma) || range.start() < within.start() || range.end() > within.end() {
+    if hugetlb_page_size(vma).is_some()
+        || range.start() < within.start()
+        || range.end() > within.end()
+    {
         return Err(EINVAL);
     }
 
@@ -185,8 +188,12 @@ pub fn zap_vma(gather: &mut Gather<'_, '_>, range: &AddrRange, outcome: &mut Out
     Ok(())
 }
 
-fn is_hugetlb(vma: &VmaRef) -> bool {
-    vma.flags() & flags::HUGETLB != 0
+/// The size of the pages of a VMA of hugetlbfs; `None` of any other.
+#[inline(never)]
+fn hugetlb_page_size(vma: &VmaRef) -> Option<usize> {
+    // SAFETY: The reference keeps the VMA, which is of hugetlbfs.
+    (vma.flags() & flags::HUGETLB != 0)
+        .then(|| unsafe { bindings::mmops_hugetlb_page_size(vma.as_ptr()) })
 }
 
 /// Source: `can_madvise_modify()`, `madvise_dontneed_free_valid_vma()`.
@@ -199,13 +206,9 @@ fn check(vma: &VmaRef, part: &AddrRange) -> Result {
         return Err(EPERM);
     }
 
-    let refused = if is_hugetlb(vma) {
-        // SAFETY: The reference keeps the VMA, which is of hugetlbfs.
-        let size = unsafe { bindings::mmops_hugetlb_page_size(vma.as_ptr()) };
-
-        part.start() & size.wrapping_sub(1) != 0
-    } else {
-        vma.flags() & forbidden != 0
+    let refused = match hugetlb_page_size(vma) {
+        Some(size) => part.start() & size.wrapping_sub(1) != 0,
+        None => vma.flags() & forbidden != 0,
     };
 
     if refused {
@@ -215,11 +218,8 @@ fn check(vma: &VmaRef, part: &AddrRange) -> Result {
     }
 }
 
-/// Zaps the whole huge pages in `part`, as madvise() does.
-#[inline(never)]
-fn zap_hugetlb(vma: &VmaRef, part: &AddrRange) {
-    // SAFETY: The reference keeps the VMA, which is of hugetlbfs.
-    let size = unsafe { bindings::mmops_hugetlb_page_size(vma.as_ptr()) };
+/// Zaps the whole huge pages, of `size` bytes, in `part`, as madvise() does.
+fn zap_hugetlb(vma: &VmaRef, part: &AddrRange, size: usize) {
     let end = part.end() & !size.wrapping_sub(1);
 
     if part.start() < end {
@@ -262,10 +262,8 @@ impl Visitor for Zapper<'_, '_, '_> {
         table: &mut PteTable<'_, 's>,
         _scope: Option<&mut FlushScope<'s>>,
     ) -> Result<TableAction> {
-        let mut gather = self.gather.locked(table.vma());
-        let taken = table::zap_table(table, &mut gather);
+        let taken = table::zap_table(table, self.gather)?;
 
-        drop(gather);
         self.outcome.zapped += taken.entries;
         if !taken.complete {
             return Ok(TableAction::Again);
@@ -285,7 +283,7 @@ impl Visitor for Zapper<'_, '_, '_> {
 
         let pages = leaf.pages()?.nr();
 
-        leaf::zap_pmd(leaf, &mut self.gather.locked(leaf.vma()));
+        leaf::zap_pmd(leaf, self.gather)?;
         self.outcome.zapped += pages;
         self.done_before(leaf.leaf_addr() + (pages << PAGE_SHIFT));
         Ok(PmdAction::Done)
@@ -302,7 +300,7 @@ impl Visitor for Zapper<'_, '_, '_> {
 
         let pages = leaf.pages()?.nr();
 
-        leaf::zap_pud(leaf, &mut self.gather.locked(leaf.vma()));
+        leaf::zap_pud(leaf, self.gather)?;
         self.outcome.zapped += pages;
         self.done_before(leaf.leaf_addr() + (pages << PAGE_SHIFT));
         Ok(LeafAction::Done)

@@ -6,9 +6,11 @@ use crate::bindings;
 use core::ptr::NonNull;
 
 /// A pointer to a page structure of the kernel; nothing is known of what it points to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Not `Debug`, as all here: the kernel's addresses are nobody's business.
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct PagePtr(NonNull<bindings::page>);
+pub(crate) struct PagePtr(NonNull<bindings::page>);
 
 impl PagePtr {
     #[inline(always)]
@@ -33,15 +35,15 @@ impl PagePtr {
 /// - [`Self::NR_NEXT`]: the next slot holds a number of consecutive pages of one folio.
 ///
 /// The layout is that of C's `struct encoded_page *`, whose low bit delays the removal of rmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct EncodedPage(usize);
+pub(super) struct EncodedPage(usize);
 
 impl EncodedPage {
     /// The page owes a dirty mark.
-    pub const DIRTY: usize = 1 << 0;
+    pub(super) const DIRTY: usize = 1 << 0;
     /// The next slot is a number of pages.
-    pub const NR_NEXT: usize = 1 << 1;
+    pub(super) const NR_NEXT: usize = 1 << 1;
 
     const FLAGS: usize = Self::DIRTY | Self::NR_NEXT;
     const NR_SHIFT: u32 = 2;
@@ -51,44 +53,44 @@ impl EncodedPage {
 
     /// Encodes a page; `next_nr` says that the next slot is of [`Self::number`].
     #[inline(always)]
-    pub fn new(page: PagePtr, dirty: bool, next_nr: bool) -> Self {
+    pub(super) fn new(page: PagePtr, dirty: bool, next_nr: bool) -> Self {
         // `|` and not `+`: a pointer that is not aligned, which no page has, spoils a flag alone.
         Self(page.addr() | usize::from(dirty) | usize::from(next_nr) << 1)
     }
 
     /// Encodes a number of pages.
     #[inline(always)]
-    pub fn number(nr: usize) -> Self {
+    pub(super) fn number(nr: usize) -> Self {
         Self(nr << Self::NR_SHIFT)
     }
 
     /// Whether the page owes a dirty mark.
     #[inline(always)]
-    pub fn is_dirty(self) -> bool {
+    pub(super) fn is_dirty(self) -> bool {
         self.0 & Self::DIRTY != 0
     }
 
     /// Whether the next slot is a number of pages.
     #[inline(always)]
-    pub fn has_number(self) -> bool {
+    pub(super) fn has_number(self) -> bool {
         self.0 & Self::NR_NEXT != 0
     }
 
     /// The same page without a debt.
     #[inline(always)]
-    pub fn settled(self) -> Self {
+    pub(super) fn settled(self) -> Self {
         Self(self.0 & !Self::DIRTY)
     }
 
     /// The page; `None` for an unused slot.
     #[inline(always)]
-    pub fn page(self) -> Option<PagePtr> {
+    pub(super) fn page(self) -> Option<PagePtr> {
         PagePtr::new((self.0 & !Self::FLAGS) as *mut _)
     }
 
     /// The number of pages, of a slot made by [`Self::number`].
     #[inline(always)]
-    pub fn as_number(self) -> usize {
+    pub(super) fn as_number(self) -> usize {
         self.0 >> Self::NR_SHIFT
     }
 }
@@ -154,6 +156,6 @@ mod tests {
             .count();
 
         assert_eq!(bad, 0);
-        assert_eq!(EncodedPage::NONE.page(), None);
+        assert!(EncodedPage::NONE.page().is_none());
     }
 }

@@ -36,8 +36,12 @@ pub(crate) struct LockedGather<'t, 'a, 'g> {
 }
 
 impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
+    /// # Safety
+    ///
+    /// The page-table lock of entries of `vma` is held for `'t`, and `vma` is of the address space
+    /// of `gather`.
     #[inline]
-    pub(super) fn new(gather: &'t mut Gather<'a, 'g>, vma: Vma<'t>) -> Self {
+    pub(super) unsafe fn new(gather: &'t mut Gather<'a, 'g>, vma: Vma<'t>) -> Self {
         Self {
             gather,
             vma,
@@ -64,15 +68,15 @@ impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
     /// Notes that the PMD leaf at `addr` was cleared.
     pub(crate) fn add_pmd(&mut self, addr: usize) {
         self.gather.unflushed = true;
-        // SAFETY: `raw` is initialized by the invariants of `Gather`.
-        unsafe { bindings::mmops_tlb_add_pmd(self.gather.raw, addr) };
+        // SAFETY: By the invariants of `Gather` `raw` was made by C.
+        unsafe { bindings::mmops_tlb_add_pmd(self.gather.raw.as_mut_ptr(), addr) };
     }
 
     /// Notes that the PUD leaf at `addr` was cleared.
     pub(crate) fn add_pud(&mut self, addr: usize) {
         self.gather.unflushed = true;
         // SAFETY: As above.
-        unsafe { bindings::mmops_tlb_add_pud(self.gather.raw, addr) };
+        unsafe { bindings::mmops_tlb_add_pud(self.gather.raw.as_mut_ptr(), addr) };
     }
 
     /// Takes `nr` pages off a counter of the process.
@@ -100,7 +104,8 @@ impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
             // SAFETY: By this function's safety requirements.
             unsafe { remove_rmap(self.vma, page, nr) };
         }
-        self.gather.queue.push(page, nr, dirty)
+        // SAFETY: The references are handed over to the queue.
+        unsafe { self.gather.queue.push(page, nr, dirty) }
     }
 
     /// Hands over the reference that a leaf had, once rmap is removed.
@@ -110,7 +115,8 @@ impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
     /// The leaf was just cleared under the lock, and noted here.
     pub(crate) unsafe fn remove_leaf(&mut self, page: PagePtr) {
         // There is room for a leaf, as there is for a table.
-        let _due = self.gather.queue.push(page, 1, false);
+        // SAFETY: The reference is handed over to the queue.
+        let _due = unsafe { self.gather.queue.push(page, 1, false) };
     }
 
     /// Flushes the TLB of all that was taken. Does not sleep.
@@ -122,8 +128,10 @@ impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
     fn note_taken(&mut self) {
         if let Some((start, end)) = self.taken.take() {
             self.gather.unflushed = true;
-            // SAFETY: `raw` is initialized by the invariants of `Gather`.
-            unsafe { bindings::mmops_tlb_add_ptes(self.gather.raw, start, end - start) };
+            // SAFETY: By the invariants of `Gather` `raw` was made by C.
+            unsafe {
+                bindings::mmops_tlb_add_ptes(self.gather.raw.as_mut_ptr(), start, end - start)
+            };
         }
     }
 

@@ -2,7 +2,7 @@
 
 //! The queue of a gather.
 
-use super::{
+use super::encoded::{
     EncodedPage,
     PagePtr, //
 };
@@ -36,8 +36,9 @@ const FREE_STEP: usize = 512;
 ///
 /// # Invariants
 ///
-/// A slot of a page with [`EncodedPage::NR_NEXT`] is followed by one with a number. `settled` slots
-/// from the first on owe no dirty mark. `len` is at most the number of slots.
+/// A slot of a page with [`EncodedPage::NR_NEXT`] is followed by one with a number. The queue owns a
+/// reference of each page that it holds. `settled` slots from the first on owe no dirty mark. `len`
+/// is at most the number of slots.
 pub(super) struct Queue {
     inline: [EncodedPage; INLINE],
     /// Used instead of `inline` if it is not empty.
@@ -104,8 +105,12 @@ impl Queue {
     ///
     /// Without room, which a caller that heeds the result never meets, nothing is queued: the pages
     /// are leaked then, and not freed too early.
+    ///
+    /// # Safety
+    ///
+    /// A reference of each of the pages goes over to the queue.
     #[inline(always)]
-    pub(super) fn push(&mut self, page: PagePtr, nr: usize, dirty: bool) -> bool {
+    pub(super) unsafe fn push(&mut self, page: PagePtr, nr: usize, dirty: bool) -> bool {
         let len = self.len;
         let slots = self.slots();
 
@@ -155,8 +160,8 @@ impl Queue {
     ///
     /// # Safety
     ///
-    /// The TLB is flushed of the entries that the pages were mapped by, the references are the
-    /// queue's, and no page owes a dirty mark.
+    /// The TLB is flushed of the entries that the pages were mapped by, and no page owes a dirty
+    /// mark.
     pub(super) unsafe fn release(&mut self) {
         let len = core::mem::take(&mut self.len);
         let slots = self.slots();
@@ -170,7 +175,8 @@ impl Queue {
                 end += 1;
             }
             if let Some(part) = slots.get_mut(start..end) {
-                // SAFETY: By this function's safety requirements; the layout of a slot is C's.
+                // SAFETY: By this function's safety requirements and the type invariants; the
+                // layout of a slot is C's.
                 unsafe {
                     bindings::free_pages_and_swap_cache(
                         part.as_mut_ptr().cast(),
@@ -200,7 +206,8 @@ mod tests {
 
         while let Some(page) = page(i) {
             i += 1;
-            if queue.push(page, nr, i % 2 == 0) {
+            // SAFETY: The queues of these tests are never released, so no reference is dropped.
+            if unsafe { queue.push(page, nr, i % 2 == 0) } {
                 break;
             }
         }

@@ -27,6 +27,16 @@ use kernel::{
     prelude::*, //
 };
 
+/// A reference to entries of [`Self::vma`] whose page-table lock is held for `'t`.
+///
+/// # Safety
+///
+/// The lock is held so.
+pub(crate) unsafe trait LockHeld<'t> {
+    /// The VMA that the entries belong to.
+    fn vma(&self) -> Vma<'t>;
+}
+
 /// What a leaf held whose dirty bit was taken.
 pub(crate) struct TakenLeaf {
     /// First page frame number.
@@ -52,6 +62,13 @@ macro_rules! huge_leaf {
             end: usize,
             pub(super) vma: Vma<'t>,
             _brand: ScopeBrand<'s>,
+        }
+
+        // SAFETY: By the type invariants the lock is held.
+        unsafe impl<'t> LockHeld<'t> for $name<'t, '_> {
+            fn vma(&self) -> Vma<'t> {
+                self.vma
+            }
         }
 
         impl<'t, 's> $name<'t, 's> {
@@ -173,9 +190,13 @@ impl PmdLeaf<'_, '_> {
     /// What it mapped stays referenced, charged and in rmap, and a deposited table stays where it
     /// is: the caller hands all that over to `gather`.
     ///
+    /// # Safety
+    ///
+    /// The leaf is not used again, but for [`Self::free_deposited_table`].
+    ///
     /// Source: `zap_huge_pmd()`.
     #[must_use = "the memory that the leaf mapped is leaked"]
-    pub(crate) fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pmd {
+    pub(crate) unsafe fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pmd {
         let addr = self.leaf_addr();
 
         gather.add_pmd(addr);
@@ -210,13 +231,12 @@ impl PmdLeaf<'_, '_> {
     pub(crate) fn is_replaceable(&self) -> bool {
         let value = self.value();
 
-        value.present()
-            && (self.vma.has_page_cache() || self.vma.is_pfn_map())
-            // SAFETY: A present leaf that is not special maps a folio, and its lock is held.
-            && (value.special()
-                || !unsafe {
-                    bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(value.pfn()))
-                })
+        if !value.present() || !(self.vma.has_page_cache() || self.vma.is_pfn_map()) {
+            return false;
+        }
+        // SAFETY: A present leaf that is not special maps a folio, and its lock is held.
+        value.special()
+            || !unsafe { bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(value.pfn())) }
     }
 }
 
@@ -292,9 +312,13 @@ impl<'t, 's> PmdTable<'t, 's> {
 impl PudLeaf<'_, '_> {
     /// Takes the leaf out of the page tables, as [`PmdLeaf::take`] does.
     ///
+    /// # Safety
+    ///
+    /// The leaf is not used again.
+    ///
     /// Source: `zap_huge_pud()`.
     #[must_use = "the memory that the leaf mapped is leaked"]
-    pub(crate) fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pud {
+    pub(crate) unsafe fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pud {
         let addr = self.leaf_addr();
 
         gather.add_pud(addr);

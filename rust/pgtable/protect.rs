@@ -47,6 +47,8 @@ pub(crate) struct Protection<'v> {
     upgrade: bool,
     /// Entries that are not present are not to come back writable.
     lower: bool,
+    /// Some access is permitted.
+    accessible: bool,
 }
 
 impl<'v> Protection<'v> {
@@ -66,6 +68,7 @@ impl<'v> Protection<'v> {
             prot: unsafe { bindings::mmops_vma_protection(vma.as_ptr(), access) },
             upgrade: write,
             lower: !write,
+            accessible: access & vma.flags() & (flags::READ | flags::WRITE | flags::EXEC) != 0,
         }
     }
 
@@ -93,14 +96,15 @@ impl<'s> PteTable<'_, 's> {
         unsafe { bindings::mmops_flush_tlb_batched_pending(self.vma().mm_ptr()) };
 
         for i in 0..self.nr() {
-            let value = self.hint(i);
+            // SAFETY: The table has the entry.
+            let value = unsafe { self.hint(i) };
 
             if value.none() {
                 continue;
             }
 
             let addr = self.addr() + (i << PAGE_SHIFT);
-            let ptep = self.ptep_at(i).as_ptr();
+            let ptep = self.entry_ptr(i);
 
             if !value.present() {
                 if to.lower {
@@ -227,14 +231,15 @@ impl<'s> PmdTable<'_, 's> {
 }
 
 impl<'s> PudLeaf<'_, 's> {
-    /// Gives the leaf the protection `to`, which permits some access; says whether that changed it.
+    /// Gives the leaf the protection `to`; says whether that changed it. One that permits no access
+    /// changes nothing: no fault would resolve it.
     ///
     /// Write permission that only a fault may grant is left to the fault.
     ///
     /// Source: `change_huge_pud()`.
     #[inline(never)]
     pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
-        if !to.is_for(self.vma) || !self.value().present() {
+        if !to.is_for(self.vma) || !to.accessible || !self.value().present() {
             return false;
         }
 

@@ -112,7 +112,8 @@ impl<'s> PteTable<'_, 's> {
                 let mut any = false;
 
                 for j in i..i + GROUP {
-                    any |= selected(self.hint(j));
+                    // SAFETY: The group ends inside the table.
+                    any |= selected(unsafe { self.hint(j) });
                 }
                 if !any {
                     i += GROUP;
@@ -125,14 +126,15 @@ impl<'s> PteTable<'_, 's> {
             let run = i;
 
             while i < self.nr() {
-                let value = self.hint(i);
+                // SAFETY: The table has the entry.
+                let value = unsafe { self.hint(i) };
 
                 // SAFETY: The function computes on the value alone.
                 if !unsafe { bindings::mmops_pte_is_stored_to(value.0) } {
                     break;
                 }
                 // SAFETY: The entry is present, and its lock is held.
-                unsafe { bindings::mmops_ptep_track(self.ptep_at(i).as_ptr(), value.0) };
+                unsafe { bindings::mmops_ptep_track(self.entry_ptr(i), value.0) };
                 i += 1;
             }
             if run < i {
@@ -141,15 +143,18 @@ impl<'s> PteTable<'_, 's> {
                 result.cleared += i - run;
                 dense = true;
                 if self.may_have_pins() {
-                    self.keep_first_pins(run, i, &mut result);
+                    // SAFETY: These entries were just changed, and are present.
+                    unsafe { self.keep_first_pins(run, i, &mut result) };
                 }
                 continue;
             }
 
-            let value = self.hint(i);
+            // SAFETY: The table has the entry.
+            let value = unsafe { self.hint(i) };
 
             dense = selected(value);
-            if dense && self.clear_soft_dirty_one(i, value, &mut result) {
+            // SAFETY: As above; no entry that is none is selected.
+            if dense && unsafe { self.clear_soft_dirty_one(i, value, &mut result) } {
                 first = cmp::min(first, i);
                 behind = i + 1;
             }
@@ -169,9 +174,11 @@ impl<'s> PteTable<'_, 's> {
         let (mut first, mut behind) = (self.nr(), 0);
 
         for i in 0..self.nr() {
-            let value = self.hint(i);
+            // SAFETY: The table has the entry.
+            let value = unsafe { self.hint(i) };
 
-            if !value.none() && self.clear_soft_dirty_one(i, value, &mut result) {
+            // SAFETY: As above; the entry is not none.
+            if !value.none() && unsafe { self.clear_soft_dirty_one(i, value, &mut result) } {
                 first = cmp::min(first, i);
                 behind = i + 1;
             }
@@ -198,18 +205,23 @@ impl<'s> PteTable<'_, 's> {
     }
 
     /// An entry that is not none. Whether it has lost a permission to write.
+    ///
+    /// # Safety
+    ///
+    /// `i` is the index of such an entry, whose value was `value` a moment ago.
     #[inline(always)]
-    fn clear_soft_dirty_one(&mut self, i: usize, value: Pte, result: &mut Cleared) -> bool {
+    unsafe fn clear_soft_dirty_one(&mut self, i: usize, value: Pte, result: &mut Cleared) -> bool {
         if !value.present() {
-            self.clear_soft_dirty_nonpresent(i, value, result);
+            // SAFETY: By this function's safety requirements.
+            unsafe { self.clear_soft_dirty_nonpresent(i, value, result) };
             return false;
         }
 
         // SAFETY: The entry is present, and its lock is held.
-        let old =
-            Pte::from_raw(unsafe { bindings::mmops_ptep_track(self.ptep_at(i).as_ptr(), value.0) });
+        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_track(self.entry_ptr(i), value.0) });
 
-        if self.may_have_pins() && self.keep_pinned(i, old.rw()) {
+        // SAFETY: The entry is present.
+        if self.may_have_pins() && unsafe { self.keep_pinned(i, old.rw()) } {
             result.kept += 1;
             return old.write() && !old.rw();
         }
@@ -219,9 +231,13 @@ impl<'s> PteTable<'_, 's> {
     }
 
     /// An entry that is neither none nor present.
+    ///
+    /// # Safety
+    ///
+    /// `i` is the index of such an entry, whose value is `value`.
     #[cold]
     #[inline(never)]
-    fn clear_soft_dirty_nonpresent(&mut self, i: usize, value: Pte, result: &mut Cleared) {
+    unsafe fn clear_soft_dirty_nonpresent(&mut self, i: usize, value: Pte, result: &mut Cleared) {
         let keep_write = crate::faults::keep_writable(|| is_writable_migration(value));
 
         // SAFETY: The entry is neither none nor present, and its lock is held.
@@ -229,7 +245,7 @@ impl<'s> PteTable<'_, 's> {
             bindings::mmops_ptep_track_nonpresent(
                 self.vma().mm_ptr(),
                 self.addr() + (i << PAGE_SHIFT),
-                self.ptep_at(i).as_ptr(),
+                self.entry_ptr(i),
                 keep_write,
             )
         };
@@ -239,11 +255,16 @@ impl<'s> PteTable<'_, 's> {
 
     /// The first pins of the address space were made while the entries from `run` to before `end`
     /// were changed, which all were writable and soft-dirty.
+    ///
+    /// # Safety
+    ///
+    /// The table has the entries, and they are present.
     #[cold]
     #[inline(never)]
-    fn keep_first_pins(&mut self, run: usize, end: usize, result: &mut Cleared) {
+    unsafe fn keep_first_pins(&mut self, run: usize, end: usize, result: &mut Cleared) {
         for i in run..end {
-            if self.keep_pinned(i, true) {
+            // SAFETY: By this function's safety requirements.
+            if unsafe { self.keep_pinned(i, true) } {
                 result.cleared -= 1;
                 result.kept += 1;
             }
@@ -252,9 +273,13 @@ impl<'s> PteTable<'_, 's> {
 
     /// Makes an entry that was just changed soft-dirty, and writable if it `was_rw`, if its page is
     /// pinned. Whether it is.
+    ///
+    /// # Safety
+    ///
+    /// `i` is the index of a present entry.
     #[cold]
     #[inline(never)]
-    fn keep_pinned(&mut self, i: usize, was_rw: bool) -> bool {
+    unsafe fn keep_pinned(&mut self, i: usize, was_rw: bool) -> bool {
         let vma = self.vma().as_ptr();
         let addr = self.addr() + (i << PAGE_SHIFT);
 
@@ -263,7 +288,7 @@ impl<'s> PteTable<'_, 's> {
 
         if is_pinned {
             // SAFETY: As above.
-            unsafe { bindings::mmops_ptep_untrack(self.ptep_at(i).as_ptr(), was_rw) };
+            unsafe { bindings::mmops_ptep_untrack(self.entry_ptr(i), was_rw) };
         }
         is_pinned
     }
@@ -278,7 +303,8 @@ impl<'s> PteTable<'_, 's> {
         let mut marked = 0;
 
         for i in 0..self.nr() {
-            if self.hint(i).none() {
+            // SAFETY: The table has the entry.
+            if unsafe { self.hint(i) }.none() {
                 continue;
             }
             marked += 1;
@@ -287,7 +313,7 @@ impl<'s> PteTable<'_, 's> {
                 bindings::mmops_ptep_mksoft_dirty(
                     self.vma().mm_ptr(),
                     self.addr() + (i << PAGE_SHIFT),
-                    self.ptep_at(i).as_ptr(),
+                    self.entry_ptr(i),
                 )
             };
         }

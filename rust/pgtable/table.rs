@@ -4,6 +4,7 @@
 
 use super::{
     EntrySet,
+    LockHeld,
     Pte, //
 };
 use crate::{
@@ -40,6 +41,13 @@ pub struct PteTable<'t, 's> {
     nr: usize,
     vma: Vma<'t>,
     _brand: ScopeBrand<'s>,
+}
+
+// SAFETY: By the type invariants the lock is held.
+unsafe impl<'t> LockHeld<'t> for PteTable<'t, '_> {
+    fn vma(&self) -> Vma<'t> {
+        self.vma
+    }
 }
 
 impl<'t, 's> PteTable<'t, 's> {
@@ -122,7 +130,8 @@ impl<'t, 's> PteTable<'t, 's> {
                 let mut any = false;
 
                 for i in start..start + GROUP {
-                    any |= select(self.hint(i));
+                    // SAFETY: `end` is at most `nr`.
+                    any |= select(unsafe { self.hint(i) });
                 }
                 if !any {
                     start = end;
@@ -131,7 +140,8 @@ impl<'t, 's> PteTable<'t, 's> {
             }
             dense = true;
             while start < end {
-                let value = self.hint(start);
+                // SAFETY: `end` is at most `nr`.
+                let value = unsafe { self.hint(start) };
 
                 // A non-present entry keeps other things in the bits that are asked for.
                 if select(value) && value.present() {
@@ -139,8 +149,10 @@ impl<'t, 's> PteTable<'t, 's> {
                     behind = start + 1;
                     f(
                         start,
+                        // INVARIANT: The entry is present, and the lock of the table is held.
                         LockedPte {
-                            ptep: self.ptep_at(start),
+                            // SAFETY: As above.
+                            ptep: unsafe { self.ptep_at(start) },
                             value,
                             // An address of the VMA; a check would cost for each entry.
                             addr: self.addr.wrapping_add(start << PAGE_SHIFT),
@@ -169,19 +181,21 @@ impl<'t, 's> PteTable<'t, 's> {
     pub(crate) fn for_each_in(&self, set: &EntrySet, mut f: impl FnMut(Pte)) {
         set.for_each(|i| {
             if i < self.nr {
-                f(self.hint(i));
+                // SAFETY: The table has the entry.
+                f(unsafe { self.hint(i) });
             }
         });
     }
 
-    /// Whether each of `nr` present entries from index `i` on maps a folio that is dirty. If one is
-    /// special, or the table has not as many, no is the answer.
+    /// Whether each of `nr` entries from index `i` on maps a folio that is dirty. If one is special
+    /// or not present, or the table has not as many, no is the answer.
     #[inline(never)]
     #[link_section = ".text.hot"]
     pub(crate) fn maps_dirty_folios(&self, i: usize, nr: usize) -> bool {
-        debug_assert!(i + nr <= self.nr);
-        // SAFETY: By the type invariants the lock of the entries is held; that there are so many,
-        // and all present, is up to the caller, as for all of `pgtable`.
+        if i >= self.nr || nr > self.nr - i {
+            return false;
+        }
+        // SAFETY: The table has the entries, and by the type invariants their lock is held.
         unsafe { bindings::mmops_ptes_map_dirty_folios(self.ptep_at(i).as_ptr(), nr as u32) }
     }
 
@@ -191,10 +205,14 @@ impl<'t, 's> PteTable<'t, 's> {
     /// What they mapped stays referenced and, but for special entries, charged and in rmap: the
     /// caller hands all that over to `gather`.
     ///
+    /// # Safety
+    ///
+    /// The table has the entries, and they map so.
+    ///
     /// Source: `get_and_clear_full_ptes()`.
     #[inline(always)]
     #[must_use = "the pages that the entries mapped are leaked"]
-    pub(crate) fn take(
+    pub(crate) unsafe fn take(
         &mut self,
         i: usize,
         nr: usize,
@@ -204,7 +222,8 @@ impl<'t, 's> PteTable<'t, 's> {
 
         debug_assert!(nr > 0 && i + nr <= self.nr);
         gather.add_ptes(addr, nr << PAGE_SHIFT);
-        // SAFETY: By the type invariants the entries are valid and their lock is held.
+        // SAFETY: By this function's safety requirements the entries are valid; by the type
+        // invariants their lock is held.
         Pte::from_raw(unsafe {
             bindings::mmops_ptes_get_and_clear(
                 self.vma.mm_ptr(),
@@ -219,15 +238,19 @@ impl<'t, 's> PteTable<'t, 's> {
     /// nothing of them.
     ///
     /// What they stand for is the caller's from now on.
+    ///
+    /// # Safety
+    ///
+    /// The table has the entries, and none of them is present.
     #[inline]
-    pub(crate) fn take_nonpresent(
+    pub(crate) unsafe fn take_nonpresent(
         &mut self,
         i: usize,
         nr: usize,
         _gather: &mut LockedGather<'_, '_, '_>,
     ) {
         debug_assert!(nr > 0 && i + nr <= self.nr);
-        // SAFETY: By the type invariants the entries are valid and their lock is held.
+        // SAFETY: As for `take`.
         unsafe {
             bindings::mmops_ptes_clear_nonpresent(
                 self.vma.mm_ptr(),
@@ -244,10 +267,10 @@ impl<'t, 's> PteTable<'t, 's> {
         self.addr + (i << PAGE_SHIFT)
     }
 
-    /// The place of entry `i`, which is less than [`Self::nr`].
+    /// The place of entry `i`; not to be used if the table has none.
     #[inline(always)]
     pub(crate) fn entry_ptr(&self, i: usize) -> *mut bindings::pte_t {
-        self.ptep_at(i).as_ptr()
+        self.ptep.as_ptr().wrapping_add(i)
     }
 
     /// As [`Self::value`], in a form that costs one load.
@@ -255,22 +278,32 @@ impl<'t, 's> PteTable<'t, 's> {
     /// An architecture may keep accessed and dirty bits of an entry in its neighbours (arm64's
     /// contiguous entries). So this is for questions whose answer is asked again, and for a value
     /// that an atomic exchange compares.
+    ///
+    /// # Safety
+    ///
+    /// `i` is less than [`Self::nr`].
     #[inline(always)]
-    pub(super) fn hint(&self, i: usize) -> Pte {
-        // SAFETY: `ptep_at` points to a valid entry; the CPU may change it meanwhile.
+    pub(super) unsafe fn hint(&self, i: usize) -> Pte {
+        // SAFETY: By this function's safety requirements; the CPU may change the entry meanwhile.
         Pte::from_raw(unsafe { self.ptep_at(i).as_ptr().read_volatile() })
     }
 
-    /// The value of entry `i`, which is less than [`Self::nr`], as it is now.
+    /// The value of entry `i` as it is now; that of an entry that is none, if the table has not as
+    /// many.
     #[inline(always)]
     pub(crate) fn value(&self, i: usize) -> Pte {
-        // SAFETY: `ptep_at` points to a valid entry.
+        if i >= self.nr {
+            return Pte::NONE;
+        }
+        // SAFETY: The table has the entry.
         Pte::from_raw(unsafe { bindings::mmops_ptep_get(self.ptep_at(i).as_ptr()) })
     }
 
-    /// `i` is less than `nr`, as all callers in `pgtable` see to.
+    /// # Safety
+    ///
+    /// `i` is less than [`Self::nr`].
     #[inline(always)]
-    pub(super) fn ptep_at(&self, i: usize) -> NonNull<bindings::pte_t> {
+    pub(super) unsafe fn ptep_at(&self, i: usize) -> NonNull<bindings::pte_t> {
         // SAFETY: By the type invariants there are `nr` entries, and `i` is less.
         unsafe { self.ptep.add(i) }
     }

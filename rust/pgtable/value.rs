@@ -95,6 +95,9 @@ entry_value! {
 }
 
 impl Pte {
+    /// An entry where nothing is.
+    pub(crate) const NONE: Self = Self(bindings::pte_t { pte: 0 });
+
     #[inline(always)]
     pub(crate) fn as_raw(self) -> bindings::pte_t {
         self.0

@@ -6,6 +6,7 @@ use crate::{
     bindings,
     gather::{
         counter,
+        Gather,
         LockedGather,
         PagePtr, //
     },
@@ -16,21 +17,30 @@ use crate::{
         PUD_SIZE, //
     }, //
 };
-use kernel::page::PAGE_SHIFT;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
 
 /// Takes a PMD leaf, or the non-present entry in the place of one.
 ///
 /// As for PTEs: for a dirty leaf of a file first the flush, then the mark, then rmap.
 ///
+/// # Errors
+///
+/// `EINVAL` if the leaf is of another address space than the gather; nothing was done then.
+///
 /// Source: `zap_huge_pmd()`.
 #[inline(never)]
-pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut LockedGather<'_, '_, '_>) {
+pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut Gather<'_, '_>) -> Result {
     use bindings as b;
 
     const PAGES: usize = PMD_SIZE >> PAGE_SHIFT;
 
+    let gather = &mut gather.locked(leaf)?;
     let vma = gather.vma();
-    let old = leaf.take(gather);
+    // SAFETY: Of the leaf only the deposited table is used after this, also by the caller.
+    let old = unsafe { leaf.take(gather) };
 
     if old.present() && old.special() {
         // The huge zero page, for which a table is deposited in anonymous memory.
@@ -38,7 +48,7 @@ pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut LockedGather<'_, 
             // SAFETY: The leaf was just taken.
             unsafe { leaf.free_deposited_table() };
         }
-        return;
+        return Ok(());
     }
 
     // SAFETY: The leaf, or who migrates the folio, keeps it; its lock is held.
@@ -49,7 +59,7 @@ pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut LockedGather<'_, 
             let folio = b::mmops_pmd_softleaf_folio(old.as_raw());
 
             if folio.is_null() {
-                return;
+                return Ok(());
             }
             folio.cast()
         };
@@ -89,20 +99,27 @@ pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut LockedGather<'_, 
             b::mmops_folio_put(folio);
         }
     }
+    Ok(())
 }
 
 /// Takes a PUD leaf, which only DAX and PFN maps have.
 ///
+/// # Errors
+///
+/// As [`zap_pmd`].
+///
 /// Source: `zap_huge_pud()`, which loses the dirty bit: DAX has no use for it.
 #[inline(never)]
-pub(super) fn zap_pud(leaf: &mut PudLeaf<'_, '_>, gather: &mut LockedGather<'_, '_, '_>) {
+pub(super) fn zap_pud(leaf: &mut PudLeaf<'_, '_>, gather: &mut Gather<'_, '_>) -> Result {
     use bindings as b;
 
+    let gather = &mut gather.locked(leaf)?;
     let vma = gather.vma();
-    let old = leaf.take(gather);
+    // SAFETY: The leaf is not used after this, also by the caller.
+    let old = unsafe { leaf.take(gather) };
 
     if old.special() {
-        return;
+        return Ok(());
     }
     // SAFETY: The leaf, which is not special, kept a folio; its lock is held.
     unsafe {
@@ -118,6 +135,7 @@ pub(super) fn zap_pud(leaf: &mut PudLeaf<'_, '_>, gather: &mut LockedGather<'_, 
             gather.remove_leaf(page);
         }
     }
+    Ok(())
 }
 
 /// Marks the folio of a leaf dirty, after the flush.

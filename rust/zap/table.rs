@@ -6,6 +6,7 @@ use crate::{
     bindings,
     gather::{
         counter,
+        Gather,
         LockedGather,
         PagePtr, //
     },
@@ -15,6 +16,7 @@ use crate::{
     },
     walk::Vma, //
 };
+use kernel::prelude::*;
 
 /// What was taken of a table.
 pub(super) struct Taken {
@@ -25,12 +27,17 @@ pub(super) struct Taken {
 
 /// The loop over one PTE table; a function of its own so that a test finds it in the module.
 ///
+/// # Errors
+///
+/// `EINVAL` if the table is of another address space than the gather; nothing was done then.
+///
 /// Source: `zap_pte_range()`.
 #[inline(never)]
 pub(super) fn zap_table(
     table: &mut PteTable<'_, '_>,
-    gather: &mut LockedGather<'_, '_, '_>,
-) -> Taken {
+    gather: &mut Gather<'_, '_>,
+) -> Result<Taken> {
+    let gather = &mut gather.locked(table)?;
     let recency = has_recency(gather.vma());
     let mut i = 0;
     let mut entries = 0;
@@ -46,24 +53,26 @@ pub(super) fn zap_table(
         }
 
         let step = if pte.present() {
-            zap_present(table, i, pte, recency, gather)
+            // SAFETY: The table has the entry, whose value this is, and the gather is of the table.
+            unsafe { zap_present(table, i, pte, recency, gather) }
         } else {
-            zap_nonpresent(table, i, pte, gather)
+            // SAFETY: As above; the entry is not none.
+            unsafe { zap_nonpresent(table, i, pte, gather) }
         };
 
         i += step.nr;
         entries += step.taken;
         if step.flush_due && i < table.nr() {
-            return Taken {
+            return Ok(Taken {
                 entries,
                 complete: false,
-            };
+            });
         }
     }
-    Taken {
+    Ok(Taken {
         entries,
         complete: true,
-    }
+    })
 }
 
 /// What was done at an entry.
@@ -94,9 +103,13 @@ impl Step {
     }
 }
 
+/// # Safety
+///
+/// `i` is the index of a present entry, whose value is `pte`, and `gather` was made for the table.
+///
 /// Source: `zap_present_ptes()`.
 #[inline(always)]
-fn zap_present(
+unsafe fn zap_present(
     table: &mut PteTable<'_, '_>,
     i: usize,
     pte: Pte,
@@ -106,17 +119,20 @@ fn zap_present(
     // SAFETY: The function computes; whether there is a page structure is asked below.
     let page = unsafe { bindings::mmops_pfn_to_page(pte.pfn()) };
     let Some(page) = PagePtr::new(page).filter(|_| !pte.special()) else {
-        return zap_special(table, i, gather);
+        // SAFETY: The entry is one, by this function's safety requirements.
+        return unsafe { zap_special(table, i, gather) };
     };
     // SAFETY: A present entry that is not special maps a page that it keeps.
     let folio = unsafe { bindings::mmops_page_folio(page.as_ptr()) };
     // SAFETY: The entry keeps the folio.
     let nr = if unsafe { bindings::mmops_folio_test_large(folio) } {
-        batch(table, i, pte, folio)
+        // SAFETY: By this function's safety requirements; the folio is the entry's.
+        unsafe { batch(table, i, pte, folio) }
     } else {
         1
     };
-    let old = table.take(i, nr, gather);
+    // SAFETY: `batch` counted entries of the table that map consecutive pages of the folio.
+    let old = unsafe { table.take(i, nr, gather) };
     let mut dirty = false;
 
     // SAFETY: The reference that the entry had keeps the folio.
@@ -131,7 +147,8 @@ fn zap_present(
         // SAFETY: As above.
         gather.uncharge(unsafe { bindings::mmops_mm_counter(folio) } as usize, nr);
     }
-    after_take(table, i, nr, old, gather);
+    // SAFETY: The entries were just taken.
+    unsafe { after_take(table, i, nr, old, gather) };
 
     // SAFETY: The entries were just taken; they mapped `nr` pages of the folio from `page` on.
     let flush_due = unsafe { gather.remove_pages(page, nr, dirty) };
@@ -140,23 +157,33 @@ fn zap_present(
 }
 
 /// An entry without a folio that mm manages: the shared zero page.
+///
+/// # Safety
+///
+/// `i` is the index of such an entry, which is present, and `gather` was made for the table.
 #[inline(never)]
-fn zap_special(
+unsafe fn zap_special(
     table: &mut PteTable<'_, '_>,
     i: usize,
     gather: &mut LockedGather<'_, '_, '_>,
 ) -> Step {
-    let old = table.take(i, 1, gather);
+    // SAFETY: By this function's safety requirements.
+    let old = unsafe { table.take(i, 1, gather) };
 
-    after_take(table, i, 1, old, gather);
+    // SAFETY: The entry was just taken.
+    unsafe { after_take(table, i, 1, old, gather) };
     // SAFETY: The VMA is valid, and the entry was just taken.
     unsafe { bindings::mmops_unmap_special(table.vma().as_ptr(), old.as_raw()) };
     Step::taken(1, false)
 }
 
 /// What is left in the place of present entries.
+///
+/// # Safety
+///
+/// The table has `nr` entries from index `i` on. They are cleared, and `old` was the first.
 #[inline(always)]
-fn after_take(
+unsafe fn after_take(
     table: &mut PteTable<'_, '_>,
     i: usize,
     nr: usize,
@@ -169,14 +196,19 @@ fn after_take(
     unsafe { bindings::mmops_check_zapped_pte(vma.as_ptr(), old.as_raw()) };
     // SAFETY: As above.
     if unsafe { bindings::mmops_userfaultfd_pte_wp(vma.as_ptr(), old.as_raw()) } {
-        leave_marker(table, i, nr, old, vma);
+        // SAFETY: By this function's safety requirements.
+        unsafe { leave_marker(table, i, nr, old, vma) };
     }
 }
 
 /// Leaves uffd-wp markers where a file's entries were, if these were write-protected so.
+///
+/// # Safety
+///
+/// As [`after_take`]; `vma` is that of the table.
 #[inline(never)]
-fn leave_marker(table: &mut PteTable<'_, '_>, i: usize, nr: usize, old: Pte, vma: Vma<'_>) {
-    // SAFETY: The VMA is valid, and the entries are cleared and their lock is held.
+unsafe fn leave_marker(table: &mut PteTable<'_, '_>, i: usize, nr: usize, old: Pte, vma: Vma<'_>) {
+    // SAFETY: By this function's safety requirements; the VMA is valid, and the lock is held.
     unsafe {
         bindings::cond_install_uffd_wp_ptes(
             vma.as_ptr(),
@@ -189,9 +221,19 @@ fn leave_marker(table: &mut PteTable<'_, '_>, i: usize, nr: usize, old: Pte, vma
 }
 
 /// The number of entries that map consecutive pages of a large folio.
+///
+/// # Safety
+///
+/// `i` is the index of a present entry, whose value is `pte` and which maps a page of `folio`.
 #[inline(never)]
-fn batch(table: &PteTable<'_, '_>, i: usize, pte: Pte, folio: *mut bindings::folio) -> usize {
-    // SAFETY: There are `nr - i` entries from the place on, the first of which keeps the folio.
+unsafe fn batch(
+    table: &PteTable<'_, '_>,
+    i: usize,
+    pte: Pte,
+    folio: *mut bindings::folio,
+) -> usize {
+    // SAFETY: By this function's safety requirements there are `nr - i` entries from the place on,
+    // the first of which keeps the folio.
     unsafe {
         bindings::mmops_folio_pte_batch(
             folio,
@@ -208,9 +250,14 @@ fn has_recency(vma: Vma<'_>) -> bool {
     unsafe { bindings::mmops_vma_has_recency(vma.as_ptr()) }
 }
 
+/// # Safety
+///
+/// `i` is the index of an entry, neither none nor present, whose value is `pte`, and `gather` was
+/// made for the table.
+///
 /// Source: `zap_nonpresent_ptes()`.
 #[inline(never)]
-fn zap_nonpresent(
+unsafe fn zap_nonpresent(
     table: &mut PteTable<'_, '_>,
     i: usize,
     pte: Pte,
@@ -240,10 +287,12 @@ fn zap_nonpresent(
 
             // SAFETY: There are so many entries from the place on, the first of which is of swap.
             nr = unsafe { b::mmops_swap_pte_batch(table.entry_ptr(i), raw, left) } as usize;
-            table.take_nonpresent(i, nr, gather);
+            // SAFETY: The batch is of such entries, which kept these places in swap.
+            unsafe {
+                table.take_nonpresent(i, nr, gather);
+                b::mmops_swap_put(raw, nr as u32);
+            }
             gather.uncharge(counter::SWAP, nr);
-            // SAFETY: The entries, which kept these places in swap, are gone.
-            unsafe { b::mmops_swap_put(raw, nr as u32) };
         }
         // SAFETY: A migration entry is of a locked folio, which whoever migrates it keeps.
         b::mmops_zap_kind_MMOPS_ZAP_MIGRATION => unsafe {
@@ -256,8 +305,10 @@ fn zap_nonpresent(
         },
         b::mmops_zap_kind_MMOPS_ZAP_UFFD_WP_MARKER if !vma.is_anonymous() => return Step::kept(),
         b::mmops_zap_kind_MMOPS_ZAP_GUARD_MARKER => return Step::kept(),
-        _ => table.take_nonpresent(i, 1, gather),
+        // SAFETY: By this function's safety requirements.
+        _ => unsafe { table.take_nonpresent(i, 1, gather) },
     }
-    leave_marker(table, i, nr, pte, vma);
+    // SAFETY: The entries were just taken.
+    unsafe { leave_marker(table, i, nr, pte, vma) };
     Step::taken(nr, false)
 }
