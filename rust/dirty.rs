@@ -420,7 +420,11 @@ impl WalkMut for CleanRecord<'_, '_> {
             }
         }
         if value.dirty() {
-            self.record_leaf(leaf.pages()?, leaf.is_partial(), || leaf.take_dirty(scope));
+            let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
+
+            // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
+            // `clean_record` said that it writes the data back itself.
+            self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) });
         }
         Ok(LeafAction::Done)
     }
@@ -431,7 +435,11 @@ impl WalkMut for CleanRecord<'_, '_> {
         scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction> {
         if leaf.value().dirty() {
-            self.record_leaf(leaf.pages()?, leaf.is_partial(), || leaf.take_dirty(scope));
+            let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
+
+            // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
+            // `clean_record` said that it writes the data back itself.
+            self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) });
         }
         Ok(LeafAction::Done)
     }
@@ -480,7 +488,9 @@ fn clean_record_entries<'s>(
         scope,
         |pte| pte.dirty(),
         |i, entry| {
-            if entry.mkclean().dirty() {
+            // SAFETY: The callers record the entry, and queue its folio, unless the caller of
+            // `clean_record` said that it writes the data back itself.
+            if unsafe { entry.mkclean() }.dirty() {
                 taken.insert(i);
             }
         },

@@ -660,6 +660,7 @@ __mmops_helper void mmops_cond_resched(void)
 }
 MMOPS_EXPORT(mmops_cond_resched);
 
+#include "helpers/dirty.c"
 #include "helpers/exclusive.c"
 #include "helpers/gather.c"
 #include "helpers/hmm.c"

@@ -14,6 +14,7 @@
 //!
 //! [`FlushScope`]: crate::tlb::FlushScope
 
+mod dirty;
 mod huge;
 mod protect;
 mod set;

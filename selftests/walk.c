@@ -10,7 +10,9 @@
 #include <sys/wait.h>
 
 #include "mmops_walk.h"
+#include "leafmap.h"
 #include "notifier.h"
+#include "swap.h"
 #include "kselftest_harness.h"
 
 #define WALK_DEV	"/dev/mmops_walk"
@@ -45,6 +47,65 @@ static int walk_addr(int dev, uint32_t op, const void *addr, size_t nr, struct m
 	ASSERT_EQ(present_, (arg).present);					\
 	ASSERT_EQ(writable_, (arg).writable);					\
 } while (0)
+
+/* Leaves of @pages from @map on that are dirty. */
+static size_t dirty_leaves(int mmops, const char *map, size_t pages)
+{
+	static struct leaves leaves;
+
+	if (list_leaves(mmops, map, pages * page_size(), &leaves))
+		return SIZE_MAX;
+	return leaves_with(&leaves, MMOPS_LEAF_DIRTY);
+}
+
+/*
+ * A dirty bit that a driver takes goes to the folio. Pages that came back from
+ * swap are the same there until they are stored to, which their entry alone says:
+ * reclaim would drop them, and the old value would come back.
+ */
+TEST(dirty_is_not_lost)
+{
+	const size_t pages = 64;
+	struct mmops_walk arg;
+	struct swap_file swap;
+	const char *why;
+	int dev, mmops;
+	size_t i;
+	char *map;
+
+	OPEN_DEV(dev, WALK_DEV);
+	OPEN_DEV(mmops, MMOPS_DEV);
+	why = add_swap(&swap);
+	if (why)
+		SKIP(return, "%s", why);
+	map = map_at(reserve(pages, 0), -1, 0, pages, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS);
+	ASSERT_NE(NULL, map);
+	madvise(map, pages * page_size(), MADV_NOHUGEPAGE);
+	store_range(map, 0, pages, 1);
+	EXPECT_EQ(pages, swap_out(map, pages));
+	load_range(map, 0, pages);
+	EXPECT_EQ(0, dirty_leaves(mmops, map, pages));
+	store_range(map, 0, pages, 1000);
+	EXPECT_EQ(pages, dirty_leaves(mmops, map, pages));
+
+	EXPECT_EQ(0, walk_addr(dev, MMOPS_WALK_TAKE_DIRTY, map, pages, &arg));
+	EXPECT_EQ(pages, arg.changed);
+	EXPECT_EQ(pages, arg.writable);
+	EXPECT_EQ(0, dirty_leaves(mmops, map, pages));
+	EXPECT_EQ(0, walk_addr(dev, MMOPS_WALK_TAKE_DIRTY, map, pages, &arg));
+	EXPECT_EQ(0, arg.changed);
+
+	EXPECT_EQ(pages, swap_out(map, pages));
+	for (i = 0; i < pages; i++) {
+		EXPECT_EQ(1000 + i, load(map, i));
+	}
+	/* A store afterwards is seen again. */
+	store(map, 5, 1);
+	EXPECT_EQ(0, walk_addr(dev, MMOPS_WALK_TAKE_DIRTY, map, pages, &arg));
+	EXPECT_EQ(1, arg.changed);
+	EXPECT_EQ(0, remove_swap(&swap));
+}
 
 /*
  * A file with two mappings: all of it, in three page tables, and a part, in two,
@@ -339,6 +400,10 @@ TEST_F_TIMEOUT(huge, whole, TEST_SECONDS)
 	faults = minor_faults();
 	store_range(map, 0, 2 * PMD_PAGES, 1);
 	ASSERT_EQ(faults + 2, minor_faults());
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_TAKE_DIRTY, map, 2 * PMD_PAGES, &arg));
+	ASSERT_EQ(2 * PMD_PAGES, arg.changed);
+	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_TAKE_DIRTY, map, 2 * PMD_PAGES, &arg));
+	ASSERT_EQ(0, arg.changed);
 	ASSERT_EQ(2 * pmd_size() / 1024, smaps_kb(map, "AnonHugePages"));
 	ASSERT_EQ(0, walk_addr(self->dev, MMOPS_WALK_READ_RANGE, map, 2 * PMD_PAGES, &arg));
 	ASSERT_FOUND(arg, 1, 0, 2, 2 * PMD_PAGES, 2 * PMD_PAGES);
@@ -469,7 +534,7 @@ TEST_F_TIMEOUT(huge, split, TEST_SECONDS)
 
 TEST_F_TIMEOUT(huge, unknown, TEST_SECONDS)
 {
-	struct mmops_walk arg = { .op = MMOPS_WALK_FOREIGN_TABLE + 1 };
+	struct mmops_walk arg = { .op = MMOPS_WALK_TAKE_DIRTY + 1 };
 
 	ASSERT_EQ(-EINVAL, walk_arg(self->dev, &arg));
 	ASSERT_EQ(-1, ioctl(self->dev, _IOWR(0xBC, 0x01, struct mmops_walk), &arg));

@@ -144,13 +144,14 @@ macro_rules! huge_leaf {
             }
 
             /// Removes the dirty bit of a present leaf; the write permission stays. Returns the old
-            /// value, with the duties of [`LockedPte::mkclean`]; `None` if the entry is not
-            /// present, and nothing was done.
+            /// value; `None` if the entry is not present, and nothing was done.
             ///
-            /// [`LockedPte::mkclean`]: super::LockedPte::mkclean
+            /// # Safety
+            ///
+            /// As [`LockedPte::mkclean`](super::LockedPte::mkclean).
             #[inline]
             #[must_use = "the dirty bit is lost unless it is recorded"]
-            pub fn mkclean(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
+            pub(crate) unsafe fn mkclean(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
                 if !self.value().present() {
                     return None;
                 }
@@ -162,9 +163,14 @@ macro_rules! huge_leaf {
             }
 
             /// As [`Self::mkclean`]; `None` if the leaf was not dirty.
+            ///
+            /// # Safety
+            ///
+            /// As [`Self::mkclean`].
             #[must_use = "the dirty bit is lost unless it is recorded"]
-            pub(crate) fn take_dirty(&mut self, scope: &mut FlushScope<'s>) -> Option<TakenLeaf> {
-                let old = self.mkclean(scope)?;
+            pub(crate) unsafe fn clean(&mut self, scope: &mut FlushScope<'s>) -> Option<TakenLeaf> {
+                // SAFETY: By this function's safety requirements.
+                let old = unsafe { self.mkclean(scope)? };
 
                 old.dirty().then(|| TakenLeaf { pfn: old.pfn(), special: old.special() })
             }

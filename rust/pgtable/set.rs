@@ -44,6 +44,20 @@ impl EntrySet {
         }
     }
 
+    /// Keeps the indices for which `f` says so; they are asked for in rising order.
+    pub(crate) fn retain(&mut self, mut f: impl FnMut(usize) -> bool) {
+        for (n, word) in self.0.iter_mut().enumerate() {
+            let mut left = *word;
+
+            while left != 0 {
+                if !f(n * BITS + left.trailing_zeros() as usize) {
+                    *word &= !(left & left.wrapping_neg());
+                }
+                left &= left - 1;
+            }
+        }
+    }
+
     /// Calls `f` with each index, in rising order.
     #[inline(always)]
     pub(crate) fn for_each(&self, mut f: impl FnMut(usize)) {
@@ -77,6 +91,27 @@ mod tests {
             });
             assert_eq!(next, 3 + (WORDS * BITS - 3).div_ceil(step) * step);
         }
+    }
+
+    #[test]
+    fn retains_what_it_is_told() {
+        let mut set = EntrySet::EMPTY;
+        let mut next = 1;
+
+        for i in (1..WORDS * BITS).step_by(3) {
+            set.insert(i);
+        }
+        set.retain(|i| {
+            assert_eq!(i, next);
+            next += 3;
+            i % 2 == 0
+        });
+        next = 4;
+        set.for_each(|i| {
+            assert_eq!(i, next);
+            next += 6;
+        });
+        assert_eq!(next, 4 + (WORDS * BITS - 4).div_ceil(6) * 6);
     }
 
     #[test]

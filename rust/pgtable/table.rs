@@ -342,14 +342,16 @@ impl LockedPte<'_, '_> {
 
     /// Removes the dirty bit; the write permission stays. Returns the old value.
     ///
+    /// # Safety
+    ///
     /// If the old value is dirty, the caller is now the only one who knows that the page was
-    /// stored to: it has to record that, and to mark the folio dirty after the flush unless it
-    /// writes the data back itself.
+    /// stored to: it marks the folio dirty after the flush, unless the data is written back
+    /// otherwise. [`PteTable::take_dirty`] does.
     ///
     /// Source: `clean_record_pte()`.
     #[inline(always)]
     #[must_use = "the dirty bit is lost unless it is recorded"]
-    pub fn mkclean(self) -> Pte {
+    pub(crate) unsafe fn mkclean(self) -> Pte {
         // SAFETY: By the type invariants the entry is valid and its lock is held.
         Pte::from_raw(unsafe { bindings::mmops_ptep_mkclean(self.ptep.as_ptr(), self.value.0) })
     }

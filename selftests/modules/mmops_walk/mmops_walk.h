@@ -20,6 +20,7 @@
 #define MMOPS_WALK_ZAP			7	/* with_gather, zap_vma twice */
 #define MMOPS_WALK_INVALIDATE		8	/* with_invalidation */
 #define MMOPS_WALK_FOREIGN_TABLE	9	/* walk_page_range_vma_mut */
+#define MMOPS_WALK_TAKE_DIRTY		10	/* take_dirty, of a range */
 
 /* mmops_walk::flags */
 #define MMOPS_WALK_SPLIT	(1U << 0)	/* PMD leaves, as LeafAction::Split */
@@ -41,7 +42,8 @@
  * @leaves: out: huge leaves that it visited
  * @present: out: present base pages that it found
  * @writable: out: those of them whose entry permitted stores
- * @changed: out: base pages that were write-protected, or zapped
+ * @changed: out: base pages that were write-protected or zapped, or whose dirty
+ *	bit was taken
  * @reserved: must be zero
  */
 struct mmops_walk {

@@ -86,6 +86,7 @@ const PROTECT_VMA: u32 = 6;
 const ZAP: u32 = 7;
 const INVALIDATE: u32 = 8;
 const FOREIGN_TABLE: u32 = 9;
+const TAKE_DIRTY: u32 = 10;
 
 const SPLIT: u32 = 1 << 0;
 const SPLIT_ALL: u32 = 1 << 1;
@@ -307,6 +308,51 @@ impl WalkMut for Foreign {
     }
 }
 
+/// A walk that takes dirty bits.
+#[derive(Default)]
+struct TakeDirty {
+    found: Found,
+    taken: u64,
+}
+
+impl WalkMut for TakeDirty {
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
+
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result {
+        self.found.table(table);
+        table.take_dirty(scope, |_| self.taken += 1);
+        Ok(())
+    }
+
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction<SpareTable>> {
+        self.found.pmd(leaf)?;
+        if leaf.take_dirty(scope)? {
+            self.taken += leaf.pages()?.nr() as u64;
+        }
+        Ok(LeafAction::Done)
+    }
+
+    fn pud_leaf<'s>(
+        &mut self,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction> {
+        self.found.pud(leaf)?;
+        if leaf.take_dirty(scope)? {
+            self.taken += leaf.pages()?.nr() as u64;
+        }
+        Ok(LeafAction::Done)
+    }
+}
+
 impl Arg {
     fn run(&mut self) -> Result {
         if self.pad != 0 || self.reserved != [0; 2] || self.flags & !(SPLIT | SPLIT_ALL) != 0 {
@@ -318,6 +364,7 @@ impl Arg {
             PROTECT_RANGE | PROTECT_ONE_SCOPE | PROTECT_VMA => self.protect_range(),
             ZAP => self.zap(),
             FOREIGN_TABLE => self.foreign_table(),
+            TAKE_DIRTY => self.take_dirty(),
             _ => Err(EINVAL),
         }
     }
@@ -438,6 +485,16 @@ impl Arg {
         let mut guard = MmapRead::lock(&mm);
 
         walk_page_range_vma_mut(&mut guard, &page, &mut walker)
+    }
+
+    fn take_dirty(&mut self) -> Result {
+        let range = self.addresses(self.nr)?;
+        let mm = mm::current()?;
+        let mut walker = TakeDirty::default();
+
+        walk_page_range_mut(&mut MmapRead::lock(&mm), &range, &mut walker)?;
+        self.tell(&walker.found, walker.taken);
+        Ok(())
     }
 
     /// One gather, two zaps, and a flush between them.

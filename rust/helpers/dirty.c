@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dirty bits that are given to folios under the lock of the page table.
+ * Included by helpers.c.
+ */
+
+/* The dirty bit alone; *_mkdirty() sets the soft-dirty bit as well. */
+#define mmops_redirty(level, entry)					\
+	(level##_soft_dirty(entry) ? level##_mkdirty(entry) :		\
+				     level##_clear_soft_dirty(level##_mkdirty(entry)))
+#define mmops_pte_redirty(entry)	mmops_redirty(pte, entry)
+#define mmops_pmd_redirty(entry)	mmops_redirty(pmd, entry)
+#define mmops_pud_redirty(entry)	mmops_redirty(pud, entry)
+
+/* These give a present entry the dirty bit back that it has just lost. */
+
+__mmops_helper void mmops_ptep_redirty(pte_t *ptep)
+{
+	mmops_update(ptep, mmops_pte_redirty);
+}
+
+__mmops_helper void mmops_pmdp_redirty(pmd_t *pmdp)
+{
+	mmops_update(pmdp, mmops_pmd_redirty);
+}
+
+__mmops_helper void mmops_pudp_redirty(pud_t *pudp)
+{
+	mmops_update(pudp, mmops_pud_redirty);
+}
+
+/*
+ * Mark a folio dirty that is mapped by an entry whose lock is held, as
+ * try_to_unmap_one() does. False if somebody else has locked it.
+ */
+__mmops_helper bool mmops_folio_mark_dirty_trylock(struct folio *folio)
+{
+	if (!folio_trylock(folio))
+		return false;
+	folio_mark_dirty(folio);
+	folio_unlock(folio);
+	return true;
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Dirty bits of locked entries, given to the folios that they map.
+//!
+//! A dirty bit that is taken and goes nowhere is a store that is lost: reclaim takes the page for
+//! one that is the same on disk or in swap. So the bit is given to the folio, under the lock of the
+//! page table, after the TLB flush, and under the lock of the folio, as file systems demand. The
+//! folio lock comes before the page-table lock, so it is only tried: where somebody else has it, the
+//! entry keeps its bit.
+//!
+//! [`crate::dirty`] does the same later and for more at once, with a queue.
+
+use super::{
+    EntrySet,
+    PmdLeaf,
+    PteTable,
+    PudLeaf, //
+};
+use crate::{
+    bindings,
+    tlb::FlushScope, //
+};
+use kernel::prelude::*;
+
+impl<'s> PteTable<'_, 's> {
+    /// Takes the dirty bit of each dirty entry, gives it to the folio, and calls `f` with the index
+    /// of the entry; the write permission stays. Returns the number of entries that stay dirty,
+    /// since somebody else has locked their folio.
+    ///
+    /// If any entry was dirty, the TLB is flushed under the lock of the table, by the rules of the
+    /// scope. An entry that maps no folio (a special one) has nowhere to give the bit to, and is
+    /// told of all the same. Does not sleep.
+    ///
+    /// Source: `clean_record_pte()`, `try_to_unmap_one()`.
+    pub fn take_dirty(&mut self, scope: &mut FlushScope<'s>, f: impl FnMut(usize)) -> usize {
+        let (taken, kept) = self.give_dirty(scope);
+
+        taken.for_each(f);
+        kept
+    }
+
+    /// The entries whose dirty bit was given to the folio, and the number of those that keep it.
+    #[inline(never)]
+    fn give_dirty(&mut self, scope: &mut FlushScope<'s>) -> (EntrySet, usize) {
+        let mut taken = EntrySet::EMPTY;
+        let mut any = false;
+        let mut kept = 0;
+
+        self.for_each_selected(
+            scope,
+            |pte| pte.dirty(),
+            |i, entry| {
+                // SAFETY: Below, the folio gets the bit, or the entry gets it back.
+                if unsafe { entry.mkclean() }.dirty() {
+                    taken.insert(i);
+                    any = true;
+                }
+            },
+        );
+        if !any {
+            return (taken, kept);
+        }
+        scope.flush_locked();
+        taken.retain(|i| {
+            let pte = self.value(i);
+
+            // SAFETY: The entry was chosen above, so it is present; its lock has been held since.
+            if pte.special() || unsafe { give_to(bindings::mmops_pfn_folio(pte.pfn())) } {
+                return true;
+            }
+            kept += 1;
+            // SAFETY: As above.
+            unsafe { bindings::mmops_ptep_redirty(self.entry_ptr(i)) };
+            false
+        });
+        (taken, kept)
+    }
+}
+
+/// Marks a folio dirty, if its lock is free.
+///
+/// # Safety
+///
+/// The folio is mapped by an entry whose page-table lock is held, and the TLB was flushed after its
+/// dirty bit was taken.
+unsafe fn give_to(folio: *mut bindings::folio) -> bool {
+    // SAFETY: By this function's safety requirements the folio is valid.
+    unsafe { bindings::mmops_folio_mark_dirty_trylock(folio) }
+}
+
+macro_rules! take_dirty {
+    ($name:ident, $redirty:ident) => {
+        impl<'s> $name<'_, 's> {
+            /// As [`PteTable::take_dirty`] for all of the leaf, even if the walk covers only a part
+            /// of it. Says whether it was dirty.
+            ///
+            /// # Errors
+            ///
+            /// `EAGAIN` if it stays dirty, since somebody else has locked the folio.
+            #[inline(never)]
+            pub fn take_dirty(&mut self, scope: &mut FlushScope<'s>) -> Result<bool> {
+                // SAFETY: Below, the folio gets the bit, or the leaf gets it back.
+                let Some(old) = (unsafe { self.mkclean(scope) }).filter(|old| old.dirty()) else {
+                    return Ok(false);
+                };
+
+                scope.flush_locked();
+                // SAFETY: The leaf is present; its lock has been held since.
+                if old.special() || unsafe { give_to(bindings::mmops_pfn_folio(old.pfn())) } {
+                    return Ok(true);
+                }
+                // SAFETY: As above.
+                unsafe { bindings::$redirty(self.entry.as_ptr()) };
+                Err(EAGAIN)
+            }
+        }
+    };
+}
+
+take_dirty!(PmdLeaf, mmops_pmdp_redirty);
+take_dirty!(PudLeaf, mmops_pudp_redirty);
