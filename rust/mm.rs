@@ -204,7 +204,10 @@ impl<'g> MmapExclusive<'g> {
 pub struct MmapWrite<'a>(ManuallyDrop<MmapRead<'a>>);
 
 impl<'a> MmapWrite<'a> {
-    /// Takes the mmap lock of `mm` for writing. Sleeps.
+    /// Takes the mmap lock of `mm` for writing.
+    ///
+    /// Sleeps. The caller does not hold the lock, for reading or for writing, or it waits for
+    /// itself.
     ///
     /// # Errors
     ///
