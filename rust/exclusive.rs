@@ -85,6 +85,7 @@ use crate::{
     bindings,
     mm::MmapRead,
     notifier::{
+        may_wait,
         CriticalSection,
         IntervalNotifier,
         IntervalOps,
@@ -177,7 +178,8 @@ pub struct Outcome {
 ///
 /// - `EINVAL` if `results` has not one entry for each page, if `notifier` is of another address
 ///   space or does not cover the range, or if its [`DevicePages`] do not;
-/// - `EDEADLK` if this is called by `program` of another call;
+/// - `EDEADLK` if this is called by `program` of another call, and as
+///   [`IntervalNotifier::read_begin`];
 /// - `EOPNOTSUPP` if the kernel knows no device-exclusive entries;
 /// - `ENOMEM`.
 ///
@@ -213,6 +215,7 @@ pub(crate) fn make_exclusive_with<T: IntervalOps, B: Backend>(
     if !ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw()) || !range.is_within(notifier.range()) {
         return Err(EINVAL);
     }
+    may_wait()?;
 
     run(
         guard,
@@ -250,7 +253,7 @@ pub fn take_from_cpu(
         range,
         owner.map(Owner::to_ref),
         results,
-        &mut || (),
+        &mut || Ok(()),
         &mut |(), _pages| true,
     )
 }
@@ -284,7 +287,7 @@ fn run<K>(
     range: &AddrRange,
     owner: Option<OwnerRef<'_>>,
     results: &mut [PageResult],
-    begin: &mut impl FnMut() -> K,
+    begin: &mut impl FnMut() -> Result<K>,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result<Outcome> {
     nesting::check()?;
@@ -336,7 +339,7 @@ fn run_batch<K>(
     vma: &VmaRef,
     batch: &mut Batch<'_>,
     owner: Option<OwnerRef<'_>>,
-    begin: &mut impl FnMut() -> K,
+    begin: &mut impl FnMut() -> Result<K>,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result {
     let mut attempt = |batch: &mut Batch<'_>, first: usize, nr: usize| -> Result {
@@ -346,7 +349,7 @@ fn run_batch<K>(
         }
 
         // Before a folio is locked: whoever invalidates may wait for one.
-        let token = begin();
+        let token = begin()?;
 
         if let Some(pages) = batch.convert(guard, vma, owner, first, nr)? {
             let valid = program(token, &pages);

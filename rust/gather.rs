@@ -48,6 +48,7 @@ use crate::{
         MmapRead, //
     },
     notifier::{
+        invalidating,
         Cause,
         Invalidation, //
     },
@@ -118,7 +119,7 @@ pub(crate) fn with_gather_of<'a, R>(
 ) -> R {
     let mut raw = MaybeUninit::uninit();
     let (mut gather, invalidation) = Gather::begin(&mut raw, guard, range);
-    let ret = f(&mut gather);
+    let ret = invalidating(|| f(&mut gather));
 
     finish(gather, invalidation);
     ret

@@ -15,9 +15,11 @@
 #include <linux/export.h>
 #include <linux/fs.h>
 #include <linux/hugetlb.h>
+#include <linux/kmemleak.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
+#include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/pagewalk.h>
 #include <linux/pid.h>
@@ -438,6 +440,17 @@ __mmops_helper void
 mmops_mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
 {
 	mmu_notifier_invalidate_range_end(range);
+}
+
+__mmops_helper bool mmops_within_module(unsigned long addr, const struct module *mod)
+{
+	return within_module(addr, mod);
+}
+
+/* An object that stays for good, when nothing refers to it any more. */
+__mmops_helper void mmops_not_a_leak(const void *object)
+{
+	kmemleak_not_leak(object);
 }
 
 /* Address spaces and VMAs */

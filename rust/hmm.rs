@@ -32,6 +32,7 @@ use crate::{
     bindings,
     mm::MmapRead,
     notifier::{
+        may_wait,
         IntervalNotifier,
         IntervalOps,
         Token, //
@@ -177,7 +178,8 @@ pub fn range_fault<T: IntervalOps, B: Backend>(
 ///
 /// # Errors
 ///
-/// As [`range_fault`], and `EINTR` if a fatal signal came.
+/// As [`range_fault`], `EDEADLK` as [`IntervalNotifier::read_begin`], and `EINTR` if a fatal signal
+/// came.
 ///
 /// Source: `hmm_range_fault_unlocked_timeout()`.
 pub fn range_fault_unlocked<'a, T: IntervalOps, B: Backend>(
@@ -191,6 +193,8 @@ pub fn range_fault_unlocked<'a, T: IntervalOps, B: Backend>(
     if !ptr::eq(mm.as_raw(), notifier.mm().as_raw()) {
         return Err(EINVAL);
     }
+
+    may_wait()?;
 
     let mut lookup = Lookup::new(notifier.as_raw(), notifier.range(), 0, range, request, pfns)?;
 

@@ -82,6 +82,7 @@ module! {
 pub const HAS_FAULTS: bool = cfg!(mmops_faults);
 
 struct MmopsModule {
+    _notifiers: notifier::Global,
     _faults: faults::Files,
 }
 
@@ -90,6 +91,7 @@ impl kernel::Module for MmopsModule {
         // SAFETY: The module is being loaded.
         unsafe { exclusive::init() };
         Ok(Self {
+            _notifiers: notifier::Global::new()?,
             _faults: faults::Files::new()?,
         })
     }

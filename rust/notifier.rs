@@ -9,9 +9,11 @@
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
 mod event;
+mod inside;
 mod interval;
 mod mm;
 mod owner;
+mod registry;
 mod what;
 
 pub use self::{
@@ -36,6 +38,11 @@ pub use self::{
 
 pub(crate) use self::{
     event::Cause,
+    inside::{
+        invalidating,
+        may_wait,
+        walking, //
+    },
     owner::OwnerRef, //
 };
 
@@ -51,6 +58,25 @@ use kernel::{
     prelude::*,
     types::NotThreadSafe, //
 };
+
+/// What the notifiers of the crate need while it is loaded.
+pub(crate) struct Global {
+    // The registry goes first: it ends subscriptions.
+    _registry: registry::Registry,
+    _tracking: inside::Tracking,
+}
+
+impl Global {
+    /// For the module, of which there is one.
+    pub(crate) fn new() -> Result<Self> {
+        let tracking = inside::Tracking::new()?;
+
+        Ok(Self {
+            _registry: registry::Registry::new()?,
+            _tracking: tracking,
+        })
+    }
+}
 
 /// An invalidation that secondary MMUs know of, from `invalidate_range_start` to
 /// `invalidate_range_end`.
@@ -79,8 +105,8 @@ impl<'a> Invalidation<'a> {
     /// mappings may meet an mm that exits, whose VMAs wait for the lock that the walk holds.
     ///
     /// The mmap lock of it, or `i_mmap_rwsem` of a file that one of its VMAs maps, is held for as
-    /// long: `mm_take_all_locks()` takes all of these to let a first subscriber in. Start and end look
-    /// each for themselves whether there is one.
+    /// long: `mm_take_all_locks()` takes all of these to let a first subscriber in. Start and end
+    /// look each for themselves whether there is one.
     pub(crate) unsafe fn start(
         mm: *mut bindings::mm_struct,
         range: &AddrRange,
@@ -141,7 +167,7 @@ pub fn with_invalidation<R>(
     f: impl FnOnce() -> R,
 ) -> R {
     let invalidation = start_for(guard, range, event.cause());
-    let ret = f();
+    let ret = invalidating(f);
 
     drop(invalidation);
     ret
@@ -160,7 +186,7 @@ pub fn try_with_invalidation<R>(
     f: impl FnOnce() -> R,
 ) -> Result<R> {
     let invalidation = start_nonblock(guard, range, event.cause())?;
-    let ret = f();
+    let ret = invalidating(f);
 
     drop(invalidation);
     Ok(ret)
@@ -182,8 +208,8 @@ fn start_nonblock<'a>(
 ) -> Result<Invalidation<'a>> {
     let mut raw = Invalidation::init(guard.as_ptr(), range, cause);
 
-    // SAFETY: `raw` is initialized; the guard keeps the mm and holds its mmap lock for the lifetime of
-    // the result.
+    // SAFETY: `raw` is initialized; the guard keeps the mm and holds its mmap lock for the lifetime
+    // of the result.
     to_result(unsafe { bindings::mmops_mmu_notifier_invalidate_range_start_nonblock(&mut raw) })?;
 
     // INVARIANT: The start has just succeeded.

@@ -105,13 +105,13 @@ impl<'s> FlushScope<'s> {
     ///
     /// # Safety
     ///
-    /// `vma` stays valid for as long as the scope lives, and `range` lies in it. For as long, the mmap
-    /// lock of the VMA is held, or `i_mmap_rwsem` of the file that it maps.
+    /// `vma` stays valid for as long as the scope lives, and `range` lies in it. For as long, the
+    /// mmap lock of the VMA is held, or `i_mmap_rwsem` of the file that it maps.
     pub(crate) unsafe fn begin(vma: Vma<'_>, range: AddrRange, cause: Cause<'s>) -> Self {
         // SAFETY: `vma` is valid, and `range` lies in it.
         unsafe { bindings::mmops_flush_cache_range(vma.as_ptr(), range.start(), range.end()) };
-        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays, and a lock is
-        // held that keeps a first subscriber away.
+        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays, and a lock
+        // is held that keeps a first subscriber away.
         unsafe { Self::begin_mm(vma.mm_ptr(), range, cause) }
     }
 
@@ -119,8 +119,8 @@ impl<'s> FlushScope<'s> {
     ///
     /// # Safety
     ///
-    /// `mm` stays valid for as long as the scope lives, and its mmap lock, or `i_mmap_rwsem` of a file
-    /// that a VMA in `range` maps, is held.
+    /// `mm` stays valid for as long as the scope lives, and its mmap lock, or `i_mmap_rwsem` of a
+    /// file that a VMA in `range` maps, is held.
     pub(crate) unsafe fn begin_mm(
         mm: *mut bindings::mm_struct,
         range: AddrRange,

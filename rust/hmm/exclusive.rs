@@ -14,6 +14,7 @@ use crate::{
         PageResult, //
     },
     mm::MmapRead,
+    notifier::may_wait,
     range::AddrRange,
     signal, //
 };
@@ -42,6 +43,8 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
     /// Source: `make_device_exclusive()`. It is [`exclusive::make_exclusive`] for the mirror's own
     /// notifier, so that the device does not hear of what it takes itself.
     pub fn make_exclusive(&self, range: &AddrRange) -> Result {
+        may_wait()?;
+
         let mut results = KVec::from_elem(
             PageResult::Untouched,
             cmp::min(range.nr_pages(), TABLE_PAGES),

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     mm::MmapRead,
     notifier::{
+        may_wait,
         IntervalGuard,
         IntervalNotifier,
         IntervalOps,
@@ -138,7 +139,7 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EINTR` if a signal came.
+    /// `ENOMEM`; `EINTR` if a signal came; `EDEADLK` as [`Self::fault`].
     pub fn new<'a>(
         mm: &'a MmWithUser,
         range: AddrRange,
@@ -193,6 +194,8 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
     /// - `EFAULT`, `EPERM`, `ENOMEM`, `EHWPOISON` as [`range_fault`]; pages of tables before are
     ///   entered;
     /// - `EBUSY` if something is invalidated again and again;
+    /// - `EDEADLK` if the current task is inside of a walk or an invalidation, or in a callback of a
+    ///   subscriber: it would wait for itself;
     /// - `EINTR` if a fatal signal came.
     pub fn fault(&self, range: &AddrRange, access: Access) -> Result {
         self.parts(range, |part, mm, pfns| {
@@ -252,7 +255,7 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
         let started = Instant::<Monotonic>::now();
 
         loop {
-            let token = self.notifier.read_begin();
+            let token = self.notifier.read_begin()?;
             let mut mmap = MmapRead::lock(mm);
             let result = range_fault(&self.notifier, &mut mmap, &token, part, request, pfns);
 
@@ -284,6 +287,8 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
         range: &AddrRange,
         mut f: impl FnMut(&AddrRange, &MmWithUser, &mut [HmmPfn]) -> Result,
     ) -> Result {
+        may_wait()?;
+
         let mut pfns = KVec::new();
 
         pfns.resize(

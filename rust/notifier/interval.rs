@@ -8,7 +8,7 @@
 //! ```text
 //!  driver                                   memory management
 //!
-//!  token = notifier.read_begin()
+//!  token = notifier.read_begin()?
 //!  look pages up; may sleep                 invalidate_range_start()
 //!                                             driver's lock
 //!                                               the sequence changes
@@ -37,6 +37,12 @@
 //! Lockdep knows all of it.
 
 use super::{
+    inside,
+    registry::{
+        self,
+        Place,
+        Subscription, //
+    },
     Invalidated,
     OwnerRef, //
 };
@@ -44,6 +50,10 @@ use crate::range::AddrRange;
 use core::{
     fmt,
     marker::PhantomData,
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
     ops::{
         Deref,
         DerefMut, //
@@ -93,17 +103,25 @@ pub trait IntervalOps: Send + 'static {
 /// so ([`Event::Release`](super::Event::Release)); after it, what is still mapped goes, which is
 /// told as well ([`Event::Unmap`](super::Event::Unmap)).
 ///
-/// Dropping it waits until no callback runs and none will; it sleeps. It must not be dropped from
-/// its own callback, nor with its lock held, nor by who is inside an invalidation. A callback has
-/// `&mut` to the data alone, so that only a driver that hides the notifier behind a reference
-/// count in its own data can even try; lockdep reports that.
+/// Dropping it waits until no callback runs and none will; it sleeps. It must not be dropped with
+/// its lock held, nor by who is inside of an invalidation or in the callback of a subscriber: a
+/// callback has `&mut` to the data alone, but the data may hold a reference count of whatever has
+/// the notifier. Such a task would wait for itself. Then the subscription stays, with its data, and
+/// an error is logged.
 ///
+/// One that is never dropped, as in a `static`, ends when the module of its callbacks is unloaded;
+/// the data stays in memory then, and nobody is told.
+pub struct IntervalNotifier<T: IntervalOps, B: Backend = MutexBackend> {
+    // Not in place, so that it can stay.
+    inner: ManuallyDrop<Pin<KBox<Inner<T, B>>>>,
+}
+
 /// # Invariants
 ///
 /// `raw` is inserted for `mm` with the operations [`Self::OPS`] from the end of the initializer to
-/// the drop.
+/// the drop, unless the module of the operations is unloaded before; `registration` says so.
 #[pin_data(PinnedDrop)]
-pub struct IntervalNotifier<T: IntervalOps, B: Backend = MutexBackend> {
+struct Inner<T: IntervalOps, B: Backend> {
     #[pin]
     data: Lock<T, B>,
     mm: ARef<Mm>,
@@ -114,35 +132,20 @@ pub struct IntervalNotifier<T: IntervalOps, B: Backend = MutexBackend> {
 }
 
 // SAFETY: `mmu_interval_notifier_remove()` may be called by any thread; the data is `Send`.
-unsafe impl<T: IntervalOps, B: Backend> Send for IntervalNotifier<T, B> {}
+unsafe impl<T: IntervalOps, B: Backend> Send for Inner<T, B> {}
 
 // SAFETY: The data is behind the lock, and is `Send`; what is read of `raw` is either constant or
 // atomic, or is protected by the lock.
-unsafe impl<T: IntervalOps, B: Backend> Sync for IntervalNotifier<T, B> {}
+unsafe impl<T: IntervalOps, B: Backend> Sync for Inner<T, B> {}
 
-impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
+impl<T: IntervalOps, B: Backend> Inner<T, B> {
     const OPS: bindings::mmu_interval_notifier_ops = bindings::mmu_interval_notifier_ops {
         invalidate: Some(Self::invalidate_callback),
         invalidate_start: None,
         invalidate_finish: None,
     };
 
-    /// Subscribes to `range` of `mm`; `data` is what the lock protects.
-    ///
-    /// Events of kind [`Event::Exclusive`](super::Event::Exclusive) are left out where
-    /// [`make_exclusive`](crate::exclusive::make_exclusive) takes pages for this very notifier:
-    /// neither is the data told, nor does a [`Token`] end. Nothing else is left out.
-    ///
-    /// Sleeps, and takes the mmap lock for writing: it must not be held. Use the macro
-    /// [`new_interval_notifier!`](crate::new_interval_notifier) for the name and the class of the
-    /// lock.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`; `EINTR` if a signal came.
-    ///
-    /// Source: `mmu_interval_notifier_insert()`.
-    pub fn new<'a>(
+    fn new<'a>(
         mm: &'a MmWithUser,
         range: AddrRange,
         data: impl PinInit<T> + 'a,
@@ -158,6 +161,8 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
             mm: ARef::<Mm>::from(&**mm),
             range,
             raw <- Opaque::try_ffi_init(move |raw: *mut bindings::mmu_interval_notifier| {
+                let place = Place::new()?;
+
                 // SAFETY: `raw` is valid for writes. It is pinned, and removed before it goes. All
                 // fields that the callback uses are initialized by now.
                 to_result(unsafe {
@@ -168,24 +173,120 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
                         range.end() - range.start(),
                         &Self::OPS,
                     )
-                })
+                })?;
+                // SAFETY: It was just inserted, and `take` is called before it goes. The offset is
+                // that of the field in the allocation.
+                unsafe {
+                    place.fill(
+                        Subscription::Interval(raw),
+                        raw.byte_sub(offset_of!(Self, raw)).cast(),
+                        Self::invalidate_callback as *const () as usize,
+                    )
+                };
+                Ok::<(), Error>(())
             }),
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the memory management for an inserted notifier of this type.
+    unsafe extern "C" fn invalidate_callback(
+        raw: *mut bindings::mmu_interval_notifier,
+        range: *const bindings::mmu_notifier_range,
+        seq: usize,
+    ) -> bool {
+        // SAFETY: `raw` is the field of a `Self`, of which all other fields were initialized before
+        // it was inserted, and which lives until it has been removed.
+        let this = unsafe { &*kernel::container_of!(Opaque::cast_from(raw), Self, raw) };
+        // SAFETY: The caller's range is valid during the call.
+        let what = Invalidated::new(unsafe { &*range }, &this.range);
+
+        if what.is_own(OwnerRef::of(&this.raw)) {
+            return true;
+        }
+
+        let mut guard = if what.may_block() {
+            this.data.lock()
+        } else {
+            match this.data.try_lock() {
+                Some(guard) => guard,
+                None => return false,
+            }
+        };
+
+        // SAFETY: The structure is initialized. This is mmu_interval_set_seq(), which has to be
+        // called under the lock that the sequence is compared under.
+        unsafe { ptr::write_volatile(&raw mut (*raw).invalidate_seq, seq) };
+        inside::called_back(|| guard.as_mut().invalidate(&what));
+        true
+    }
+}
+
+#[pinned_drop]
+impl<T: IntervalOps, B: Backend> PinnedDrop for Inner<T, B> {
+    fn drop(self: Pin<&mut Self>) {
+        let raw = self.raw.get();
+
+        if registry::take(raw.cast()) {
+            // SAFETY: By the type invariants the notifier is inserted. When the function returns,
+            // no callback runs, and none will.
+            unsafe { bindings::mmu_interval_notifier_remove(raw) };
+        }
+    }
+}
+
+impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
+    /// Subscribes to `range` of `mm`; `data` is what the lock protects.
+    ///
+    /// Events of kind [`Event::Exclusive`](super::Event::Exclusive) are left out where
+    /// [`make_exclusive`](crate::exclusive::make_exclusive) takes pages for this very notifier:
+    /// neither is the data told, nor does a [`Token`] end. Nothing else is left out.
+    ///
+    /// Sleeps, and takes the mmap lock for writing: it must not be held. Use the macro
+    /// [`new_interval_notifier!`](crate::new_interval_notifier) for the name and the class of the
+    /// lock.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EINTR` if a signal came; `EDEADLK` if the current task is inside of a walk or an
+    /// invalidation, or in a callback of a subscriber.
+    ///
+    /// Source: `mmu_interval_notifier_insert()`.
+    pub fn new<'a>(
+        mm: &'a MmWithUser,
+        range: AddrRange,
+        data: impl PinInit<T> + 'a,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self, Error> + 'a
+    where
+        B: 'a,
+    {
+        try_init!(Self {
+            inner: {
+                inside::may_wait()?;
+                ManuallyDrop::new(KBox::try_pin_init(
+                    Inner::new(mm, range, data, name, key),
+                    GFP_KERNEL,
+                )?)
+            },
         })
     }
 
     /// The address space, which may have ended.
     pub fn mm(&self) -> &Mm {
-        &self.mm
+        &self.inner.mm
     }
 
     /// The range that was subscribed to.
     pub fn range(&self) -> &AddrRange {
-        &self.range
+        &self.inner.range
     }
 
     /// Who takes pages for this notifier: no other one is the same.
     pub(crate) fn as_owner(&self) -> OwnerRef<'_> {
-        OwnerRef::of(&self.raw)
+        OwnerRef::of(&self.inner.raw)
     }
 
     /// Begins to look pages up: the token says later whether anything was invalidated since now.
@@ -193,10 +294,16 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     /// Waits until no invalidation of the range runs. Sleeps; must not be called with the lock of
     /// the notifier held.
     ///
+    /// # Errors
+    ///
+    /// `EDEADLK` if the current task would wait for itself: it is inside of an invalidation, be it
+    /// of another range, in the callback of a subscriber, or inside of a walk.
+    ///
     /// Source: `mmu_interval_read_begin()`.
-    pub fn read_begin(&self) -> Token<'_> {
+    pub fn read_begin(&self) -> Result<Token<'_>> {
+        inside::may_wait()?;
         // SAFETY: By the type invariants the notifier is inserted.
-        self.token(unsafe { bindings::mmu_interval_read_begin(self.raw.get()) })
+        Ok(self.token(unsafe { bindings::mmu_interval_read_begin(self.inner.raw.get()) }))
     }
 
     /// Takes the lock. What was looked up under a token must not be used with it alone; see
@@ -204,7 +311,7 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     pub fn lock(&self) -> IntervalGuard<'_, T, B> {
         IntervalGuard {
             notifier: self,
-            guard: self.data.lock(),
+            guard: self.inner.data.lock(),
         }
     }
 
@@ -226,19 +333,19 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     }
 
     pub(crate) fn as_raw(&self) -> *mut bindings::mmu_interval_notifier {
-        self.raw.get()
+        self.inner.raw.get()
     }
 
     /// Whether `token` is of this notifier.
     pub(crate) fn owns(&self, token: &Token<'_>) -> bool {
-        ptr::eq(token.notifier, self.raw.get())
+        ptr::eq(token.notifier, self.inner.raw.get())
     }
 
     /// The token of a `mmu_interval_read_begin()` that a function of C made for this notifier.
     pub(crate) fn token(&self, seq: usize) -> Token<'_> {
         Token {
             seq,
-            notifier: self.raw.get(),
+            notifier: self.inner.raw.get(),
             _notifier: PhantomData,
         }
     }
@@ -246,50 +353,18 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     fn seq(&self) -> usize {
         // SAFETY: By the type invariants the structure is initialized. The field is changed only by
         // the callback below, by one store; the read pairs with it as the C side's does.
-        unsafe { ptr::read_volatile(&raw const (*self.raw.get()).invalidate_seq) }
-    }
-
-    /// # Safety
-    ///
-    /// Called by the memory management for an inserted notifier of this type.
-    unsafe extern "C" fn invalidate_callback(
-        raw: *mut bindings::mmu_interval_notifier,
-        range: *const bindings::mmu_notifier_range,
-        seq: usize,
-    ) -> bool {
-        // SAFETY: `raw` is the field of a `Self`, of which all other fields were initialized before
-        // it was inserted, and which lives until it has been removed.
-        let this = unsafe { &*kernel::container_of!(Opaque::cast_from(raw), Self, raw) };
-        // SAFETY: The caller's range is valid during the call.
-        let what = Invalidated::new(unsafe { &*range }, &this.range);
-
-        if what.is_own(this.as_owner()) {
-            return true;
-        }
-
-        let mut guard = if what.may_block() {
-            this.data.lock()
-        } else {
-            match this.data.try_lock() {
-                Some(guard) => guard,
-                None => return false,
-            }
-        };
-
-        // SAFETY: The structure is initialized. This is mmu_interval_set_seq(), which has to be
-        // called under the lock that the sequence is compared under.
-        unsafe { ptr::write_volatile(&raw mut (*raw).invalidate_seq, seq) };
-        guard.as_mut().invalidate(&what);
-        true
+        unsafe { ptr::read_volatile(&raw const (*self.inner.raw.get()).invalidate_seq) }
     }
 }
 
-#[pinned_drop]
-impl<T: IntervalOps, B: Backend> PinnedDrop for IntervalNotifier<T, B> {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants the notifier is inserted. When the function returns, no
-        // callback runs, and none will.
-        unsafe { bindings::mmu_interval_notifier_remove(self.raw.get()) };
+impl<T: IntervalOps, B: Backend> Drop for IntervalNotifier<T, B> {
+    fn drop(&mut self) {
+        if inside::in_invalidation() {
+            pr_err!("a notifier is dropped inside of an invalidation; it stays for ever\n");
+            return;
+        }
+        // SAFETY: It is not used again.
+        unsafe { ManuallyDrop::drop(&mut self.inner) };
     }
 }
 

@@ -2,8 +2,20 @@
 
 //! A subscription to what happens to a whole address space, and to its end.
 
-use super::Invalidated;
+use super::{
+    inside,
+    registry::{
+        self,
+        Place,
+        Subscription, //
+    },
+    Invalidated, //
+};
 use crate::range::AddrRange;
+use core::mem::{
+    offset_of,
+    ManuallyDrop, //
+};
 use kernel::{
     bindings,
     error::to_result,
@@ -48,15 +60,23 @@ pub trait MmOps: Send + Sync + 'static {
 /// A subscription to an address space; it holds what is told.
 ///
 /// The address space may end while the subscription lives: it is not kept alive. Dropping the
-/// subscription waits until no callback runs and none will; it sleeps, and must not be done from a
-/// callback (of any subscriber).
+/// subscription waits until no callback runs and none will; it sleeps. It must not be done by who
+/// is inside of an invalidation or in the callback of a subscriber, which would wait for itself.
+/// Then the subscription stays, with what it holds, and an error is logged.
 ///
+/// One that is never dropped, as in a `static`, ends when the module of its callbacks is unloaded:
+/// then [`MmOps::release`] is called as by a drop, and what is held stays in memory.
+pub struct MmNotifier<T: MmOps> {
+    // Not in place, so that it can stay.
+    inner: ManuallyDrop<Pin<KBox<Inner<T>>>>,
+}
+
 /// # Invariants
 ///
 /// `raw` is registered for `mm` with the operations [`Self::OPS`] from the end of the initializer
-/// to the drop.
+/// to the drop, unless the module of the operations is unloaded before.
 #[pin_data(PinnedDrop)]
-pub struct MmNotifier<T: MmOps> {
+struct Inner<T: MmOps> {
     data: T,
     mm: ARef<Mm>,
     // The last, because callbacks come as soon as it is initialized.
@@ -65,12 +85,12 @@ pub struct MmNotifier<T: MmOps> {
 }
 
 // SAFETY: `mmu_notifier_unregister()` may be called by any thread; the data is `Send`.
-unsafe impl<T: MmOps> Send for MmNotifier<T> {}
+unsafe impl<T: MmOps> Send for Inner<T> {}
 
 // SAFETY: The data is `Sync`, and nothing of `raw` is used by a method but the address.
-unsafe impl<T: MmOps> Sync for MmNotifier<T> {}
+unsafe impl<T: MmOps> Sync for Inner<T> {}
 
-impl<T: MmOps> MmNotifier<T> {
+impl<T: MmOps> Inner<T> {
     const OPS: bindings::mmu_notifier_ops = bindings::mmu_notifier_ops {
         release: Some(Self::release_callback),
         invalidate_range_start: Some(Self::start_callback),
@@ -83,21 +103,13 @@ impl<T: MmOps> MmNotifier<T> {
         free_notifier: None,
     };
 
-    /// Subscribes to `mm`.
-    ///
-    /// Sleeps, and takes the mmap lock for writing: it must not be held, nor any lock below it.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`; `EINTR` if a signal came.
-    ///
-    /// Source: `mmu_notifier_register()`.
-    pub fn new<'a>(mm: &'a MmWithUser, data: T) -> impl PinInit<Self, Error> + 'a {
+    fn new<'a>(mm: &'a MmWithUser, data: T) -> impl PinInit<Self, Error> + 'a {
         // INVARIANT: `raw` is initialized by being registered, or not at all.
         try_pin_init!(Self {
             data,
             mm: ARef::<Mm>::from(&**mm),
             raw <- Opaque::try_ffi_init(move |raw: *mut bindings::mmu_notifier| {
+                let place = Place::new()?;
                 let notifier = bindings::mmu_notifier {
                     ops: &Self::OPS,
                     ..Default::default()
@@ -107,19 +119,19 @@ impl<T: MmOps> MmNotifier<T> {
                 unsafe { raw.write(notifier) };
                 // SAFETY: `raw` is pinned, and unregistered before it goes. All fields that the
                 // callbacks use are initialized by now. The reference holds a user of the mm.
-                to_result(unsafe { bindings::mmu_notifier_register(raw, mm.as_raw()) })
+                to_result(unsafe { bindings::mmu_notifier_register(raw, mm.as_raw()) })?;
+                // SAFETY: It was just registered, and `take` is called before it goes. The offset
+                // is that of the field in the allocation.
+                unsafe {
+                    place.fill(
+                        Subscription::Mm(raw),
+                        raw.byte_sub(offset_of!(Self, raw)).cast(),
+                        Self::start_callback as *const () as usize,
+                    )
+                };
+                Ok::<(), Error>(())
             }),
         })
-    }
-
-    /// The address space, which may have ended.
-    pub fn mm(&self) -> &Mm {
-        &self.mm
-    }
-
-    /// What the subscription is for.
-    pub fn data(&self) -> &T {
-        &self.data
     }
 
     /// # Safety
@@ -152,7 +164,7 @@ impl<T: MmOps> MmNotifier<T> {
         let (this, what) = unsafe { (Self::from_raw(raw), Self::what(range)) };
 
         if let Some(what) = what {
-            this.data.invalidate_range_start(&what);
+            inside::called_back(|| this.data.invalidate_range_start(&what));
         }
         0
     }
@@ -168,7 +180,7 @@ impl<T: MmOps> MmNotifier<T> {
         let (this, what) = unsafe { (Self::from_raw(raw), Self::what(range)) };
 
         if let Some(what) = what {
-            this.data.invalidate_range_end(&what);
+            inside::called_back(|| this.data.invalidate_range_end(&what));
         }
     }
 
@@ -180,15 +192,63 @@ impl<T: MmOps> MmNotifier<T> {
         _mm: *mut bindings::mm_struct,
     ) {
         // SAFETY: The caller passes a registered notifier.
-        unsafe { Self::from_raw(raw) }.data.release();
+        let this = unsafe { Self::from_raw(raw) };
+
+        inside::called_back(|| this.data.release());
     }
 }
 
 #[pinned_drop]
-impl<T: MmOps> PinnedDrop for MmNotifier<T> {
+impl<T: MmOps> PinnedDrop for Inner<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants the notifier is registered for `mm`, which the value
-        // holds. When the function returns, no callback runs, and none will.
-        unsafe { bindings::mmu_notifier_unregister(self.raw.get(), self.mm.as_raw()) };
+        let raw = self.raw.get();
+
+        if registry::take(raw.cast()) {
+            // SAFETY: By the type invariants the notifier is registered for `mm`, which the value
+            // holds. When the function returns, no callback runs, and none will.
+            unsafe { bindings::mmu_notifier_unregister(raw, self.mm.as_raw()) };
+        }
+    }
+}
+
+impl<T: MmOps> MmNotifier<T> {
+    /// Subscribes to `mm`.
+    ///
+    /// Sleeps, and takes the mmap lock for writing: it must not be held, nor any lock below it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EINTR` if a signal came; `EDEADLK` if the current task is inside of a walk or an
+    /// invalidation, or in a callback of a subscriber.
+    ///
+    /// Source: `mmu_notifier_register()`.
+    pub fn new<'a>(mm: &'a MmWithUser, data: T) -> impl PinInit<Self, Error> + 'a {
+        try_init!(Self {
+            inner: {
+                inside::may_wait()?;
+                ManuallyDrop::new(KBox::try_pin_init(Inner::new(mm, data), GFP_KERNEL)?)
+            },
+        })
+    }
+
+    /// The address space, which may have ended.
+    pub fn mm(&self) -> &Mm {
+        &self.inner.mm
+    }
+
+    /// What the subscription is for.
+    pub fn data(&self) -> &T {
+        &self.inner.data
+    }
+}
+
+impl<T: MmOps> Drop for MmNotifier<T> {
+    fn drop(&mut self) {
+        if inside::in_invalidation() {
+            pr_err!("a notifier is dropped inside of an invalidation; it stays for ever\n");
+            return;
+        }
+        // SAFETY: It is not used again.
+        unsafe { ManuallyDrop::drop(&mut self.inner) };
     }
 }

@@ -25,8 +25,9 @@ use kernel::{
 
 /// An invalidation, as a subscriber is told of it.
 ///
+/// It cannot be kept: an owner is compared while it lives.
+///
 /// Source: `struct mmu_notifier_range`.
-#[derive(Clone, Copy)]
 pub struct Invalidated {
     event: Event,
     range: AddrRange,

@@ -20,7 +20,10 @@ use crate::{
     bindings,
     mapping::IMmapReadGuard,
     mm::MmapExclusive,
-    notifier::Cause,
+    notifier::{
+        walking,
+        Cause, //
+    },
     pgtable::{
         PmdLeaf,
         PmdTable,
@@ -644,15 +647,11 @@ pub(super) fn walk_mapping<V: Visitor>(
     range: &PageRange,
     mut engine: Engine<'_, V>,
 ) -> Result {
+    let private = ptr::from_mut(&mut engine).cast();
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    unsafe {
-        start::mapping(
-            guard,
-            range,
-            &Engine::<V>::OPS,
-            ptr::from_mut(&mut engine).cast(),
-        )
-    }
+    walking(V::CAUSE.is_some(), || unsafe {
+        start::mapping(guard, range, &Engine::<V>::OPS, private)
+    })
 }
 
 pub(super) fn walk_range<V: Visitor>(
@@ -660,15 +659,11 @@ pub(super) fn walk_range<V: Visitor>(
     range: &AddrRange,
     mut engine: Engine<'_, V>,
 ) -> Result {
+    let private = ptr::from_mut(&mut engine).cast();
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    unsafe {
-        start::range(
-            guard,
-            range,
-            &Engine::<V>::OPS,
-            ptr::from_mut(&mut engine).cast(),
-        )
-    }
+    walking(V::CAUSE.is_some(), || unsafe {
+        start::range(guard, range, &Engine::<V>::OPS, private)
+    })
 }
 
 /// As [`walk_range`], with one scope for all VMAs.
@@ -685,15 +680,11 @@ pub(crate) fn walk_range_one_scope<V: Visitor>(
         // below.
         unsafe { begin_scope_mm(&mut engine.scope, mm, *range, cause) };
     }
+    let private = ptr::from_mut(&mut engine).cast();
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    let ret = unsafe {
-        start::range(
-            guard,
-            range,
-            &Engine::<V>::OPS,
-            ptr::from_mut(&mut engine).cast(),
-        )
-    };
+    let ret = walking(V::CAUSE.is_some(), || unsafe {
+        start::range(guard, range, &Engine::<V>::OPS, private)
+    });
 
     end_scope(&mut engine.scope);
     ret
@@ -704,15 +695,11 @@ pub(crate) fn walk_range_vma<V: Visitor>(
     range: &AddrRange,
     mut engine: Engine<'_, V>,
 ) -> Result {
+    let private = ptr::from_mut(&mut engine).cast();
     // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    unsafe {
-        start::range_vma(
-            guard,
-            range,
-            &Engine::<V>::OPS,
-            ptr::from_mut(&mut engine).cast(),
-        )
-    }
+    walking(V::CAUSE.is_some(), || unsafe {
+        start::range_vma(guard, range, &Engine::<V>::OPS, private)
+    })
 }
 
 /// The calls of the C walks.

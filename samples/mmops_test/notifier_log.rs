@@ -326,7 +326,7 @@ pub(crate) fn probe(me: Pin<&Device>, arg: &mut uapi::NotifierProbe) -> Result {
         return Err(EINVAL);
     }
 
-    let token = notifier.read_begin();
+    let token = notifier.read_begin()?;
 
     fsleep(Delta::from_millis(i64::from(arg.delay_ms)));
 

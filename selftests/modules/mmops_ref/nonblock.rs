@@ -66,7 +66,7 @@ impl Nonblock {
         drop(guard);
         drop(mmap);
         // Waits for ever if an invalidation that was refused is still open.
-        let token = driver.read_begin();
+        let token = driver.read_begin()?;
 
         self.told = driver.lock().0;
         drop(driver.lock_if_current(token));

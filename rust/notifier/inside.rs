@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a task is inside of, so that it does not wait for itself.
+//!
+//! Whoever begins to look pages up, subscribes, or ends a subscription waits for the end of
+//! invalidations or of callbacks, or for the mmap lock, and cannot be killed meanwhile. So a task
+//! that is inside of one itself gets an error. Lockdep would not do: between start and end of an
+//! invalidation no lock is held that it knows, and safe code must not come to one of its reports.
+//!
+//! What a task is inside of stands on its stack, in one of a number of lists.
+
+use core::{
+    cell::UnsafeCell,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicPtr,
+        Ordering, //
+    }, //
+};
+use kernel::{
+    bindings,
+    new_spinlock,
+    prelude::*,
+    sync::SpinLock,
+    task::Task, //
+};
+
+/// Something that has a begin and an end, between which code of a driver is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A walk that changes nothing: the mmap lock or `i_mmap_rwsem` is held.
+    Walk,
+    /// From `invalidate_range_start` to `invalidate_range_end`, and a little around it.
+    Invalidation,
+    /// A call of a subscriber.
+    Callback,
+}
+
+/// A part that a task is inside of.
+struct Node {
+    task: *mut bindings::task_struct,
+    part: Part,
+    next: Option<NonNull<Node>>,
+}
+
+/// The first of a list.
+struct Head(Option<NonNull<Node>>);
+
+// SAFETY: The nodes are followed under the lock of the list alone. Each is unlinked under it before
+// it goes.
+unsafe impl Send for Head {}
+
+const LISTS: usize = 64;
+
+/// The lists; a task is found in the one that its address says.
+///
+/// # Invariants
+///
+/// Each node in a list is valid, and is changed under the lock of the list alone.
+#[pin_data]
+struct Lists {
+    #[pin]
+    lists: [SpinLock<Head>; LISTS],
+}
+
+impl Lists {
+    fn of(&self, task: *mut bindings::task_struct) -> &SpinLock<Head> {
+        // The lowest bits of an address say nothing.
+        let index = (task.addr() / size_of::<bindings::task_struct>().next_power_of_two()) % LISTS;
+
+        &self.lists[index]
+    }
+}
+
+/// The lists of the module that is loaded; null before and after.
+static LISTS_OF_MODULE: AtomicPtr<Lists> = AtomicPtr::new(ptr::null_mut());
+
+/// Keeps the lists while it lives.
+pub(super) struct Tracking {
+    _lists: Pin<KBox<Lists>>,
+}
+
+impl Tracking {
+    /// For the module, of which there is one.
+    pub(super) fn new() -> Result<Self> {
+        let lists = KBox::pin_init(
+            pin_init!(Lists {
+                lists <- pin_init::pin_init_array_from_fn(|_| new_spinlock!(Head(None))),
+            }),
+            GFP_KERNEL,
+        )?;
+
+        LISTS_OF_MODULE.store(ptr::from_ref(&*lists).cast_mut(), Ordering::Release);
+        Ok(Self { _lists: lists })
+    }
+}
+
+impl Drop for Tracking {
+    fn drop(&mut self) {
+        LISTS_OF_MODULE.store(ptr::null_mut(), Ordering::Release);
+    }
+}
+
+/// The list in which the current task is found, and the task.
+fn list_of_current<'a>() -> Option<(&'a SpinLock<Head>, *mut bindings::task_struct)> {
+    let task = Task::current_raw();
+    // SAFETY: The lists go when the module is unloaded, and nothing of the crate runs then.
+    let lists = unsafe { LISTS_OF_MODULE.load(Ordering::Acquire).as_ref() }?;
+
+    Some((lists.of(task), task))
+}
+
+/// # Safety
+///
+/// The node stays where it is, and is used by nobody else, until [`leave`] is called with it by the
+/// same task.
+#[inline(never)]
+#[link_section = ".text.hot"]
+unsafe fn enter(node: NonNull<Node>) {
+    if let Some((list, task)) = list_of_current() {
+        let mut head = list.lock();
+
+        // INVARIANT: The node is valid until it is unlinked, and the lock is held.
+        // SAFETY: Nobody else uses the node yet.
+        unsafe {
+            (*node.as_ptr()).task = task;
+            (*node.as_ptr()).next = head.0;
+        }
+        head.0 = Some(node);
+    }
+}
+
+/// # Safety
+///
+/// [`enter`] was called with the node, by the same task.
+#[inline(never)]
+#[link_section = ".text.hot"]
+unsafe fn leave(node: NonNull<Node>) {
+    if let Some((list, _)) = list_of_current() {
+        let mut head = list.lock();
+        let mut place: *mut Option<NonNull<Node>> = &mut head.0;
+
+        // SAFETY: `place` is in the head or in a node of the list, which are valid and whose lock
+        // is held.
+        while let Some(other) = unsafe { *place } {
+            // SAFETY: As above.
+            let next = unsafe { &raw mut (*other.as_ptr()).next };
+
+            if other == node {
+                // SAFETY: As above.
+                unsafe { *place = *next };
+                break;
+            }
+            place = next;
+        }
+    }
+}
+
+#[inline(always)]
+fn inside<R>(part: Part, f: impl FnOnce() -> R) -> R {
+    let node = UnsafeCell::new(Node {
+        task: ptr::null_mut(),
+        part,
+        next: None,
+    });
+    // It is not null.
+    let node = NonNull::from(&node).cast::<Node>();
+
+    // SAFETY: The node stays on the stack until `leave` below, and only the two functions use it.
+    // Nothing unwinds in the kernel.
+    unsafe { enter(node) };
+
+    let ret = f();
+
+    // SAFETY: It was entered above, by the same task.
+    unsafe { leave(node) };
+    ret
+}
+
+/// Runs `f` while the current task counts as one that invalidates.
+#[inline(always)]
+pub(crate) fn invalidating<R>(f: impl FnOnce() -> R) -> R {
+    inside(Part::Invalidation, f)
+}
+
+/// As [`invalidating`], around a walk; `changes` says whether it invalidates what it visits.
+#[inline(always)]
+pub(crate) fn walking<R>(changes: bool, f: impl FnOnce() -> R) -> R {
+    if changes {
+        inside(Part::Invalidation, f)
+    } else {
+        inside(Part::Walk, f)
+    }
+}
+
+/// Runs `f` while the current task counts as one that runs a callback of a subscriber.
+#[inline(always)]
+pub(super) fn called_back<R>(f: impl FnOnce() -> R) -> R {
+    inside(Part::Callback, f)
+}
+
+#[inline(never)]
+fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
+    let Some((list, task)) = list_of_current() else {
+        return false;
+    };
+    let head = list.lock();
+    let mut next = head.0;
+
+    while let Some(node) = next {
+        // SAFETY: The node is in the list, so it is valid; the lock of the list is held.
+        let node = unsafe { node.as_ref() };
+
+        if ptr::eq(node.task, task) && wanted(node.part) {
+            return true;
+        }
+        next = node.next;
+    }
+    false
+}
+
+/// Whether the current task may wait for the end of invalidations, and for the mmap lock.
+///
+/// # Errors
+///
+/// `EDEADLK` if it is inside of an invalidation or of a walk, or in the callback of a subscriber,
+/// which is called from within an invalidation.
+#[inline(never)]
+pub(crate) fn may_wait() -> Result {
+    if is_inside(|_| true) {
+        Err(EDEADLK)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether the end of invalidations, for which the current task would wait, is its own.
+#[inline(never)]
+pub(super) fn in_invalidation() -> bool {
+    is_inside(|part| part != Part::Walk)
+}
