@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/mmops_notify`: a driver that uses its subscriptions where it would wait for itself, and
+//! leaves them behind. For tests; the interface is `mmops_notify.h`.
+
+use core::{
+    fmt::Write,
+    pin::Pin, //
+};
+use kernel::{
+    fs::File,
+    ioctl::{
+        _IOC_SIZE,
+        _IOWR, //
+    },
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceOptions,
+        MiscDeviceRegistration, //
+    },
+    mm::MmWithUser,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex,
+        SetOnce, //
+    },
+    uaccess::UserSlice, //
+};
+use mmops::{
+    gather::with_gather,
+    hmm::{
+        self,
+        Access,
+        Mirror, //
+    },
+    mm::{
+        self,
+        MmapRead, //
+    },
+    new_interval_notifier,
+    new_mirror,
+    notifier::{
+        with_invalidation,
+        ChangeEvent,
+        IntervalNotifier,
+        IntervalOps,
+        Invalidated,
+        MmNotifier,
+        MmOps, //
+    },
+    pgtable::PteTable,
+    range::AddrRange,
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    },
+    walk::{
+        walk_page_range,
+        walk_page_range_mut,
+        Walk,
+        WalkMut, //
+    }, //
+};
+use zerocopy::FromZeros;
+use zerocopy_derive::Immutable;
+
+module! {
+    type: MmopsNotify,
+    name: "mmops_notify",
+    authors: ["The mmops authors"],
+    description: "Misused subscriptions, for tests of mmops",
+    license: "GPL",
+    imports_ns: ["MMOPS"],
+}
+
+const READ_BEGIN: u32 = 0;
+const FAULT: u32 = 1;
+const FAULT_UNLOCKED: u32 = 2;
+const EXCLUSIVE: u32 = 3;
+const NEW: u32 = 4;
+const NEW_MM: u32 = 5;
+const DROP: u32 = 6;
+const DROP_MM: u32 = 7;
+const KEEP: u32 = 8;
+const DEBUG: u32 = 9;
+
+const OUTSIDE: u32 = 0;
+const WITH: u32 = 1;
+const GATHER: u32 = 2;
+const WALK: u32 = 3;
+const LOOK: u32 = 4;
+const CALLBACK: u32 = 5;
+const CALLBACK_MM: u32 = 6;
+
+const IOC: u32 = _IOWR::<Arg>(0xBB, 0x00);
+
+/// `struct mmops_notify`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Arg {
+    what: u32,
+    place: u32,
+    addr: u64,
+    len: u64,
+    told: u64,
+    error: i32,
+    pad: u32,
+    text: [u8; 256],
+}
+
+#[pin_data]
+struct MmopsNotify {
+    #[pin]
+    _misc: MiscDeviceRegistration<Device>,
+}
+
+impl kernel::InPlaceModule for MmopsNotify {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _misc <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"mmops_notify" }),
+        })
+    }
+}
+
+struct Device;
+
+#[vtable]
+impl MiscDevice for Device {
+    type Ptr = Pin<KBox<Self>>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        Ok(KBox::pin(Self, GFP_KERNEL)?)
+    }
+
+    fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        if cmd != IOC {
+            return Err(ENOTTY);
+        }
+
+        let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
+        let mut arg = Arg::new_zeroed();
+
+        user().reader().read_slice(arg.as_mut_bytes())?;
+        arg.run()?;
+        user().writer().write_slice(arg.as_bytes())?;
+        Ok(0)
+    }
+}
+
+/// How often all that is [`Told`] was told.
+static TOLD: Atomic<u64> = Atomic::new(0);
+
+/// What is never dropped.
+static KEPT: SetOnce<(Interval, OfMm)> = SetOnce::new();
+
+type Interval = Pin<KBox<IntervalNotifier<Told>>>;
+type OfMm = Pin<KBox<MmNotifier<Told>>>;
+
+/// What is to be done, and where; and what it is done with.
+#[pin_data]
+struct Shared {
+    what: u32,
+    place: u32,
+    range: AddrRange,
+    user: ARef<MmWithUser>,
+    idle: Pin<KBox<IntervalNotifier<Idle>>>,
+    mirror: Pin<KBox<Mirror<Idle>>>,
+    #[pin]
+    interval: Mutex<Option<Interval>>,
+    #[pin]
+    of_mm: Mutex<Option<OfMm>>,
+    /// What it came to, and what a callback was told.
+    #[pin]
+    result: Mutex<Option<(Result, Text)>>,
+}
+
+/// A string in a place of its own: nothing may be allocated in a callback.
+#[derive(Clone, Copy)]
+struct Text {
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 256],
+            len: 0,
+        }
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        let end = self.len + s.len();
+
+        // The last byte stays zero.
+        if end >= self.bytes.len() {
+            return Err(core::fmt::Error);
+        }
+        self.bytes
+            .get_mut(self.len..end)
+            .ok_or(core::fmt::Error)?
+            .copy_from_slice(s.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// A driver whose callbacks do what is to be done.
+struct Told(Option<Arc<Shared>>);
+
+impl Told {
+    fn told(&self, place: u32, what: &Invalidated) {
+        if let Some(shared) = self.0.clone() {
+            if shared.place == place && shared.result.lock().is_none() {
+                let result = shared.act();
+                let mut text = Text::default();
+                // What has no room is left out.
+                let _ = write!(text, "{what:?}");
+
+                *shared.result.lock() = Some((result, text));
+            }
+        }
+    }
+}
+
+impl IntervalOps for Told {
+    fn invalidate(self: Pin<&mut Self>, what: &Invalidated) {
+        TOLD.fetch_add(1, Relaxed);
+        self.told(CALLBACK, what);
+    }
+}
+
+impl MmOps for Told {
+    fn invalidate_range_start(&self, what: &Invalidated) {
+        self.told(CALLBACK_MM, what);
+    }
+
+    fn invalidate_range_end(&self, _what: &Invalidated) {}
+
+    fn release(&self) {}
+}
+
+/// A driver, and a device, with nothing to do.
+struct Idle;
+
+impl IntervalOps for Idle {
+    fn invalidate(self: Pin<&mut Self>, _what: &Invalidated) {}
+}
+
+impl MmOps for Idle {
+    fn invalidate_range_start(&self, _what: &Invalidated) {}
+
+    fn invalidate_range_end(&self, _what: &Invalidated) {}
+
+    fn release(&self) {}
+}
+
+impl hmm::Device for Idle {
+    fn invalidate(&mut self, _what: &Invalidated) {}
+}
+
+/// The two walks: what is to be done is done before the first table.
+struct Walker<'s> {
+    shared: &'s Shared,
+    result: Option<Result>,
+}
+
+impl Walk for Walker<'_> {
+    fn checkpoint(&mut self, _nr: usize) -> Result {
+        let shared = self.shared;
+
+        self.result.get_or_insert_with(|| shared.act());
+        Ok(())
+    }
+
+    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
+        Ok(())
+    }
+}
+
+impl WalkMut for Walker<'_> {
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
+
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+        let shared = self.shared;
+
+        self.result.get_or_insert_with(|| shared.act());
+        Ok(())
+    }
+
+    fn pte_table<'s>(
+        &mut self,
+        _table: &mut PteTable<'_, 's>,
+        _scope: &mut FlushScope<'s>,
+    ) -> Result {
+        Ok(())
+    }
+}
+
+fn interval<T: IntervalOps>(
+    mm: &MmWithUser,
+    range: AddrRange,
+    data: T,
+) -> Result<Pin<KBox<IntervalNotifier<T>>>> {
+    KBox::try_pin_init(new_interval_notifier!(mm, range, data), GFP_KERNEL)
+}
+
+fn of_mm<T: MmOps>(mm: &MmWithUser, data: T) -> Result<Pin<KBox<MmNotifier<T>>>> {
+    KBox::try_pin_init(MmNotifier::new(mm, data), GFP_KERNEL)
+}
+
+impl Shared {
+    fn new(what: u32, place: u32, range: AddrRange) -> Result<Arc<Self>> {
+        let user = mm::current()?;
+        let idle = interval(&user, range, Idle)?;
+        let mirror = KBox::try_pin_init(new_mirror!(&user, range, Idle)?, GFP_KERNEL)?;
+        let shared = Arc::pin_init(
+            pin_init!(Self {
+                what,
+                place,
+                range,
+                user,
+                idle,
+                mirror,
+                interval <- new_mutex!(None),
+                of_mm <- new_mutex!(None),
+                result <- new_mutex!(None),
+            }),
+            GFP_KERNEL,
+        )?;
+        let told = interval(&shared.user, range, Told(Some(shared.clone())))?;
+        let mm_told = of_mm(&shared.user, Told(Some(shared.clone())))?;
+
+        *shared.interval.lock() = Some(told);
+        *shared.of_mm.lock() = Some(mm_told);
+        Ok(shared)
+    }
+
+    /// Does what is to be done, wherever this is called.
+    fn act(&self) -> Result {
+        match self.what {
+            READ_BEGIN => self.idle.read_begin().map(|_token| ()),
+            FAULT => self.mirror.fault(&self.range, Access::Read),
+            FAULT_UNLOCKED => self.mirror.fault_unlocked(&self.range, Access::Read),
+            EXCLUSIVE => self.mirror.make_exclusive(&self.range),
+            NEW => interval(&self.user, self.range, Idle).map(drop),
+            NEW_MM => of_mm(&self.user, Idle).map(drop),
+            DROP => {
+                let notifier = self.interval.lock().take();
+
+                drop(notifier);
+                Ok(())
+            }
+            DROP_MM => {
+                let notifier = self.of_mm.lock().take();
+
+                drop(notifier);
+                Ok(())
+            }
+            DEBUG => Ok(()),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// Calls [`Self::act`] inside of what is asked for.
+    fn act_inside(&self) -> Result {
+        let mut walker = Walker {
+            shared: self,
+            result: None,
+        };
+
+        if self.place == OUTSIDE {
+            return self.act();
+        }
+
+        let mut guard = MmapRead::lock(&self.user);
+        let result = match self.place {
+            WITH => with_invalidation(&guard, &self.range, ChangeEvent::CLEAR, || self.act()),
+            GATHER => with_gather(&mut guard, &self.range, |_gather| self.act()),
+            WALK => {
+                walk_page_range_mut(&mut guard, &self.range, &mut walker)?;
+                walker.result.unwrap_or(Err(ENOENT))
+            }
+            LOOK => {
+                walk_page_range(&mut guard, &self.range, &mut walker)?;
+                walker.result.unwrap_or(Err(ENOENT))
+            }
+            CALLBACK | CALLBACK_MM => {
+                with_invalidation(&guard, &self.range, ChangeEvent::CLEAR, || ());
+                match &*self.result.lock() {
+                    Some((result, _)) => *result,
+                    None => Err(ENOENT),
+                }
+            }
+            _ => Err(EINVAL),
+        };
+
+        drop(guard);
+        result
+    }
+
+    /// What a driver gets, printed for debugging.
+    fn print(&self, to: &mut [u8]) -> Result {
+        let token = self.idle.read_begin()?;
+        let mut text = Text::default();
+
+        if let Some((_, told)) = &*self.result.lock() {
+            text = *told;
+        }
+        write!(text, " {token:?}").map_err(|_| ENOSPC)?;
+        to.copy_from_slice(&text.bytes);
+        Ok(())
+    }
+}
+
+impl Arg {
+    fn run(&mut self) -> Result {
+        let end = self.addr.checked_add(self.len).ok_or(EINVAL)?;
+        let range = AddrRange::new(self.addr as usize, end as usize)?;
+
+        self.told = TOLD.load(Relaxed);
+        if self.what == KEEP {
+            let mm = mm::current()?;
+
+            KEPT.populate((interval(&mm, range, Told(None))?, of_mm(&mm, Told(None))?));
+            return Ok(());
+        }
+
+        let shared = Shared::new(self.what, self.place, range)?;
+
+        self.error = shared.act_inside().err().map_or(0, Error::to_errno);
+        if self.what == DEBUG {
+            shared.print(&mut self.text)?;
+        }
+
+        // They hold what holds them.
+        let interval = shared.interval.lock().take();
+        let of_mm = shared.of_mm.lock().take();
+
+        drop((interval, of_mm));
+        Ok(())
+    }
+}
