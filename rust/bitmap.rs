@@ -43,12 +43,12 @@ impl<'a> RecordBitmap<'a> {
         self.pgoff
     }
 
-    /// First bit known to be set, or `None`.
+    /// First bit known to be set; not below [`Self::end`] if none is.
     pub fn start(&self) -> usize {
         self.start
     }
 
-    /// Last bit known to be set plus one.
+    /// Last bit known to be set plus one; not above [`Self::start`] if none is.
     pub fn end(&self) -> usize {
         self.end
     }
