@@ -27,6 +27,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <xen/xen.h>
 #include <asm/cacheflush.h>
 #include <asm/pgalloc.h>
 
@@ -657,6 +658,15 @@ __mmops_helper void mmops_folio_unlock(struct folio *folio)
 __mmops_helper bool mmops_folio_is_cached(struct folio *folio)
 {
 	return READ_ONCE(folio->mapping) || folio_test_swapcache(folio);
+}
+
+/*
+ * A PV guest of Xen: an entry holds machine frames, which reading it raw shows, and
+ * gntdev maps pages by special entries that find_normal_page() alone can tell.
+ */
+__mmops_helper bool mmops_is_xen_pv(void)
+{
+	return xen_pv_domain();
 }
 
 /* Scheduling */

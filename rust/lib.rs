@@ -81,6 +81,7 @@ module! {
 /// Whether the module was built with `MMOPS_FAULTS=1`, for negative controls of tests.
 pub const HAS_FAULTS: bool = cfg!(mmops_faults);
 
+/// `ENODEV` on a Xen PV guest, whose page tables are not what the crate takes them for.
 struct MmopsModule {
     _notifiers: notifier::Global,
     _faults: faults::Files,
@@ -88,6 +89,11 @@ struct MmopsModule {
 
 impl kernel::Module for MmopsModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: The function asks about the CPU alone.
+        if unsafe { bindings::mmops_is_xen_pv() } {
+            // Entries hold machine frames there, and special ones may have a page.
+            return Err(ENODEV);
+        }
         // SAFETY: The module is being loaded.
         unsafe { exclusive::init() };
         Ok(Self {
