@@ -5,12 +5,19 @@
 //! Compiled in by `MMOPS_FAULTS=1` alone. In any other build each function here is empty or a
 //! constant, and nothing of it is left, so that callers need no `cfg`.
 //!
-//! The table below declares them all. Each is a file in `/sys/kernel/debug/mmops/faults` that holds
-//! a decimal number, 0 when the module is loaded:
+//! The table below declares them all. Each is a file in `/sys/kernel/debug/mmops/faults` that takes
+//! a decimal number and is 0 when the module is loaded:
 //!
-//! - `Fault`: a step is left out, or fails, while the file holds another number than 0;
-//! - `Count`: how often the code came by;
-//! - `Delay`: so many microseconds that a window stays open.
+//! - `Fault`: a step is left out, or fails, while the file holds another number than 0.
+//! - `Count`: how often the code came by.
+//! - `Gate`: a point at which a thread stops, until it is let go. `N` closes the gate for the next
+//!   `N` threads that come to it, `N K` after `K` others; all later ones pass. 0 opens it. Whatever
+//!   is written, who stands there goes on. To be read is how many stand there.
+//! - `SpinGate`: the same, under a spinlock.
+//!
+//! Who stands at a `Gate` sleeps, and goes on when a fatal signal comes. After 60 s at a `Gate`, 10 s
+//! at a `SpinGate`, a thread goes on by itself, and the file `gates_given_up` counts it: nothing
+//! hangs for ever, and a test whose gate was forgotten fails.
 
 use crate::{
     bindings,
@@ -33,6 +40,24 @@ pub(crate) use kind::{
     Kept, //
 };
 
+/// The function of one line.
+macro_rules! function {
+    (Fault $name:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name() -> bool {
+            state::$name.is_on()
+        }
+    };
+    ($kind:ident $name:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name() {
+            state::$name.reached()
+        }
+    };
+}
+
 /// Makes a function of each line, with what the line holds behind it.
 macro_rules! table {
     ($( $(#[$doc:meta])* $kind:ident $name:ident; )*) => {
@@ -46,13 +71,7 @@ macro_rules! table {
             )*
         }
 
-        $(
-            $(#[$doc])*
-            #[inline(always)]
-            pub(crate) fn $name() -> <kind::$kind as kind::Kind>::Answer {
-                kind::Kind::reached(&state::$name)
-            }
-        )*
+        $( function!($kind $name $(#[$doc])*); )*
 
         #[cfg(mmops_faults)]
         fn make_files(dir: &kernel::debugfs::ScopedDir<'static, '_>) {
@@ -118,14 +137,29 @@ table! {
     /// A zap met a migration entry.
     Count migrations_zapped;
 
-    /// Between the last changed entry and the flush.
-    Delay delay_us;
+    /// A walk has changed entries, and is about to flush. Under no spinlock.
+    Gate before_flush;
 
-    /// Between the look at a huge leaf and its lock, and while a fault changes an entry.
-    Delay window_us;
+    /// A walk has seen a huge leaf, and is about to lock it.
+    Gate before_lock;
 
-    /// Between the invalidation of a PMD leaf that is split and the table that replaces it.
-    Delay split_us;
+    /// A subscriber of an address space was told of the end of an invalidation. Whoever migrates a
+    /// page has put migration entries in its place by then, and not moved it yet.
+    Gate invalidation_ended;
+
+    /// A device is about to store to a page that it has for itself. Under the lock of its notifier,
+    /// which is a mutex in the test driver.
+    Gate device_stores;
+
+    /// An entry that is to be protected is locked, and not changed yet; with a fault, the new value
+    /// is made and not stored yet. Under the page-table lock.
+    SpinGate entry_changes_now;
+
+    /// A PMD leaf is made invalid, and its table is not there yet. Under the page-table lock.
+    SpinGate split_now;
+
+    /// A zap has taken dirty entries, and is about to flush. Under the page-table lock.
+    SpinGate zap_before_flush;
 }
 
 /// Runs `change` on a page-table entry in place, or as a fault has it: on a copy, with the entry
@@ -139,6 +173,7 @@ pub(crate) unsafe fn protect_entry<T>(entry: *mut T, change: impl FnOnce(*mut T)
     let clear = protect_clear_first();
 
     if !clear && !protect_stale_value() {
+        entry_changes_now();
         return change(entry);
     }
 
@@ -151,7 +186,7 @@ pub(crate) unsafe fn protect_entry<T>(entry: *mut T, change: impl FnOnce(*mut T)
     };
     let ret = change(core::ptr::from_mut(&mut copy).cast());
 
-    window_us();
+    entry_changes_now();
     atomic.store(copy, Ordering::SeqCst);
     ret
 }
@@ -167,7 +202,7 @@ pub(crate) unsafe fn split_window(pmdp: *mut bindings::pmd_t) {
         // SAFETY: By this function's safety requirements; the CPU changes it atomically, too.
         unsafe { AtomicUsize::from_ptr(pmdp.cast()) }.store(0, Ordering::SeqCst);
     }
-    split_us();
+    split_now();
 }
 
 /// Whether a clear of soft-dirty leaves an entry that is not present writable. `is_writable` says

@@ -220,10 +220,6 @@ impl<'a, 'g> Gather<'a, 'g> {
     }
 
     fn flush_tlb(&mut self) {
-        if self.unflushed {
-            crate::faults::delay_us();
-        }
-
         // SAFETY: By the type invariants `raw` was made by C.
         unsafe { bindings::mmops_tlb_flush(self.raw.as_mut_ptr()) };
         self.unflushed = false;

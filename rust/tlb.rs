@@ -162,7 +162,7 @@ impl<'s> FlushScope<'s> {
     #[inline(never)]
     #[link_section = ".text.hot"]
     fn flush(&mut self) {
-        faults::delay_us();
+        faults::before_flush();
 
         self.flush_locked();
     }

@@ -1100,7 +1100,7 @@ static int64_t run_atomic(int dev, uint64_t device_rounds, uint64_t cpu_rounds, 
 
 TEST_F_TIMEOUT(exclusive, atomicity, TEST_SECONDS)
 {
-	uint64_t taken = 0, total = 0, more_taken, more, until = control_end();
+	uint64_t taken = 0, total = 0, more_taken, more, until = now_ns() + 240000000000ULL;
 
 	/* Until there was something to contend for. */
 	while ((total < 1000000 || taken < 20) && now_ns() < until) {
@@ -1150,33 +1150,164 @@ TEST_F_TIMEOUT(exclusive, two_devices, TEST_SECONDS)
 
 /*
  * The controls: what is lost if the device goes on with a page that it was told
- * to let go, or if CPUs go on through their TLBs.
+ * to let go, or if CPUs go on through their TLBs. The device stands at a gate between
+ * its load and its store.
  */
-static int64_t lost_with(int dev, const char *fault)
-{
-	uint64_t taken, total;
-	uint64_t until = control_end();
-	int64_t lost = 0;
-	int round;
+#define GATE_ROUNDS	5
 
-	if (set_fault(fault, 1))
-		return -EOPNOTSUPP;
-	for (round = 0; more_rounds(round, 20, until) && !lost; round++)
-		lost = run_atomic(dev, DEVICE_ROUNDS, CPU_ROUNDS, &taken, &total);
-	clear_faults();
-	return lost;
+/* A thread that adds to a word, @rounds times or until it is to stop. */
+struct counter {
+	pthread_t thread;
+	uint64_t *word;
+	uint64_t rounds;
+	_Atomic pid_t tid;
+	_Atomic uint64_t added;
+	atomic_bool stop, done;
+};
+
+static void *count_up(void *arg)
+{
+	struct counter *counter = arg;
+
+	atomic_store(&counter->tid, gettid());
+	while (atomic_load(&counter->added) < counter->rounds && !atomic_load(&counter->stop)) {
+		__atomic_fetch_add(counter->word, 1, __ATOMIC_SEQ_CST);
+		atomic_fetch_add(&counter->added, 1);
+	}
+	atomic_store(&counter->done, true);
+	return NULL;
+}
+
+static int counter_start(struct counter *counter, char *map, uint64_t rounds)
+{
+	*counter = (struct counter){ .word = (uint64_t *)map, .rounds = rounds };
+	return pthread_create(&counter->thread, NULL, count_up, counter);
+}
+
+/* Wait until it has added so often, or sleeps in the kernel: there is nothing else to sleep for. */
+static void wait_for_counter(struct counter *counter, uint64_t added)
+{
+	char path[64], stat[256], *state;
+
+	while (!atomic_load(&counter->tid))
+		sched_yield();
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", counter->tid);
+	while (atomic_load(&counter->added) < added && !atomic_load(&counter->done)) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t n = fd < 0 ? 0 : read(fd, stat, sizeof(stat) - 1);
+
+		if (fd >= 0)
+			close(fd);
+		stat[max(n, 0)] = '\0';
+		state = strrchr(stat, ')');
+		if (state && (state[2] == 'D' || state[2] == 'S'))
+			return;
+		sched_yield();
+	}
+}
+
+struct device {
+	pthread_t thread;
+	int dev;
+	char *map;
+	size_t pages;
+	uint64_t rounds;
+	int64_t added;
+	atomic_bool done;
+};
+
+static void *run_device(void *arg)
+{
+	struct device *device = arg;
+
+	device->added = atomic_add(device->dev, device->map, page_size(), device->pages, 1,
+				   device->rounds, NULL);
+	atomic_store(&device->done, true);
+	return NULL;
+}
+
+/*
+ * The device adds to a word in each of two pages, twice. When it has added to the
+ * first one and takes the second, a CPU adds to the first one and has its page back;
+ * so the device has to take that again. A CPU that adds while the device is between
+ * its load and its store has to wait. How many additions went missing, or -1.
+ */
+static int64_t lost_after_invalidation(int dev)
+{
+	struct device device = { .dev = dev, .map = map_stored(2), .pages = 2, .rounds = 2 };
+	struct counter counter;
+	bool met;
+
+	if (!device.map)
+		return -1;
+	memset(device.map, 0, 2 * page_size());
+	if (close_gate_after("before_flush", 1, 1) || close_gate_after("device_stores", 1, 2) ||
+	    pthread_create(&device.thread, NULL, run_device, &device))
+		return -1;
+	met = wait_at_gate("before_flush", 1, &device.done);
+	__atomic_fetch_add((uint64_t *)device.map, 1, __ATOMIC_SEQ_CST);
+	open_gate("before_flush");
+	met = met && wait_at_gate("device_stores", 1, &device.done);
+	if (counter_start(&counter, device.map, 1))
+		return -1;
+	wait_for_counter(&counter, 1);
+	open_gate("device_stores");
+	pthread_join(device.thread, NULL);
+	pthread_join(counter.thread, NULL);
+	if (!met || device.added != 4)
+		return -1;
+	return 6 - load(device.map, 0) - load(device.map, 1);
+}
+
+/* A CPU adds all the time while the device takes the page and adds once. */
+static int64_t lost_without_flush(int dev)
+{
+	struct device device = { .dev = dev, .map = map_stored(1), .pages = 1, .rounds = 1 };
+	struct counter counter;
+	bool met;
+
+	if (!device.map)
+		return -1;
+	memset(device.map, 0, page_size());
+	if (counter_start(&counter, device.map, ~0ULL))
+		return -1;
+	wait_for_counter(&counter, 1000);
+	if (close_gate("device_stores", 1) ||
+	    pthread_create(&device.thread, NULL, run_device, &device))
+		return -1;
+	met = wait_at_gate("device_stores", 1, &device.done);
+	wait_for_counter(&counter, atomic_load(&counter.added) + 1000);
+	open_gate("device_stores");
+	pthread_join(device.thread, NULL);
+	atomic_store(&counter.stop, true);
+	pthread_join(counter.thread, NULL);
+	if (!met || device.added != 1)
+		return -1;
+	return counter.added + 1 - load(device.map, 0);
 }
 
 TEST_F_TIMEOUT(exclusive, control_ignore_invalidation, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
-	ASSERT_GT(lost_with(self->dev, "ignore_invalidation"), 0);
+	ASSERT_EQ(0, lost_after_invalidation(self->dev));
+	ASSERT_EQ(0, set_fault("ignore_invalidation", 1));
+	ASSERT_EQ(1, lost_after_invalidation(self->dev));
+	END_FAULTS();
 }
 
 TEST_F_TIMEOUT(exclusive, control_no_flush, TEST_SECONDS)
 {
+	int64_t lost = 0;
+	int round;
+
 	SKIP_WITHOUT_FAULTS();
-	ASSERT_GT(lost_with(self->dev, "skip_flush"), 0);
+	ASSERT_EQ(0, lost_without_flush(self->dev));
+	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	/* One round is enough, unless the CPU that adds has lost its TLB. */
+	for (round = 0; round < GATE_ROUNDS && !lost; round++)
+		lost = lost_without_flush(self->dev);
+	END_FAULTS();
+	ASSERT_GT(lost, 0);
 }
 
 /* There is no memory for what is not there yet; nothing else suffers. */

@@ -1,50 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The faults for negative controls, which only a build of mmops.ko
+ * The faults and gates for negative controls, which only a build of mmops.ko
  * with MMOPS_FAULTS=1 has.
  */
 #ifndef FAULTS_H
 #define FAULTS_H
 
+#include <dirent.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "mmops_selftest.h"
 
 #define FAULTS_DIR	"/sys/kernel/debug/mmops/faults/"
 
-/*
- * How long a control goes on at most. On a machine with CPUs of its own it meets its
- * window within the rounds of the test that it belongs to; on a busy one the
- * threads of a round do not run side by side, and it takes more of them.
- */
-#define CONTROL_SECONDS	240
-
-/* Whether there is a round to do after @done of @wanted; @until is 0, or control_end(). */
-static inline bool more_rounds(unsigned int done, unsigned int wanted, uint64_t until)
-{
-	return done < wanted || now_ns() < until;
-}
-
-static inline uint64_t control_end(void)
-{
-	return now_ns() + CONTROL_SECONDS * 1000000000ULL;
-}
-
 static inline bool faults_built_in(void)
 {
 	return !access(FAULTS_DIR, F_OK);
 }
 
-#define SKIP_WITHOUT_FAULTS()							\
-do {										\
-	if (!faults_built_in())							\
-		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
-} while (0)
-
 /* Set one fault. 0 or -errno. */
 static inline int set_fault(const char *name, unsigned int value)
 {
-	char path[128], text[16];
+	char path[320], text[16];
 
 	snprintf(path, sizeof(path), FAULTS_DIR "%s", name);
 	snprintf(text, sizeof(text), "%u", value);
@@ -52,12 +30,12 @@ static inline int set_fault(const char *name, unsigned int value)
 }
 
 /*
- * What a file of the faults holds; one that counts, mostly. Without memory of the
- * heap, whose return to the kernel can flush TLBs.
+ * What a file of the faults holds: of a gate, how many stand there. Without memory of
+ * the heap, whose return to the kernel can flush TLBs.
  */
 static inline unsigned int get_fault(const char *name)
 {
-	char path[128], text[16] = "";
+	char path[320], text[16] = "";
 	int fd;
 
 	snprintf(path, sizeof(path), FAULTS_DIR "%s", name);
@@ -71,40 +49,107 @@ static inline unsigned int get_fault(const char *name)
 }
 
 /*
- * Wait until so many of the windows that a fault holds open are. False if it was
- * @over before, which may be NULL, or takes too long.
+ * Gates. rust/faults.rs says where they are, and what a thread does that stands
+ * there: nothing else is needed to come between two steps of the module, and how
+ * long the test takes for that does not matter.
  */
-static inline bool wait_for_windows(unsigned int nr, atomic_bool *over)
-{
-	uint64_t end = now_ns() + 10000000000ULL;
 
-	while (get_fault("windows_open") < nr)
+/* Longer than the module waits at a gate: reached only by a test that fails. */
+#define GATE_SECONDS	120
+
+/* The next @stop threads that come to a gate stop, after @pass that do not. 0 or -errno. */
+static inline int close_gate_after(const char *name, unsigned int stop, unsigned int pass)
+{
+	char path[320], text[32];
+
+	snprintf(path, sizeof(path), FAULTS_DIR "%s", name);
+	snprintf(text, sizeof(text), "%u %u", stop, pass);
+	return write_file(path, text);
+}
+
+static inline int close_gate(const char *name, unsigned int stop)
+{
+	return close_gate_after(name, stop, 0);
+}
+
+/* Let go who stands at a gate, and all who come. 0 or -errno. */
+static inline int open_gate(const char *name)
+{
+	return set_fault(name, 0);
+}
+
+/*
+ * Wait until @nr threads stand at a gate. False if what they do was @over before,
+ * which may be NULL, or if that takes too long.
+ */
+static inline bool wait_at_gate(const char *name, unsigned int nr, atomic_bool *over)
+{
+	uint64_t end = now_ns() + GATE_SECONDS * 1000000000ULL;
+
+	while (get_fault(name) < nr) {
 		if ((over && atomic_load(over)) || now_ns() > end)
 			return false;
+		sched_yield();
+	}
 	return true;
 }
 
+/*
+ * Wait until the step of a thread is @over. False if that takes too long.
+ *
+ * If it @may_spin for the lock of who stands at a gate, as it has to where nothing is to
+ * be lost, it is given up when it has used more of its CPU than the step takes. Judged
+ * too early, the round is worth less, and nothing else.
+ */
+#define STEP_CPU_NS	100000000ULL
+
+static inline bool wait_for_step(pthread_t thread, atomic_bool *over, bool may_spin)
+{
+	uint64_t end = now_ns() + GATE_SECONDS * 1000000000ULL, first = 0, used;
+	struct timespec ts;
+	clockid_t clock;
+
+	if (pthread_getcpuclockid(thread, &clock))
+		return false;
+	while (!atomic_load(over)) {
+		if (clock_gettime(clock, &ts) || now_ns() > end)
+			return false;
+		used = ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+		if (!first)
+			first = used;
+		else if (may_spin && used > first + STEP_CPU_NS)
+			break;
+		sched_yield();
+	}
+	return true;
+}
+
+/* Open all gates, and set all faults and counts to 0. */
 static inline void clear_faults(void)
 {
-	set_fault("skip_nested_check", 0);
-	set_fault("skip_pending", 0);
-	set_fault("leak_pending", 0);
-	set_fault("skip_flush", 0);
-	set_fault("transfer_before_flush", 0);
-	set_fault("trylock_fails", 0);
-	set_fault("mark_before_flush", 0);
-	set_fault("gather_no_memory", 0);
-	set_fault("protect_clear_first", 0);
-	set_fault("protect_stale_value", 0);
-	set_fault("skip_retry", 0);
-	set_fault("window_us", 0);
-	set_fault("ignore_invalidation", 0);
-	set_fault("fault_in_no_memory", 0);
-	set_fault("entry_changes", 0);
-	set_fault("split_clear_first", 0);
-	set_fault("split_us", 0);
-	set_fault("keep_migration_writable", 0);
-	set_fault("delay_us", 0);
+	DIR *dir = opendir(FAULTS_DIR);
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			set_fault(entry->d_name, 0);
+	if (dir)
+		closedir(dir);
 }
+
+/* At the start of a control */
+#define SKIP_WITHOUT_FAULTS()							\
+do {										\
+	if (!faults_built_in())							\
+		SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
+	clear_faults();								\
+} while (0)
+
+/* At its end: no thread was left standing at a gate. */
+#define END_FAULTS()								\
+do {										\
+	ASSERT_EQ(0, get_fault("gates_given_up"));				\
+	clear_faults();								\
+} while (0)
 
 #endif /* FAULTS_H */

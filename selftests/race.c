@@ -21,8 +21,9 @@
  *	Without the nested check B returns with stale entries in the writer's
  *	TLB, and the values change unnoticed.
  *
- * The same functions are the negative controls: with the step left out they
- * must count lost stores, in more rounds if a busy machine calls for that.
+ * The same functions are the negative controls: walk A stands at a gate before its
+ * flush until B is done, so that each round meets the race; with the step left out
+ * stores are lost, and without that none is.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -37,11 +38,10 @@
 #define PAGES	(16 * PMD_PAGES)
 #define ROUNDS	40U
 /*
- * How long the fault build holds the window open, and when walk A is taken to
- * be in it. A virtual CPU may have to wait for one of the host's before it gets
- * there.
+ * Of the controls. One is enough, unless the writer's CPU has lost its TLB: then a
+ * store faults, and the round shows nothing.
  */
-#define DELAY_US	100000
+#define GATE_ROUNDS	5U
 
 /* The CPUs of the two walks and the writer; the main thread is walk B. */
 enum { CPU_B, CPU_A, CPU_WRITER, NR_TEST_CPUS };
@@ -222,12 +222,12 @@ static int64_t walk_b(struct race *race, struct harvest *taken)
 }
 
 /*
- * The second observation; the number of lost stores, counted once per page.
- * With @delay_us, which the fault build alone has, walk A keeps its window open.
- * A control goes on until it has lost a store, or met the window if it @loses none.
+ * The second observation in @n rounds; the number of lost stores, counted once per
+ * page. With @gate, which the fault build alone has, walk A stands before its flush
+ * meanwhile. With @loses it ends with the first round that does.
  */
-static uint64_t second_walk(struct race *race, unsigned int n, bool with_a,
-			    unsigned int delay_us, uint64_t until, bool loses)
+static uint64_t second_walk(struct race *race, unsigned int n, bool with_a, bool gate,
+			    bool loses)
 {
 	struct shared *s = race->shared;
 	struct harvest taken = new_harvest(HOT);
@@ -237,10 +237,14 @@ static uint64_t second_walk(struct race *race, unsigned int n, bool with_a,
 	int64_t count;
 	size_t i;
 
+	/* Nothing but the writer's pages is dirty or writable, so that A flushes at its end. */
+	if (race->kind == CLEAN)
+		race->errors += clean_only(race->dev, race->fd, 0, PAGES) < 0;
+	else
+		race->errors += write_protect(race->dev, race->fd, 0, PAGES) < 0;
 	if (with_a && pthread_create(&race->a, NULL, walk_a, race))
 		return 0;
-	for (round = 1; more_rounds(round - 1, n, (loses ? lost : race->overlapped) ? 0 : until);
-	     round++) {
+	for (round = 1; round <= n && !(loses && lost); round++) {
 		size_t changed = 0, unseen = 0;
 
 		race->rounds++;
@@ -249,18 +253,15 @@ static uint64_t second_walk(struct race *race, unsigned int n, bool with_a,
 		if (!wait_for_pass(race, 10000))
 			continue;
 		if (with_a) {
-			if (delay_us && set_fault("delay_us", delay_us))
+			/* The first that comes is A; B passes. */
+			if (gate && close_gate("before_flush", 1))
 				race->errors++;
 			atomic_store(&s->a_wanted, round);
 			wait_for(&s->a_started, round, 10000);
-			/* A needs a moment to pass the hot pages. */
-			if (delay_us)
-				wait_for_windows(1, NULL);
-			else
+			if (gate)
+				race->errors += !wait_at_gate("before_flush", 1, NULL);
+			else	/* A needs a moment to pass the hot pages. */
 				spin_us(rng_below(&rng, 300));
-			/* A is in its delay, and B is to have none. */
-			if (delay_us && set_fault("delay_us", 0))
-				race->errors++;
 		} else {
 			/* Alone: the first of B's walks stands for A's. */
 			walk_b(race, &taken);
@@ -287,6 +288,8 @@ static uint64_t second_walk(struct race *race, unsigned int n, bool with_a,
 					race->errors++;
 			}
 		}
+		if (gate && open_gate("before_flush"))
+			race->errors++;
 		if (with_a && !wait_for(&s->a_done, round, 60000))
 			race->errors++;
 	}
@@ -344,6 +347,8 @@ static uint64_t replicate(struct race *race, unsigned int n)
 		return 0;
 	for (round = 0; round <= n; round++) {
 		if (round == n) {
+			/* What is stored after the last harvest but one. */
+			wait_for_pass(race, 10000);
 			race_stop_writer(race);
 			atomic_store(&race->shared->stop, true);
 			pthread_join(race->a, NULL);
@@ -425,7 +430,7 @@ TEST_F_TIMEOUT(race, replicate, TEST_SECONDS)
 TEST_F_TIMEOUT(race, one_walk, TEST_SECONDS)
 {
 	ASSERT_EQ(0, race_start(&self->race));
-	self->lost = second_walk(&self->race, rounds(ROUNDS), false, 0, 0, false);
+	self->lost = second_walk(&self->race, rounds(ROUNDS), false, false, false);
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_EQ(0, self->lost);
@@ -434,7 +439,7 @@ TEST_F_TIMEOUT(race, one_walk, TEST_SECONDS)
 TEST_F_TIMEOUT(race, two_walks, TEST_SECONDS)
 {
 	ASSERT_EQ(0, race_start(&self->race));
-	self->lost = second_walk(&self->race, rounds(ROUNDS), true, 0, 0, false);
+	self->lost = second_walk(&self->race, rounds(ROUNDS), true, false, false);
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_EQ(0, self->lost);
@@ -442,19 +447,18 @@ TEST_F_TIMEOUT(race, two_walks, TEST_SECONDS)
 }
 
 /*
- * Controls. The window is held open, first with nothing left out.
+ * Controls. The first has the gate, and nothing left out.
  */
-TEST_F_TIMEOUT(race, control_delay_alone, TEST_SECONDS)
+TEST_F_TIMEOUT(race, control_gate_alone, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
-	self->lost = second_walk(&self->race, rounds(ROUNDS), true, DELAY_US, control_end(),
-				 false);
-	clear_faults();
+	self->lost = second_walk(&self->race, GATE_ROUNDS, true, true, false);
+	END_FAULTS();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_EQ(0, self->lost);
-	/* The window must have been met, or the other controls prove nothing. */
+	/* B came second within A's call, or the other controls prove nothing. */
 	ASSERT_GT(self->race.overlapped, 0);
 	log_rounds(_metadata, self);
 }
@@ -464,9 +468,8 @@ TEST_F_TIMEOUT(race, control_no_nested_check, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault("skip_nested_check", 1));
-	self->lost = second_walk(&self->race, rounds(ROUNDS), true, DELAY_US, control_end(),
-				 true);
-	clear_faults();
+	self->lost = second_walk(&self->race, GATE_ROUNDS, true, true, true);
+	END_FAULTS();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_GT(self->lost, 0);
@@ -478,8 +481,8 @@ TEST_F_TIMEOUT(race, control_no_flush, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault("skip_flush", 1));
-	self->lost = second_walk(&self->race, rounds(ROUNDS), false, 0, control_end(), true);
-	clear_faults();
+	self->lost = second_walk(&self->race, GATE_ROUNDS, false, false, true);
+	END_FAULTS();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_GT(self->lost, 0);
@@ -488,16 +491,15 @@ TEST_F_TIMEOUT(race, control_no_flush, TEST_SECONDS)
 
 TEST_F_TIMEOUT(race, control_no_flush_replicate, TEST_SECONDS)
 {
-	uint64_t until = control_end();
 	unsigned int n;
 
 	SKIP_WITHOUT_FAULTS();
 	/* Only what is lost last is still to be seen at the end. */
-	for (n = 0; more_rounds(n, 1, self->lost ? 0 : until); n++) {
+	for (n = 0; n < GATE_ROUNDS && !self->lost; n++) {
 		ASSERT_EQ(0, race_start(&self->race));
 		ASSERT_EQ(0, set_fault("skip_flush", 1));
-		self->lost = replicate(&self->race, rounds(ROUNDS));
-		clear_faults();
+		self->lost = replicate(&self->race, 1);
+		END_FAULTS();
 		race_end(&self->race);
 		ASSERT_EQ(0, self->race.errors);
 	}

@@ -14,7 +14,8 @@ usage() {
 
 	  --dir DIR  where the programs are (default: OUT of selftests/Makefile)
 	  --faults   only the tests that are run against the fault build of mmops.ko: the
-	             races, their negative controls, and the check of what the build holds
+	             negative controls, other tests that need faults, and the check of what
+	             the build holds
 	  --list     print the names of the programs
 
 	Environment:
@@ -59,17 +60,19 @@ fi
 arguments_of() {
 	case $1${faults:+ faults} in
 	writeback) echo -T control_transfer_before_flush ;;
-	split_race) echo -T control_delay_stores -T control_delay_mprotect \
-			 -T control_delay_dontneed -T control_delay_munmap \
+	split_race) echo -T control_gate_stores -T control_gate_mprotect \
+			 -T control_gate_dontneed -T control_gate_munmap \
 			 -T control_clear_mprotect -T control_clear_dontneed ;;
-	"split_race faults") echo -t control_delay_stores -t control_delay_mprotect \
-				  -t control_delay_dontneed -t control_delay_munmap \
+	"split_race faults") echo -t control_gate_stores -t control_gate_mprotect \
+				  -t control_gate_dontneed -t control_gate_munmap \
 				  -t control_clear_mprotect -t control_clear_dontneed ;;
 	huge) echo -T restarted_walk_counts_once ;;
-	soft_dirty_race) echo -T control_no_flush -T control_delay_alone -T control_no_pending \
+	soft_dirty_race) echo -T control_no_flush -T control_gate_alone -T control_no_pending \
 			      -T control_migration_is_met -T control_migration_stays_writable ;;
-	race) echo -T control_delay_alone -T control_no_nested_check -T control_no_flush \
+	race) echo -T control_gate_alone -T control_no_nested_check -T control_no_flush \
 		   -T control_no_flush_replicate ;;
+	"race faults") echo -t control_gate_alone -t control_no_nested_check -t control_no_flush \
+			    -t control_no_flush_replicate ;;
 	exclusive) echo -T control_ignore_invalidation -T control_no_flush -T no_memory -T busy \
 			-T locked_folios ;;
 	"exclusive faults") echo -t control_ignore_invalidation -t control_no_flush -t no_memory \
@@ -82,13 +85,13 @@ arguments_of() {
 	"zap_race faults") echo -t control_mark_before_flush ;;
 	"zap faults") echo -t no_memory_for_queue -t control_migration_is_met \
 			   -t control_migrating_leaf_is_met ;;
-	"soft_dirty_race faults") echo -t control_no_flush -t control_delay_alone \
+	"soft_dirty_race faults") echo -t control_no_flush -t control_gate_alone \
 				-t control_no_pending -t control_migration_is_met \
 				-t control_migration_stays_writable ;;
-	protect_pud_race) echo -T control_window_alone -T control_clear_first \
+	protect_pud_race) echo -T control_clear_first \
 			       -T control_skip_retry -T control_stale_value -T control_no_flush \
 			       -T control_clear_first_dontneed ;;
-	"protect_pud_race faults") echo -t control_window_alone -t control_clear_first \
+	"protect_pud_race faults") echo -t control_clear_first \
 			       -t control_skip_retry -t control_stale_value -t control_no_flush \
 			       -t control_clear_first_dontneed ;;
 	protect_race) echo -T control_clear_first -T control_stale_dirty -T control_stale_young \
@@ -96,7 +99,8 @@ arguments_of() {
 	"protect_race faults") echo -t control_clear_first -t control_stale_dirty \
 				    -t control_stale_young -t control_no_retry \
 				    -t control_no_flush ;;
-	"uapi faults") echo -t info -t faults_where_they_belong ;;
+	uapi) echo -T gates ;;
+	"uapi faults") echo -t info -t faults_where_they_belong -t gates ;;
 	"huge faults") echo -t restarted_walk_counts_once ;;
 	"writeback faults") echo -t control_transfer_before_flush ;;
 	esac

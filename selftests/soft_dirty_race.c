@@ -17,24 +17,21 @@
  * the harvest has to mark the pages dirty after its flush, or the stores would
  * never reach the disk.
  *
- * The same functions are the negative controls: with the step left out they
- * must count lost stores, in more rounds if a busy machine calls for that.
+ * The same functions are the negative controls. The harvest and the first clear
+ * stand at a gate before their flush until the others are done, so that each round
+ * meets the race; with the step left out stores are lost, without that none is.
  */
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "faults.h"
 #include "kselftest_harness.h"
+#include "notifier.h"
 
 #define HOT		32UL	/* pages that the writer stores to */
 #define ROUNDS		40U
-#define STEP_ROUNDS	10U	/* of those that hold windows open */
-/*
- * How long the fault build holds the window open, and when a call is taken to be
- * in it. A virtual CPU may have to wait for one of the host's before it gets
- * there, and writeback has to fit in.
- */
-#define DELAY_US	400000
+/* Of the controls. One is enough, unless the writer's CPU has lost its TLB. */
+#define GATE_ROUNDS	5U
 
 enum { CPU_MAIN, CPU_HARVEST, CPU_WRITER, CPU_CLEAR, NR_TEST_CPUS };
 
@@ -142,13 +139,13 @@ static uint64_t unseen(struct race *race)
 	return lost;
 }
 
-/* A control goes on @until, or until it has lost a store. */
-static uint64_t clear_and_look(struct race *race, unsigned int n, uint64_t until)
+/* With @loses it ends with the first round that does. */
+static uint64_t clear_and_look(struct race *race, unsigned int n, bool loses)
 {
 	uint64_t lost = 0;
 	unsigned int round;
 
-	for (round = 0; more_rounds(round, n, lost ? 0 : until); round++) {
+	for (round = 0; round < n && !(loses && lost); round++) {
 		if (clear(race) == (int64_t)HOT)
 			race->observed++;
 		lost += unseen(race);
@@ -190,7 +187,7 @@ FIXTURE_TEARDOWN(writer)
 TEST_F_TIMEOUT(writer, clear, TEST_SECONDS)
 {
 	ASSERT_EQ(0, race_start(&self->race));
-	self->lost = clear_and_look(&self->race, rounds(ROUNDS), 0);
+	self->lost = clear_and_look(&self->race, rounds(ROUNDS), false);
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_EQ(0, self->lost);
@@ -202,12 +199,12 @@ TEST_F_TIMEOUT(writer, control_no_flush, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault("skip_flush", 1));
-	self->lost = clear_and_look(&self->race, rounds(ROUNDS), control_end());
-	clear_faults();
+	self->lost = clear_and_look(&self->race, GATE_ROUNDS, true);
+	END_FAULTS();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_GT(self->lost, 0);
-	TH_LOG("%llu stores lost in %u rounds", (unsigned long long)self->lost, rounds(ROUNDS));
+	TH_LOG("%llu stores lost", (unsigned long long)self->lost);
 }
 
 /*
@@ -215,15 +212,22 @@ TEST_F_TIMEOUT(writer, control_no_flush, TEST_SECONDS)
  * and a clear that comes meanwhile meets a writable migration entry. If it stays
  * that, the page comes back writable.
  */
-#define MIGRATIONS	1000U
-
 struct migrator {
 	struct race *race;
 	pthread_t thread;
-	unsigned int max, moved;
-	atomic_bool enough, done;
+	unsigned int nr, moved;
+	_Atomic unsigned int wanted;	/* of the controls, which have them one by one */
+	atomic_bool done;
 	bool unknown;
 };
+
+static void migrate_page(struct migrator *migrator, unsigned int i)
+{
+	if (!madvise(migrator->race->map + i % HOT * page_size(), page_size(), MADV_SOFT_OFFLINE))
+		migrator->moved++;
+	else if (errno == EINVAL)
+		migrator->unknown = true;
+}
 
 static void *migrator_loop(void *arg)
 {
@@ -231,30 +235,22 @@ static void *migrator_loop(void *arg)
 	unsigned int i;
 
 	pin_to_cpu(CPU_HARVEST);
-	for (i = 0; i < migrator->max && !atomic_load(&migrator->enough); i++)
-		if (!madvise(migrator->race->map + i % HOT * page_size(), page_size(),
-			     MADV_SOFT_OFFLINE))
-			migrator->moved++;
-		else if (errno == EINVAL)
-			migrator->unknown = true;
+	for (i = 0; i < migrator->nr; i++)
+		migrate_page(migrator, i);
 	atomic_store(&migrator->done, true);
 	return NULL;
 }
 
-/* Until @max pages were to be moved, or a control has met @enough entries or a loss. */
-static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DATA(writer) *self,
-				  unsigned int max, unsigned int enough)
+TEST_F_TIMEOUT(writer, migrating, TEST_SECONDS)
 {
-	struct migrator migrator = { .race = &self->race, .max = max };
+	struct migrator migrator = { .race = &self->race, .nr = rounds(50) };
 	unsigned int clears = 0;
 
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, pthread_create(&migrator.thread, NULL, migrator_loop, &migrator));
 	while (!atomic_load(&migrator.done)) {
-		self->lost += clear_and_look(&self->race, 1, 0);
+		self->lost += clear_and_look(&self->race, 1, false);
 		clears++;
-		if (enough && (self->lost || get_fault("migrations_met") >= enough))
-			atomic_store(&migrator.enough, true);
 	}
 	pthread_join(migrator.thread, NULL);
 	race_end(&self->race);
@@ -263,32 +259,79 @@ static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DAT
 		SKIP(return, "the kernel is without CONFIG_MEMORY_FAILURE");
 	TH_LOG("%u migrations, %u clears, %llu stores lost", migrator.moved, clears,
 	       (unsigned long long)self->lost);
-	if (faults_built_in())
-		TH_LOG("%u writable migration entries were met", get_fault("migrations_met"));
+	ASSERT_EQ(0, self->lost);
 }
 
-TEST_F_TIMEOUT(writer, migrating, TEST_SECONDS)
+static void *migrator_rounds(void *arg)
 {
-	clear_while_migrating(_metadata, self, rounds(50), 0);
-	ASSERT_EQ(0, self->lost);
+	struct migrator *migrator = arg;
+	unsigned int i;
+
+	pin_to_cpu(CPU_HARVEST);
+	for (i = 0; i < migrator->nr; i++) {
+		while (atomic_load(&migrator->wanted) <= i)
+			sched_yield();
+		migrate_page(migrator, i);
+		atomic_store(&migrator->done, true);
+	}
+	return NULL;
+}
+
+/*
+ * A page is held where its migration entry is in place, and is cleared. A
+ * subscriber that stands at a gate holds it: it was told of the end of an
+ * invalidation, and nothing but the migration makes one meanwhile.
+ */
+static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DATA(writer) *self)
+{
+	struct migrator migrator = { .race = &self->race, .nr = GATE_ROUNDS };
+	unsigned int i, held = 0;
+
+	ASSERT_EQ(0, subscribe(self->race.dev, NULL, 0, MMOPS_NOTIFIER_MM));
+	ASSERT_EQ(0, race_start(&self->race));
+	ASSERT_EQ(0, pthread_create(&migrator.thread, NULL, migrator_rounds, &migrator));
+	for (i = 0; i < GATE_ROUNDS; i++) {
+		bool met;
+
+		/* All are writable. */
+		wait_for_pass(&self->race);
+		atomic_store(&migrator.done, false);
+		ASSERT_EQ(0, close_gate("invalidation_ended", 1));
+		atomic_store(&migrator.wanted, i + 1);
+		met = wait_at_gate("invalidation_ended", 1, &migrator.done);
+		clear(&self->race);
+		ASSERT_EQ(0, open_gate("invalidation_ended"));
+		while (!atomic_load(&migrator.done))
+			sched_yield();
+		held += met;
+		self->lost += unseen(&self->race);
+	}
+	pthread_join(migrator.thread, NULL);
+	race_end(&self->race);
+	ASSERT_EQ(0, self->race.errors);
+	if (migrator.unknown)
+		SKIP(return, "the kernel is without CONFIG_MEMORY_FAILURE");
+	TH_LOG("%u of %u migrations were held, %llu stores lost", held, migrator.moved,
+	       (unsigned long long)self->lost);
+	ASSERT_GT(held, 0);
+	ASSERT_EQ(held, get_fault("migrations_met"));
 }
 
 TEST_F_TIMEOUT(writer, control_migration_is_met, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("migrations_met", 0));
-	clear_while_migrating(_metadata, self, MIGRATIONS, 1);
-	ASSERT_GT(get_fault("migrations_met"), 0);
+	clear_while_migrating(_metadata, self);
+	END_FAULTS();
 	ASSERT_EQ(0, self->lost);
 }
 
 TEST_F_TIMEOUT(writer, control_migration_stays_writable, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("migrations_met", 0));
 	ASSERT_EQ(0, set_fault("keep_migration_writable", 1));
-	clear_while_migrating(_metadata, self, MIGRATIONS, ~0U);
-	clear_faults();
+	clear_while_migrating(_metadata, self);
+	END_FAULTS();
+	/* One page in each migration that was held. */
 	ASSERT_GT(self->lost, 0);
 }
 
@@ -392,7 +435,7 @@ TEST_F_TIMEOUT(four, free_running, TEST_SECONDS)
 	ASSERT_EQ(0, race_start(race));
 	ASSERT_EQ(0, pthread_create(&race->harvester.thread, NULL, harvester_loop, race));
 	ASSERT_EQ(0, pthread_create(&race->syncer, NULL, syncer_loop, race));
-	self->lost = clear_and_look(race, rounds(ROUNDS), 0);
+	self->lost = clear_and_look(race, rounds(ROUNDS), false);
 	race_end(race);
 	atomic_store(&race->stop, true);
 	pthread_join(race->harvester.thread, NULL);
@@ -444,37 +487,33 @@ static void *clearer_rounds(void *arg)
 	return NULL;
 }
 
-/* Begin the call of a round, and let it get to its delay, as the first or second. */
+/* Begin the call of a round, and let it get to the gate, as the first or second. */
 static void begin(struct race *race, struct caller *caller, uint64_t round, unsigned int nr)
 {
 	atomic_store(&caller->wanted, round);
-	if (!wait_for(&caller->started, round))
+	if (!wait_at_gate("before_flush", nr, NULL))
 		race->errors++;
-	wait_for_windows(nr, NULL);
 }
 
 /*
- * One after the other, each within the window of those before. Until a store is
- * lost if that @loses, else until the windows were met.
+ * One after the other, each while those before stand before their flush. With
+ * @loses it ends with the first round that does.
  */
-static uint64_t in_step(struct race *race, unsigned int n, bool loses)
+static uint64_t in_step(struct race *race, bool loses)
 {
-	uint64_t lost = 0, until = control_end();
 	unsigned int round;
+	uint64_t lost = 0;
 
 	if (pthread_create(&race->harvester.thread, NULL, harvester_rounds, race) ||
 	    pthread_create(&race->clearer.thread, NULL, clearer_rounds, race))
 		return 0;
-	for (round = 1; more_rounds(round - 1, n, (loses ? lost : race->overlapped) ? 0 : until);
-	     round++) {
+	for (round = 1; round <= GATE_ROUNDS && !(loses && lost); round++) {
 		/* All pages writable, dirty and soft-dirty. */
 		wait_for_pass(race);
-		if (set_fault("delay_us", DELAY_US))
+		if (close_gate("before_flush", 2))
 			race->errors++;
 		begin(race, &race->harvester, round, 1);
 		begin(race, &race->clearer, round, 2);
-		if (set_fault("delay_us", 0))
-			race->errors++;
 		if (fdatasync(race->fd))
 			race->errors++;
 		if (clear(race) == 0) {
@@ -484,7 +523,7 @@ static uint64_t in_step(struct race *race, unsigned int n, bool loses)
 			lost += unseen(race);
 		}
 		race->rounds++;
-		if (!wait_for(&race->harvester.done, round) ||
+		if (open_gate("before_flush") || !wait_for(&race->harvester.done, round) ||
 		    !wait_for(&race->clearer.done, round))
 			race->errors++;
 	}
@@ -496,23 +535,23 @@ static uint64_t in_step(struct race *race, unsigned int n, bool loses)
 
 static void log_rounds(struct __test_metadata *_metadata, FIXTURE_DATA(four) *self)
 {
-	TH_LOG("%llu stores lost; the second clear found nothing in %u of %u rounds, %u times within both windows",
+	TH_LOG("%llu stores lost; the second clear found nothing in %u of %u rounds, %u times within both calls",
 	       (unsigned long long)self->lost, self->race.observed,
 	       self->race.rounds, self->race.overlapped);
 }
 
-TEST_F_TIMEOUT(four, control_delay_alone, TEST_SECONDS)
+TEST_F_TIMEOUT(four, control_gate_alone, TEST_SECONDS)
 {
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
-	self->lost = in_step(&self->race, STEP_ROUNDS, false);
-	clear_faults();
+	self->lost = in_step(&self->race, false);
+	END_FAULTS();
 	race_end(&self->race);
 	log_rounds(_metadata, self);
 	ASSERT_EQ(0, disk_differs(&self->race));
 	ASSERT_EQ(0, self->race.errors);
 	ASSERT_EQ(0, self->lost);
-	/* The windows must have been met, or the other control proves nothing. */
+	/* All three were within each other, or the other control proves nothing. */
 	ASSERT_GT(self->race.overlapped, 0);
 }
 
@@ -521,8 +560,8 @@ TEST_F_TIMEOUT(four, control_no_pending, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault("skip_pending", 1));
-	self->lost = in_step(&self->race, STEP_ROUNDS, true);
-	clear_faults();
+	self->lost = in_step(&self->race, true);
+	END_FAULTS();
 	race_end(&self->race);
 	log_rounds(_metadata, self);
 	ASSERT_EQ(0, self->race.errors);

@@ -15,11 +15,12 @@
  * MADV_DONTNEED, munmap(): no entry is left, nothing maps the pages, and the
  *	folio is dirty if any of its pages was stored to.
  *
- * The fault build holds the leaf invalid for a while, so that the other thread
- * comes into the window. As the control it leaves the entry cleared there, as
- * a split by pmdp_huge_clear_flush() would: then mprotect() and MADV_DONTNEED
- * pass over what is about to be mapped again. munmap() is no control: it would
- * free the table with entries in it, and the kernel would say so.
+ * In the fault build the split stands at a gate where the leaf is invalid, until the
+ * other thread waits for the page-table lock, or is done without it. As the control
+ * it leaves the entry cleared there, as a split by pmdp_huge_clear_flush() would:
+ * then mprotect() and MADV_DONTNEED pass over what is about to be mapped again.
+ * munmap() is no control: it would free the table with entries in it, and the
+ * kernel would say so.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,12 +30,9 @@
 
 #define PAGES		PMD_PAGES
 #define ROUNDS		60U
-#define CONTROL_ROUNDS	12U
-#define MAX_ROUNDS	60U
+#define GATE_ROUNDS	3U
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define KPF_DIRTY	4
-/* How long the fault build holds the window open. */
-#define SPLIT_US	100000
 /* A call that splits takes about as long. */
 #define SPREAD_NS	3000000
 
@@ -46,6 +44,10 @@ struct race {
 	char *map;
 	bool protect;			/* split by write_protect, not by clean_record */
 	atomic_bool go, split_done, stop;
+	/* With the gate a thread of its own does what the split is raced against. */
+	atomic_bool op_go, op_done;
+	enum op op;
+	int op_ret;
 	_Atomic uint64_t passes;
 	int64_t ret;
 	struct harvest h;
@@ -196,6 +198,8 @@ static uint64_t new_leaf(FIXTURE_DATA(split) *self)
 	atomic_store(&race->go, false);
 	atomic_store(&race->stop, false);
 	atomic_store(&race->split_done, false);
+	atomic_store(&race->op_go, false);
+	atomic_store(&race->op_done, false);
 	atomic_store(&race->passes, 0);
 	memset(race->shadow, 0, sizeof(race->shadow));
 	reset_harvest(&race->h);
@@ -243,58 +247,93 @@ static uint64_t all_wrong(const struct race *race)
 	       race->values;
 }
 
+/* On the CPU of the writer, who is not there then: no thread that spins is on the main one's. */
+static void *op_thread(void *arg)
+{
+	struct race *race = arg;
+
+	pin_to_cpu(CPU_WRITER);
+	while (!atomic_load(&race->op_go))
+		;
+	race->op_ret = do_op(race, race->op);
+	atomic_store(&race->op_done, true);
+	return NULL;
+}
+
 /*
- * Rounds of @op against a split; the number of pages with which something is
- * wrong, or ~0 if a step failed. With the window held open it goes on until that
- * was met, or something is wrong in a @control.
+ * Let the @other thread do what it does while the split stands at its gate. False if a
+ * step failed.
  */
-static uint64_t race_split(FIXTURE_DATA(split) *self, enum op op, unsigned int n,
-			   unsigned int split_us, bool control)
+static bool op_at_gate(struct race *race, pthread_t other, bool in_order)
+{
+	if (close_gate("split_now", 1))
+		return false;
+	atomic_store(&race->go, true);
+	race->within += wait_at_gate("split_now", 1, &race->split_done);
+	atomic_store(&race->op_go, true);
+	return wait_for_step(other, &race->op_done, in_order) && !open_gate("split_now");
+}
+
+/* Do @op at a random time of the split. */
+static bool op_at_random(FIXTURE_DATA(split) *self, enum op op)
+{
+	struct race *race = &self->race;
+	uint64_t end = now_ns() + rng_below(&self->rng, SPREAD_NS);
+
+	atomic_store(&race->go, true);
+	while (now_ns() < end)
+		;
+	race->within += !atomic_load(&race->split_done);
+	return !do_op(race, op);
+}
+
+/* Which step of a round failed, as the result of all rounds. */
+static uint64_t step_failed(int line)
+{
+	printf("# step at line %d: %s\n", line, strerror(errno));
+	return ~0ULL;
+}
+
+/*
+ * @n rounds of @op against a split; the number of pages with which something is
+ * wrong, or ~0 if a step failed. In the fault build it has the @gate, and @in_order says
+ * that the leaf stays one, so that the other has to wait for its lock.
+ */
+static uint64_t race_split(FIXTURE_DATA(split) *self, enum op op, unsigned int n, bool gate,
+			   bool in_order)
 {
 	struct race *race = &self->race;
 	unsigned int round;
 	size_t i;
 
-	for (round = 0; round < n || (split_us && !(control ? all_wrong(race) : race->within) &&
-				      round < MAX_ROUNDS);
-	     round++) {
-		pthread_t split, write;
+	race->op = op;
+	for (round = 0; round < n; round++) {
 		uint64_t pfn = new_leaf(self);
-		bool within;
+		pthread_t split, other;
 
 		if (!pfn)
-			return ~0ULL;
+			return step_failed(__LINE__);
 		for (i = 0; i < PAGES; i++)
 			store(race->map, i, 1ULL << 32 | i);
-		if (op == STORES && pthread_create(&write, NULL, writer, race))
-			return ~0ULL;
 		if (pthread_create(&split, NULL, splitter, race))
-			return ~0ULL;
+			return step_failed(__LINE__);
+		if ((op == STORES || gate) &&
+		    pthread_create(&other, NULL, op == STORES ? writer : op_thread, race))
+			return step_failed(__LINE__);
 		if (op == STORES)
 			wait_for_passes(race, 1);
-		if (split_us && set_fault("split_us", split_us))
-			return ~0ULL;
-		atomic_store(&race->go, true);
-		if (split_us) {
-			wait_for_windows(1, &race->split_done);
-		} else {
-			uint64_t end = now_ns() + rng_below(&self->rng, SPREAD_NS);
-
-			while (now_ns() < end)
-				;
-		}
-		within = !atomic_load(&race->split_done);
-		if (do_op(race, op))
-			return ~0ULL;
+		if (!(gate ? op_at_gate(race, other, in_order) : op_at_random(self, op)))
+			return step_failed(__LINE__);
+		if (gate && op == STORES)
+			wait_for_passes(race, 2);
 		pthread_join(split, NULL);
-		race->within += within;
-		if (split_us && set_fault("split_us", 0))
-			return ~0ULL;
 		atomic_store(&race->stop, true);
-		if (op == STORES)
-			pthread_join(write, NULL);
+		if (op == STORES || gate)
+			pthread_join(other, NULL);
+		if (race->op_ret)
+			return step_failed(__LINE__);
 		if (race->ret < 0)
-			return ~0ULL;
+			return step_failed(__LINE__);
 
 		copy_reported(race);
 		switch (op) {
@@ -317,7 +356,7 @@ static uint64_t race_split(FIXTURE_DATA(split) *self, enum op op, unsigned int n
 			/* All that was stored since is known to the entries. */
 			reset_harvest(&race->h);
 			if (clean_record(race->dev, race->fd, 0, PAGES, &race->h) < 0)
-				return ~0ULL;
+				return step_failed(__LINE__);
 			copy_reported(race);
 			for (i = 0; i < PAGES; i++)
 				race->unseen += race->shadow[i] != value_of(race, i);
@@ -344,7 +383,7 @@ static void log_wrong(struct __test_metadata *_metadata, FIXTURE_DATA(split) *se
 #define RACE_TEST(name, op)							\
 TEST_F_TIMEOUT(split, name, TEST_SECONDS)					\
 {										\
-	uint64_t wrong = race_split(self, op, rounds(ROUNDS), 0, false);	\
+	uint64_t wrong = race_split(self, op, rounds(ROUNDS), false, true);	\
 										\
 	log_wrong(_metadata, self);						\
 	ASSERT_EQ(0, wrong);							\
@@ -357,8 +396,7 @@ RACE_TEST(dontneed, DONTNEED)
 RACE_TEST(munmap, MUNMAP)
 
 /*
- * Controls. The window is held open, first with nothing left out; each has to
- * meet it.
+ * Controls. The first have the gate, and nothing left out.
  */
 #define CONTROL_TEST(name, op, clear_first)					\
 TEST_F_TIMEOUT(split, control_ ## name, TEST_SECONDS)				\
@@ -369,23 +407,22 @@ TEST_F_TIMEOUT(split, control_ ## name, TEST_SECONDS)				\
 										\
 	SKIP_WITHOUT_FAULTS();							\
 	ASSERT_EQ(0, set_fault("split_clear_first", clear_first));		\
-	wrong = race_split(self, op, CONTROL_ROUNDS, SPLIT_US, fails);	\
-	clear_faults();								\
+	wrong = race_split(self, op, GATE_ROUNDS, true, !(clear_first));	\
+	END_FAULTS();								\
 	log_wrong(_metadata, self);						\
 	ASSERT_NE(~0ULL, wrong);						\
-	ASSERT_GT(self->race.within, 0);					\
+	ASSERT_EQ(GATE_ROUNDS, self->race.within);				\
 	if (fails) {								\
 		ASSERT_GT(wrong, 0);						\
 	} else {								\
 		ASSERT_EQ(0, wrong);						\
 	}									\
-	TH_LOG("%u rounds within the split", self->race.within);		\
 }
 
-CONTROL_TEST(delay_stores, STORES, 0)
-CONTROL_TEST(delay_mprotect, MPROTECT, 0)
-CONTROL_TEST(delay_dontneed, DONTNEED, 0)
-CONTROL_TEST(delay_munmap, MUNMAP, 0)
+CONTROL_TEST(gate_stores, STORES, 0)
+CONTROL_TEST(gate_mprotect, MPROTECT, 0)
+CONTROL_TEST(gate_dontneed, DONTNEED, 0)
+CONTROL_TEST(gate_munmap, MUNMAP, 0)
 CONTROL_TEST(clear_mprotect, MPROTECT, 1)
 CONTROL_TEST(clear_dontneed, DONTNEED, 1)
 

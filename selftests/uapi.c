@@ -735,6 +735,67 @@ TEST_F_TIMEOUT(uapi, fuzz_clean_record, TEST_SECONDS)
 	ASSERT_LT(succeeded, n);
 }
 
+/* Map the page of a file, and call write_protect. 0 or -errno. */
+static int write_protect_mapped(int dev, int fd)
+{
+	char *map = map_shared(fd, 0, 1);
+	int64_t ret;
+
+	if (!map)
+		return -errno;
+	store(map, 0, 1);
+	ret = write_protect(dev, fd, 0, 1);
+	munmap(map, page_size());
+	return ret == 1 ? 0 : ret < 0 ? ret : -EPROTO;
+}
+
+/* Who stands at a gate goes on when it is opened, and when it is killed; all others pass. */
+TEST_F_TIMEOUT(uapi, gates, TEST_SECONDS)
+{
+	static const char *const wrong[] = { "x", "-1", "1 2 3", "65536", "1 65536", "1,2" };
+	/* Two files: who stands at the gate keeps others from mapping its own. */
+	int fd = new_memfd(1), other = new_memfd(1), status;
+	unsigned int i;
+	pid_t pid;
+
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_GE(fd, 0);
+	ASSERT_GE(other, 0);
+	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+		ASSERT_EQ(-EINVAL, write_file(FAULTS_DIR "before_flush", wrong[i]));
+	}
+	/* The first passes, the second stops, the third passes. */
+	ASSERT_EQ(0, close_gate_after("before_flush", 1, 1));
+	for (i = 0; i < 2; i++) {
+		bool kill_it = i;
+
+		if (!i) {
+			ASSERT_EQ(0, write_protect_mapped(self->dev, other));
+		}
+		pid = fork();
+		ASSERT_GE(pid, 0);
+		if (!pid)
+			_exit(write_protect_mapped(self->dev, fd) != 0);
+		ASSERT_TRUE(wait_at_gate("before_flush", 1, NULL));
+		ASSERT_EQ(1, get_fault("before_flush"));
+		ASSERT_EQ(0, waitpid(pid, &status, WNOHANG));
+		ASSERT_EQ(0, write_protect_mapped(self->dev, other));
+		if (kill_it) {
+			ASSERT_EQ(0, kill(pid, SIGKILL));
+		} else {
+			ASSERT_EQ(0, open_gate("before_flush"));
+		}
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(kill_it, WIFSIGNALED(status));
+		ASSERT_EQ(kill_it, !WIFEXITED(status) || WEXITSTATUS(status));
+		ASSERT_EQ(0, get_fault("before_flush"));
+		ASSERT_EQ(0, close_gate("before_flush", 1));
+	}
+	END_FAULTS();
+	close(fd);
+	close(other);
+}
+
 /* The plain build holds no trace of the faults. */
 TEST_F_TIMEOUT(uapi, faults_where_they_belong, TEST_SECONDS)
 {
@@ -742,7 +803,7 @@ TEST_F_TIMEOUT(uapi, faults_where_they_belong, TEST_SECONDS)
 
 	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
 	if (info.features & MMOPS_FEATURE_FAULTS) {
-		ASSERT_EQ(0, set_fault("delay_us", 0));
+		ASSERT_EQ(0, set_fault("before_flush", 0));
 		ASSERT_EQ(0, set_fault("skip_flush", 0));
 		ASSERT_EQ(0, set_fault("skip_nested_check", 0));
 		ASSERT_EQ(0, set_fault("transfer_before_flush", 0));

@@ -133,7 +133,6 @@ FIXTURE(disk)
 	struct writer_control control;
 	/* Walks that run beside the test. */
 	atomic_int started;
-	atomic_bool protect_done;
 	int64_t clean_ret, protect_ret;
 };
 
@@ -342,13 +341,12 @@ TEST_F_TIMEOUT(disk, no_transfer, TEST_SECONDS)
  */
 enum { CPU_MAIN, CPU_CLEAN, CPU_PROTECT, CPU_WRITER, NR_TEST_CPUS };
 
-/* How long the fault build holds the window open. */
-#define WINDOW_US	100000
 /* A harvest marks folios dirty when so many wait, and at its end. This is more. */
 #define MANY		(10 * PMD_PAGES)
 #define HOT		32UL
 #define ROUNDS		20
-#define ENOUGH		4
+/* Of the control. One is enough, unless the writer's CPU has lost its TLB. */
+#define GATE_ROUNDS	5
 
 static void *writer(void *arg)
 {
@@ -380,7 +378,6 @@ static void *walk_protect(void *arg)
 	pin_to_cpu(CPU_PROTECT);
 	atomic_fetch_add(&self->started, 1);
 	self->protect_ret = write_protect(self->dev, self->fd, 0, self->pages);
-	atomic_store(&self->protect_done, true);
 	return NULL;
 }
 
@@ -393,54 +390,52 @@ static void wait_for_passes(FIXTURE_DATA(disk) *self, unsigned int n)
 }
 
 /*
- * Rounds of the above; the number of pages whose last store did not reach the
- * disk. The walk that protects begins first, so that its window closes first:
- * if it is still open at the end of the stores, both were. Ends early when that
- * was so often enough, and a control has what it looks for. With @delay it has to
- * be met.
+ * @n rounds of the above; the number of pages whose last store did not reach the
+ * disk, or ~0. With @gate both walks stand before their flush until the stores are
+ * done, else they do what they do. With @loses it ends with the first round that
+ * does.
  */
-static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bool delay,
-				    bool control, unsigned int *met)
+static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bool gate,
+				    bool loses)
 {
-	uint64_t lost = 0, until = delay ? control_end() : 0;
 	size_t bytes = HOT * page_size();
 	unsigned int round;
+	uint64_t lost = 0;
 	size_t i;
 
 	pin_to_cpu(CPU_MAIN);
-	for (round = 0; *met < ENOUGH || (control && !lost); round++) {
+	for (round = 0; round < n && !(loses && lost); round++) {
 		const char *disk = self->buffer;
 		pthread_t threads[3];
+		bool met = true;
 
-		if (!more_rounds(round, n, *met && (lost || !control) ? 0 : until))
-			break;
 		store_range(self->map, HOT, self->pages - HOT, round);
 		atomic_store(&self->control.stop, false);
-		atomic_store(&self->protect_done, false);
+		atomic_store(&self->started, 0);
 		pthread_create(&threads[0], NULL, writer, self);
 		wait_for_passes(self, 2);
-		if (delay)
-			set_fault("delay_us", WINDOW_US);
-		atomic_store(&self->started, 0);
+		if (gate && close_gate("before_flush", 2))
+			return ~0ULL;
 		pthread_create(&threads[1], NULL, walk_protect, self);
+		if (gate)
+			met = wait_at_gate("before_flush", 1, NULL);
 		while (atomic_load(&self->started) < 1)
 			sched_yield();
 		pthread_create(&threads[2], NULL, walk_clean, self);
+		if (gate)
+			met = met && wait_at_gate("before_flush", 2, NULL);
 		while (atomic_load(&self->started) < 2)
 			sched_yield();
-		if (delay)
-			wait_for_windows(2, &self->protect_done);
 		sync_file_range(self->fd, 0, bytes, SYNC_FILE_RANGE_WAIT_BEFORE |
 				SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 		wait_for_passes(self, 2);
 		atomic_store(&self->control.stop, true);
 		pthread_join(threads[0], NULL);
-		*met += !atomic_load(&self->protect_done);
+		if (gate && open_gate("before_flush"))
+			return ~0ULL;
 		pthread_join(threads[1], NULL);
 		pthread_join(threads[2], NULL);
-		if (delay)
-			set_fault("delay_us", 0);
-		if (self->clean_ret < 0 || self->protect_ret < 0 || fsync(self->fd) ||
+		if (!met || self->clean_ret < 0 || self->protect_ret < 0 || fsync(self->fd) ||
 		    pread(self->direct, self->buffer, bytes, 0) != (ssize_t)bytes)
 			return ~0ULL;
 		for (i = 0; i < HOT; i++)
@@ -463,36 +458,27 @@ static void map_many(struct __test_metadata *_metadata, FIXTURE_DATA(disk) *self
 
 TEST_F_TIMEOUT(disk, writeback_in_window, TEST_SECONDS)
 {
-	unsigned int met = 0;
-
 	if (nr_cpus() < NR_TEST_CPUS)
 		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
-	ASSERT_EQ(0, writeback_in_window(self, rounds(ROUNDS), false, false, &met));
+	ASSERT_EQ(0, writeback_in_window(self, rounds(ROUNDS), false, false));
 }
 
 TEST_F_TIMEOUT(disk, control_transfer_before_flush, TEST_SECONDS)
 {
-	unsigned int met = 0;
 	uint64_t lost;
 
 	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < NR_TEST_CPUS)
 		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
 	map_many(_metadata, self);
-	ASSERT_EQ(0, writeback_in_window(self, ROUNDS, true, false, &met));
-	if (!met && is_debug_kernel())
-		SKIP(return, "writeback takes longer than the window of %d us here", WINDOW_US);
-	ASSERT_GT(met, 0);
-	met = 0;
+	/* The same steps, with nothing left out. */
+	ASSERT_EQ(0, writeback_in_window(self, 2, true, false));
 	ASSERT_EQ(0, set_fault("transfer_before_flush", 1));
-	lost = writeback_in_window(self, ROUNDS, true, true, &met);
-	clear_faults();
-	if (!met && is_debug_kernel())
-		SKIP(return, "writeback takes longer than the window of %d us here", WINDOW_US);
-	TH_LOG("%llu stores did not reach the disk; the window was met %u times",
-	       (unsigned long long)lost, met);
-	ASSERT_GT(lost, 0);
+	lost = writeback_in_window(self, GATE_ROUNDS, true, true);
+	END_FAULTS();
+	TH_LOG("%llu stores did not reach the disk", (unsigned long long)lost);
 	ASSERT_NE(~0ULL, lost);
+	ASSERT_GT(lost, 0);
 }
 
 TEST_HARNESS_MAIN

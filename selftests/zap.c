@@ -16,6 +16,7 @@
 #include "dmirror.h"
 #include "faults.h"
 #include "kselftest_harness.h"
+#include "notifier.h"
 #include "swap.h"
 #include "zap.h"
 
@@ -864,8 +865,9 @@ TEST_F_TIMEOUT(zap, no_memory_for_queue, TEST_SECONDS)
  * Migration entries. Another thread has pages moved one after the other; or a
  * huge page split, for which the kernel puts a migration entry in the place of
  * each of its small ones; or a huge page that a device has moved back, for which
- * there is one of PMD size. The zap comes at a random time, and the fault build
- * counts the entries that it met.
+ * there is one of PMD size. The zap comes at a random time. In the fault build it
+ * comes when the entries are in place: a subscriber that was told so stands at a gate.
+ * The module counts the entries that it met.
  */
 #define SPLIT_HUGE_PAGES	"/sys/kernel/debug/split_huge_pages"
 #define MOVED			8UL
@@ -879,8 +881,9 @@ struct mover {
 	pthread_t thread;
 	char *map, split[80];
 	_Atomic uint64_t wanted, started, done;
+	atomic_bool over;
 	enum way way;
-	bool refused;
+	bool gate, refused;
 	int device;
 	uint64_t ns;
 };
@@ -906,16 +909,20 @@ static void *mover_loop(void *arg)
 		if (mover->way == FETCH)
 			dmirror(mover->device, HMM_DMIRROR_MIGRATE_TO_SYS, mover->map, NULL,
 				PMD_PAGES);
-		for (i = 0; i < MOVED && mover->way == MOVE; i++)
+		for (i = 0; i < (mover->gate ? 1 : MOVED) && mover->way == MOVE; i++)
 			if (madvise(mover->map + i * page_size(), page_size(),
 				    MADV_SOFT_OFFLINE) && errno == EINVAL)
 				mover->refused = true;
 		mover->ns = now_ns() - start;
+		atomic_store(&mover->over, true);
 		atomic_store(&mover->done, round);
 	}
 }
 
-/* One round: store, zap @ns nanoseconds after the mover has begun, and look. */
+/*
+ * One round: store, zap @ns nanoseconds after the mover has begun, or when it stands at
+ * the gate, and look.
+ */
 static void zap_while_moving(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
 			     struct mover *mover, uint64_t round, uint64_t ns)
 {
@@ -934,12 +941,21 @@ static void zap_while_moving(struct __test_metadata *_metadata, FIXTURE_DATA(zap
 		ASSERT_EQ(PMD_PAGES, dmirror(mover->device, HMM_DMIRROR_MIGRATE_TO_DEV, mover->map,
 					     copy, PMD_PAGES));
 	}
+	atomic_store(&mover->over, false);
+	if (mover->gate) {
+		ASSERT_EQ(0, close_gate("invalidation_ended", 1));
+	}
 	atomic_store(&mover->wanted, round);
 	while (atomic_load(&mover->started) < round)
 		sched_yield();
+	if (mover->gate)
+		wait_at_gate("invalidation_ended", 1, &mover->over);
 	for (end = now_ns() + ns; now_ns() < end;)
 		;
 	zapped = zap(self->dev, mover->map, pages);
+	if (mover->gate) {
+		ASSERT_EQ(0, open_gate("invalidation_ended"));
+	}
 	while (atomic_load(&mover->done) < round)
 		sched_yield();
 	/*
@@ -958,12 +974,22 @@ static void zap_while_moving(struct __test_metadata *_metadata, FIXTURE_DATA(zap
 	}
 }
 
-/* @wanted rounds; a control goes on @until it has met an entry. False if nothing moves. */
+/* How many migration entries a round of @mover has met. */
+static unsigned int zap_at_gate(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
+				struct mover *mover, uint64_t round)
+{
+	unsigned int before = get_fault("migrations_zapped");
+
+	zap_while_moving(_metadata, self, mover, round, 0);
+	return get_fault("migrations_zapped") - before;
+}
+
+/* @wanted rounds, or with the gate three of each kind. False if nothing moves. */
 static bool rounds_with_mover(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
-			      unsigned int wanted, uint64_t until)
+			      unsigned int wanted, bool gate)
 {
 	bool can_split = !access(SPLIT_HUGE_PAGES, W_OK), can_move = true;
-	struct mover mover = { .map = map_thp(1) };
+	struct mover mover = { .map = map_thp(1), .gate = gate };
 	struct rng rng = { test_seed() };
 	uint64_t ns[2] = {}, round;
 
@@ -975,34 +1001,40 @@ static bool rounds_with_mover(struct __test_metadata *_metadata, FIXTURE_DATA(za
 		 (unsigned long)mover.map, (unsigned long)mover.map + pmd_size());
 	pin_to_cpu(0);
 	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_loop, &mover));
-	for (round = 1; more_rounds(round - 1, wanted, until); round++) {
+	for (round = 1; round <= (gate ? 6 : wanted); round++) {
 		bool split = can_split && (round % 2 || !can_move);
 
 		if (!can_split && !can_move)
 			break;
 		mover.way = split ? SPLIT : MOVE;
-		zap_while_moving(_metadata, self, &mover, round,
-				 rng_below(&rng, ns[split] + 1));
+		if (gate) {
+			unsigned int met = zap_at_gate(_metadata, self, &mover, round);
+
+			if (split) {
+				ASSERT_EQ(PMD_PAGES, met);
+			} else if (!mover.refused) {
+				ASSERT_EQ(1, met);
+			}
+		} else {
+			zap_while_moving(_metadata, self, &mover, round,
+					 rng_below(&rng, ns[split] + 1));
+		}
 		can_move = !mover.refused;
 		ns[split] = min(mover.ns, MOVE_NS);
-		if (until && get_fault("migrations_zapped"))
-			until = 0;
 	}
 	atomic_store(&mover.wanted, MOVER_END);
 	pthread_join(mover.thread, NULL);
 	TH_LOG("%llu rounds; the last split took %llu us, the last move %llu us",
 	       (unsigned long long)round - 1, (unsigned long long)ns[1] / 1000,
 	       (unsigned long long)ns[0] / 1000);
-	if (faults_built_in())
-		TH_LOG("%u migration entries were met", get_fault("migrations_zapped"));
 	return can_split || can_move;
 }
 
 /* The same of leaves of PMD size. */
 static void rounds_with_device(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
-			       unsigned int wanted, uint64_t until)
+			       unsigned int wanted, bool gate)
 {
-	struct mover mover = { .way = FETCH, .map = map_thp(1) };
+	struct mover mover = { .way = FETCH, .map = map_thp(1), .gate = gate };
 	struct rng rng = { test_seed() };
 	uint64_t ns = 0, round;
 
@@ -1011,26 +1043,26 @@ static void rounds_with_device(struct __test_metadata *_metadata, FIXTURE_DATA(z
 		SKIP(return, "no huge pages");
 	pin_to_cpu(0);
 	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_loop, &mover));
-	for (round = 1; more_rounds(round - 1, wanted, until); round++) {
-		zap_while_moving(_metadata, self, &mover, round, rng_below(&rng, ns + 1));
+	for (round = 1; round <= (gate ? 3 : wanted); round++) {
+		if (gate) {
+			ASSERT_EQ(1, zap_at_gate(_metadata, self, &mover, round));
+		} else {
+			zap_while_moving(_metadata, self, &mover, round, rng_below(&rng, ns + 1));
+		}
 		ns = min(mover.ns, MOVE_NS);
-		if (until && get_fault("migrations_zapped"))
-			until = 0;
 	}
 	atomic_store(&mover.wanted, MOVER_END);
 	pthread_join(mover.thread, NULL);
 	close(mover.device);
 	TH_LOG("%llu rounds; the last took %llu us", (unsigned long long)round - 1,
 	       (unsigned long long)ns / 1000);
-	if (faults_built_in())
-		TH_LOG("%u migration entries were met", get_fault("migrations_zapped"));
 }
 
 TEST_F_TIMEOUT(zap, migrating_leaf, TEST_SECONDS)
 {
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
-	rounds_with_device(_metadata, self, rounds(MIGRATING_ROUNDS), 0);
+	rounds_with_device(_metadata, self, rounds(MIGRATING_ROUNDS), false);
 }
 
 TEST_F_TIMEOUT(zap, control_migrating_leaf_is_met, TEST_SECONDS)
@@ -1038,16 +1070,16 @@ TEST_F_TIMEOUT(zap, control_migrating_leaf_is_met, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
-	ASSERT_EQ(0, set_fault("migrations_zapped", 0));
-	rounds_with_device(_metadata, self, rounds(MIGRATING_ROUNDS), control_end());
-	ASSERT_GT(get_fault("migrations_zapped"), 0);
+	ASSERT_EQ(0, subscribe(self->dev, NULL, 0, MMOPS_NOTIFIER_MM));
+	rounds_with_device(_metadata, self, 0, true);
+	END_FAULTS();
 }
 
 TEST_F_TIMEOUT(zap, migrating, TEST_SECONDS)
 {
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
-	if (!rounds_with_mover(_metadata, self, rounds(MIGRATING_ROUNDS), 0))
+	if (!rounds_with_mover(_metadata, self, rounds(MIGRATING_ROUNDS), false))
 		SKIP(return, "the kernel has neither CONFIG_MEMORY_FAILURE nor huge pages");
 }
 
@@ -1056,10 +1088,10 @@ TEST_F_TIMEOUT(zap, control_migration_is_met, TEST_SECONDS)
 	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
-	ASSERT_EQ(0, set_fault("migrations_zapped", 0));
-	if (!rounds_with_mover(_metadata, self, rounds(MIGRATING_ROUNDS), control_end()))
+	ASSERT_EQ(0, subscribe(self->dev, NULL, 0, MMOPS_NOTIFIER_MM));
+	if (!rounds_with_mover(_metadata, self, 0, true))
 		SKIP(return, "the kernel has neither CONFIG_MEMORY_FAILURE nor huge pages");
-	ASSERT_GT(get_fault("migrations_zapped"), 0);
+	END_FAULTS();
 }
 
 TEST_HARNESS_MAIN

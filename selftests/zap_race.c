@@ -11,7 +11,9 @@
  *
  * The control marks the folios dirty, and removes their rmap, before the TLB
  * flush: writeback, which begins when the entries are gone, finds the folios
- * unmapped, cleans them in the window, and what is stored until the flush is lost.
+ * unmapped, cleans them, and what is stored until the flush is lost. The zap stands
+ * at a gate before its flush meanwhile. With its steps in order, writeback waits for
+ * the page-table lock, and nothing is lost.
  *
  * MMOPS_DISK is a directory on a disk file system.
  */
@@ -23,12 +25,12 @@
 #include "kselftest_harness.h"
 #include "zap.h"
 
-enum { CPU_ZAP, CPU_CLEAN, CPU_STORE, NR_TEST_CPUS };
+enum { CPU_ZAP, CPU_CLEAN, CPU_STORE, CPU_MAIN, NR_TEST_CPUS };
 
 #define HOT		64UL
 #define ROUNDS		20
-/* How long the fault build holds the window before the flush open. */
-#define WINDOW_US	200000
+/* Of the control. One is enough, unless the CPU that stores has lost its TLB. */
+#define GATE_ROUNDS	5
 /* How long the stores of a round are spread over where nothing does. */
 #define SPREAD_US	500
 
@@ -37,9 +39,9 @@ FIXTURE(race)
 	int dev, fd, direct;
 	char *map;
 	void *buffer;
-	/* Whether writeback and stores wait for the window, and whether it is open. */
-	bool in_window;
-	atomic_bool window_open;
+	/* Whether writeback and stores come while the zap stands before its flush. */
+	bool gate;
+	atomic_bool at_gate, half_stored, go_on, stored;
 	uint64_t value;
 	/* Threads of a round that are ready, and whether it may begin. */
 	atomic_int ready;
@@ -67,8 +69,10 @@ FIXTURE_SETUP(race)
 	if (self->direct < 0)
 		SKIP(return, "%s has no O_DIRECT", dir);
 	ASSERT_EQ(0, posix_memalign(&self->buffer, page_size(), HOT * page_size()));
-	self->map = map_shared(self->fd, 0, HOT);
+	/* In one page table, which a zap locks once. */
+	self->map = reserve(HOT, 0);
 	ASSERT_NE(self->map, NULL);
+	ASSERT_NE(NULL, map_at(self->map, self->fd, 0, HOT, PROT_READ | PROT_WRITE, MAP_SHARED));
 	/* Each page is a folio of its own. */
 	ASSERT_EQ(0, madvise(self->map, HOT * page_size(), MADV_RANDOM));
 }
@@ -109,9 +113,8 @@ static void *clean_thread(void *arg)
 
 	pin_to_cpu(CPU_CLEAN);
 	wait_for_begin(self);
-	if (self->in_window)
-		wait_for_windows(1, &self->zap_done);
-	atomic_store(&self->window_open, true);
+	while (self->gate && !atomic_load(&self->half_stored))
+		sched_yield();
 	sync_file_range(self->fd, 0, HOT * page_size(), SYNC_FILE_RANGE_WAIT_BEFORE |
 			SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 	atomic_store(&self->clean_done, true);
@@ -131,53 +134,83 @@ static void *store_thread(void *arg)
 	faults = minor_faults();
 	store_range(self->map, 0, HOT, self->value + 1);
 	wait_for_begin(self);
-	while (self->in_window && !atomic_load(&self->window_open))
+	while (self->gate && !atomic_load(&self->at_gate))
 		;
 	start = now_ns();
 	for (i = 0; i < HOT; i++) {
-		if (!self->in_window)
+		if (!self->gate)
 			spin_until(start + i * SPREAD_US * 1000ULL / HOT);
-		/* Half of them after writeback, which waits for the flush if all is right. */
-		while (self->in_window && i == HOT / 2 && !atomic_load(&self->clean_done) &&
-		       now_ns() < start + WINDOW_US * 1000ULL / 2)
-			;
+		/* The other half comes when writeback is done, or waits for the flush. */
+		if (self->gate && i == HOT / 2) {
+			atomic_store(&self->half_stored, true);
+			while (!atomic_load(&self->go_on))
+				;
+		}
 		store(self->map, i, self->value + 2 + i);
 	}
+	atomic_store(&self->stored, true);
 	self->faults = minor_faults() - faults;
 	return NULL;
 }
 
+/* The steps of a round while the zap stands before its flush. False if it did not come there. */
+static bool let_by(FIXTURE_DATA(race) *self, pthread_t clean, pthread_t store, bool in_order)
+{
+	bool met = wait_at_gate("zap_before_flush", 1, &self->zap_done);
+
+	atomic_store(&self->at_gate, true);
+	/* A store that faults spins for the lock as well; then the round is over. */
+	met = met && wait_for_step(store, &self->half_stored, true);
+	if (atomic_load(&self->half_stored)) {
+		met = met && wait_for_step(clean, &self->clean_done, in_order);
+		atomic_store(&self->go_on, true);
+		met = met && wait_for_step(store, &self->stored, true);
+	}
+	if (open_gate("zap_before_flush"))
+		met = false;
+	atomic_store(&self->go_on, true);
+	return met;
+}
+
 /*
- * Rounds of the above; the number of stores that did not reach the disk, or ~0.
- * @stale counts those that went through a TLB entry of before. A control ends with
- * the first loss, and goes on @until if there is none.
+ * @n rounds of the above; the number of stores that did not reach the disk, or ~0.
+ * @stale counts those that went through a TLB entry of before. With @loses it ends
+ * with the first round that does.
  */
-static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, uint64_t until,
-			   uint64_t *stale)
+static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, bool loses, uint64_t *stale)
 {
 	static void *(*const functions[])(void *) = { zap_thread, clean_thread, store_thread };
 	uint64_t lost = 0;
 	unsigned int round;
 	size_t i;
 
-	for (round = 0; more_rounds(round, n, until) && !(until && lost); round++) {
+	pin_to_cpu(CPU_MAIN);
+	for (round = 0; round < n && !(loses && lost); round++) {
 		pthread_t threads[3];
+		bool met = true;
 
 		self->value += 1000;
 		atomic_store(&self->ready, 0);
 		atomic_store(&self->begin, false);
+		atomic_store(&self->at_gate, false);
+		atomic_store(&self->half_stored, false);
+		atomic_store(&self->go_on, false);
+		atomic_store(&self->stored, false);
 		atomic_store(&self->zap_done, false);
-		atomic_store(&self->window_open, false);
 		atomic_store(&self->clean_done, false);
 		/* The stores that come before the round are done when all are ready. */
 		for (i = 0; i < 3; i++)
 			pthread_create(&threads[i], NULL, functions[i], self);
 		while (atomic_load(&self->ready) < 3)
 			sched_yield();
+		if (self->gate && close_gate("zap_before_flush", 1))
+			return ~0ULL;
 		atomic_store(&self->begin, true);
+		if (self->gate)
+			met = let_by(self, threads[1], threads[2], !loses);
 		for (i = 0; i < 3; i++)
 			pthread_join(threads[i], NULL);
-		if (self->zapped < 0 || fsync(self->fd) ||
+		if (!met || self->zapped < 0 || fsync(self->fd) ||
 		    pread(self->direct, self->buffer, HOT * page_size(), 0) !=
 		    (ssize_t)(HOT * page_size()))
 			return ~0ULL;
@@ -192,28 +225,25 @@ TEST_F_TIMEOUT(race, writeback, TEST_SECONDS)
 {
 	uint64_t stale = 0;
 
-	ASSERT_EQ(0, run_rounds(self, rounds(5 * ROUNDS), 0, &stale));
+	ASSERT_EQ(0, run_rounds(self, rounds(5 * ROUNDS), false, &stale));
 	TH_LOG("%llu stores did not fault", (unsigned long long)stale);
 }
 
 TEST_F_TIMEOUT(race, control_mark_before_flush, TEST_SECONDS)
 {
-	uint64_t stale = 0, lost, until = control_end();
+	uint64_t stale = 0, lost;
 
 	SKIP_WITHOUT_FAULTS();
-	self->in_window = true;
-	/* With the window held open, and the steps in order, nothing is lost. */
-	ASSERT_EQ(0, set_fault("delay_us", WINDOW_US));
-	do {
-		ASSERT_EQ(0, run_rounds(self, ROUNDS, 0, &stale));
-	} while (stale <= HOT && now_ns() < until);
-	ASSERT_GT(stale, HOT);
+	self->gate = true;
+	/* The same, with the steps in order: nothing is lost. */
+	ASSERT_EQ(0, run_rounds(self, GATE_ROUNDS, false, &stale));
+	ASSERT_GT(stale, 0);
 	TH_LOG("in order: %llu stale stores, none lost", (unsigned long long)stale);
 
 	stale = 0;
 	ASSERT_EQ(0, set_fault("mark_before_flush", 1));
-	lost = run_rounds(self, ROUNDS, control_end(), &stale);
-	clear_faults();
+	lost = run_rounds(self, GATE_ROUNDS, true, &stale);
+	END_FAULTS();
 	TH_LOG("marked before the flush: %llu stale stores, %llu lost",
 	       (unsigned long long)stale, (unsigned long long)lost);
 	ASSERT_NE(~0ULL, lost);

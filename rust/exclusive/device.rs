@@ -212,6 +212,7 @@ impl DevicePage {
     pub fn write(&self, offset: usize, from: &[u8]) -> Result {
         check(offset, from.len())?;
         self.written.store(1, Relaxed);
+        crate::faults::device_stores();
         // SAFETY: As for `read`.
         unsafe {
             bindings::mmops_page_write(self.page.as_ptr(), offset, from.as_ptr().cast(), from.len())

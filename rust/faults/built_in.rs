@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Kinds of lines of the table in the build with faults.
+//! Kinds of lines of the table in the build with faults, and their files.
+
+mod gate;
+
+pub(crate) use gate::{
+    Gate,
+    SpinGate, //
+};
 
 use kernel::{
     c_str,
@@ -13,19 +20,8 @@ use kernel::{
     sync::atomic::{
         Atomic,
         Relaxed, //
-    },
-    time::{
-        delay::udelay,
-        Delta, //
     }, //
 };
-
-/// What the code asks a line of the table.
-pub(crate) trait Kind {
-    type Answer;
-
-    fn reached(&self) -> Self::Answer;
-}
 
 /// On while its file holds another number than 0.
 pub(crate) struct Fault(Atomic<u32>);
@@ -38,12 +34,8 @@ impl Fault {
     pub(super) fn make_file(&'static self, dir: &ScopedDir<'static, '_>, name: &CStr) {
         dir.read_write_file(name, &self.0);
     }
-}
 
-impl Kind for Fault {
-    type Answer = bool;
-
-    fn reached(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.0.load(Relaxed) != 0
     }
 }
@@ -59,48 +51,9 @@ impl Count {
     pub(super) fn make_file(&'static self, dir: &ScopedDir<'static, '_>, name: &CStr) {
         dir.read_write_file(name, &self.0);
     }
-}
 
-impl Kind for Count {
-    type Answer = ();
-
-    fn reached(&self) {
+    pub(super) fn reached(&self) {
         self.0.add(1, Relaxed);
-    }
-}
-
-/// The longest delay that a control can ask for, in microseconds.
-const MAX_DELAY_US: u32 = 500_000;
-
-static WINDOWS_OPEN: Atomic<u32> = Atomic::new(0);
-
-/// A window that stays open for so many microseconds as its file says.
-pub(crate) struct Delay(Atomic<u32>);
-
-impl Delay {
-    pub(super) const fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    pub(super) fn make_file(&'static self, dir: &ScopedDir<'static, '_>, name: &CStr) {
-        dir.read_write_file(name, &self.0);
-    }
-}
-
-impl Kind for Delay {
-    type Answer = ();
-
-    fn reached(&self) {
-        let us = self.0.load(Relaxed).min(MAX_DELAY_US);
-
-        if us != 0 {
-            WINDOWS_OPEN.add(1, Relaxed);
-            for _ in 0..us / 1000 {
-                udelay(Delta::from_millis(1));
-            }
-            udelay(Delta::from_micros((us % 1000).into()));
-            WINDOWS_OPEN.fetch_sub(1, Relaxed);
-        }
     }
 }
 
@@ -117,7 +70,6 @@ impl Kept {
     }
 }
 
-/// The files of the table, which vanish with the value.
 #[pin_data]
 struct Directory {
     dir: Dir,
@@ -125,6 +77,7 @@ struct Directory {
     files: Scope<()>,
 }
 
+/// The files of the table, which vanish with the value.
 pub(crate) struct Files {
     _directory: Pin<KBox<Directory>>,
 }
@@ -137,7 +90,7 @@ impl Files {
             try_pin_init!(Directory {
                 files <- dir.scope((), c_str!("faults"), |(), dir| {
                     super::make_files(dir);
-                    dir.read_only_file(c_str!("windows_open"), &WINDOWS_OPEN);
+                    gate::GIVEN_UP.make_file(dir, c_str!("gates_given_up"));
                 }),
                 dir: dir.clone(),
             }? Error),

@@ -4,40 +4,34 @@
 
 use kernel::prelude::*;
 
-/// What the code asks a line of the table.
-pub(crate) trait Kind {
-    type Answer;
-
-    fn reached(&self) -> Self::Answer;
-}
-
 pub(crate) struct Fault;
 
-impl Kind for Fault {
-    type Answer = bool;
-
+impl Fault {
     #[inline(always)]
-    fn reached(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         false
     }
 }
 
 pub(crate) struct Count;
 
-impl Kind for Count {
-    type Answer = ();
-
+impl Count {
     #[inline(always)]
-    fn reached(&self) {}
+    pub(super) fn reached(&self) {}
 }
 
-pub(crate) struct Delay;
+pub(crate) struct Gate;
 
-impl Kind for Delay {
-    type Answer = ();
-
+impl Gate {
     #[inline(always)]
-    fn reached(&self) {}
+    pub(super) fn reached(&self) {}
+}
+
+pub(crate) struct SpinGate;
+
+impl SpinGate {
+    #[inline(always)]
+    pub(super) fn reached(&self) {}
 }
 
 /// The answer of a fault, kept for later.

@@ -182,6 +182,7 @@ impl Drop for LockedGather<'_, '_, '_> {
             if crate::faults::mark_before_flush() {
                 self.settle();
             }
+            crate::faults::zap_before_flush();
 
             self.gather.flush_tlb();
             self.settle();

@@ -78,7 +78,7 @@ pub(super) unsafe fn pmd_leaf<'t>(
     pmdp: *mut bindings::pmd_t,
     vma: Vma<'t>,
 ) -> Option<Locked<'t, bindings::pmd_t>> {
-    crate::faults::window_us();
+    crate::faults::before_lock();
 
     // SAFETY: `pmdp` is an entry of `vma`; the function takes the lock and looks again.
     let ptl = unsafe { bindings::__pmd_trans_huge_lock(pmdp, vma.as_ptr()) };
@@ -167,7 +167,7 @@ pub(super) unsafe fn pud<'t>(
     pudp: *mut bindings::pud_t,
     vma: Vma<'t>,
 ) -> Option<Locked<'t, bindings::pud_t>> {
-    crate::faults::window_us();
+    crate::faults::before_lock();
 
     // SAFETY: `pudp` is an entry of `vma`; the function takes the lock and looks again.
     let ptl = unsafe { bindings::__pud_trans_huge_lock(pudp, vma.as_ptr()) };
