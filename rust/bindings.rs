@@ -36,11 +36,18 @@ const _: () = {
     );
     assert!(offset_of!(b::vm_area_struct, vm_mm) == generated::OFFSET_VMA_MM);
     assert!(offset_of!(b::file, f_mapping) == generated::OFFSET_FILE_MAPPING);
+    assert!(offset_of!(b::file, f_inode) == generated::OFFSET_FILE_INODE);
+    assert!(offset_of!(b::address_space, host) == generated::OFFSET_MAPPING_HOST);
+    assert!(offset_of!(b::inode, i_data) == generated::OFFSET_INODE_DATA);
+    assert!(offset_of!(b::inode, i_mapping) == generated::OFFSET_INODE_MAPPING);
+    assert!(offset_of!(b::inode, i_rdev) == generated::OFFSET_INODE_RDEV);
+    assert!(offset_of!(b::super_block, s_magic) == generated::OFFSET_SB_MAGIC);
+    assert!(offset_of!(b::super_block, s_stack_depth) == generated::OFFSET_SB_DEPTH);
 };
 
 pub(crate) use self::generated::*;
 pub(crate) use kernel::bindings::{
-    address_space, folio, mm_struct, mmu_interval_notifier, mmu_notifier_event, mmu_notifier_range,
-    page, pmd_t, pte_t, pud_t, spinlock_t, vm_area_struct, VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP,
-    VM_PFNMAP, VM_SHARED,
+    address_space, file, folio, inode, mm_struct, mmu_interval_notifier, mmu_notifier_event,
+    mmu_notifier_range, page, pmd_t, pte_t, pud_t, spinlock_t, vm_area_struct, VM_HUGETLB,
+    VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
 };

@@ -5,6 +5,8 @@
  */
 #include <linux/fs.h>
 #include <linux/hmm.h>
+#include <linux/magic.h>
+#include <linux/major.h>
 #include <linux/mm.h>
 #include <linux/mm_types.h>
 #include <linux/mmu_notifier.h>
@@ -20,6 +22,22 @@
 const unsigned long MMOPS_CONST_HELPER_FMODE_READ = (__force unsigned long)FMODE_READ;
 const unsigned long MMOPS_CONST_HELPER_FMODE_WRITE = (__force unsigned long)FMODE_WRITE;
 const unsigned long MMOPS_CONST_HELPER_VM_LOCKED = VM_LOCKED;
+
+/* What a file is; see mapping.rs. */
+const unsigned int MMOPS_CONST_HELPER_INODE_TYPE = S_IFMT;
+const unsigned int MMOPS_CONST_HELPER_INODE_REGULAR = S_IFREG;
+const unsigned int MMOPS_CONST_HELPER_INODE_CHAR_DEVICE = S_IFCHR;
+const unsigned int MMOPS_CONST_HELPER_INODE_BLOCK_DEVICE = S_IFBLK;
+const unsigned int MMOPS_CONST_HELPER_INODE_PRIVATE = S_PRIVATE;
+const unsigned long MMOPS_CONST_HELPER_ANON_INODE_MAGIC = ANON_INODE_FS_MAGIC;
+const unsigned long MMOPS_CONST_HELPER_CODA_MAGIC = CODA_SUPER_MAGIC;
+const unsigned long MMOPS_CONST_HELPER_ECRYPTFS_MAGIC = ECRYPTFS_SUPER_MAGIC;
+const unsigned long MMOPS_CONST_HELPER_OVERLAYFS_MAGIC = OVERLAYFS_SUPER_MAGIC;
+const unsigned int MMOPS_CONST_HELPER_DEVICE_ZERO = MKDEV(MEM_MAJOR, 5);
+const unsigned int MMOPS_CONST_HELPER_DEVICE_MINOR_BITS = MINORBITS;
+/* DRM_MAJOR of drm/drm_drv.h and ACCEL_MAJOR of drm/drm_accel.h, which modules rarely need. */
+const unsigned int MMOPS_CONST_HELPER_MAJOR_DRM = 226;
+const unsigned int MMOPS_CONST_HELPER_MAJOR_ACCEL = 261;
 
 /* Types of softleaf_t. One that this configuration lacks is a number that no entry has. */
 #ifdef CONFIG_MIGRATION
@@ -59,3 +77,11 @@ const unsigned long MMOPS_CONST_HELPER_MARKER_MASK = PTE_MARKER_MASK;
 const unsigned long MMOPS_CONST_HELPER_OFFSET_TASK_MM = offsetof(struct task_struct, mm);
 const unsigned long MMOPS_CONST_HELPER_OFFSET_VMA_MM = offsetof(struct vm_area_struct, vm_mm);
 const unsigned long MMOPS_CONST_HELPER_OFFSET_FILE_MAPPING = offsetof(struct file, f_mapping);
+const unsigned long MMOPS_CONST_HELPER_OFFSET_FILE_INODE = offsetof(struct file, f_inode);
+const unsigned long MMOPS_CONST_HELPER_OFFSET_MAPPING_HOST = offsetof(struct address_space, host);
+const unsigned long MMOPS_CONST_HELPER_OFFSET_INODE_DATA = offsetof(struct inode, i_data);
+const unsigned long MMOPS_CONST_HELPER_OFFSET_INODE_MAPPING = offsetof(struct inode, i_mapping);
+const unsigned long MMOPS_CONST_HELPER_OFFSET_INODE_RDEV = offsetof(struct inode, i_rdev);
+const unsigned long MMOPS_CONST_HELPER_OFFSET_SB_MAGIC = offsetof(struct super_block, s_magic);
+const unsigned long MMOPS_CONST_HELPER_OFFSET_SB_DEPTH =
+	offsetof(struct super_block, s_stack_depth);

@@ -472,6 +472,12 @@ __mmops_helper bool mmops_can_mmap_file(struct file *file)
 	return can_mmap_file(file) && !S_ISSOCK(file_inode(file)->i_mode);
 }
 
+/* The inode that holds the data: of the upper or a lower layer for a file of overlayfs. */
+__mmops_helper struct inode *mmops_d_real_inode(struct file *file)
+{
+	return d_real_inode(file_dentry(file));
+}
+
 __mmops_helper bool mmops_is_file_hugepages(struct file *file)
 {
 	return is_file_hugepages(file);

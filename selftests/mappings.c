@@ -3,7 +3,6 @@
  * Which mappings of a file are changed: shared ones in every process, whatever
  * their address, length and protection, and no others.
  */
-#include <glob.h>
 #include <sys/syscall.h>
 #include <linux/userfaultfd.h>
 
@@ -301,67 +300,6 @@ TEST_F_TIMEOUT(mappings, userfaultfd_marks, TEST_SECONDS)
 		ASSERT_EQ(0, pagemap_entry(map + i * page_size()) & PAGEMAP_UFFD_WP);
 	}
 	ASSERT_EQ(64, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
-}
-
-/*
- * A mapping of page frames without folios: the registers of a virtio device.
- * Its address space is that of all PCI resources, with the frame number as page
- * offset. What is stored goes to the interrupt status, which is read-only.
- */
-#define BAR_PAGES	4UL
-#define BAR_ISR		1UL
-
-static int open_virtio_bar(uint64_t *pgoff)
-{
-	glob_t found;
-	size_t i;
-	int fd = -1;
-
-	if (glob("/sys/bus/virtio/drivers/*/virtio*/../resource4", 0, NULL, &found))
-		return -1;
-	for (i = 0; i < found.gl_pathc && fd < 0; i++) {
-		uint64_t start = 0, end = 0;
-		char path[256];
-		FILE *f;
-		int bar;
-
-		snprintf(path, sizeof(path), "%.*s", (int)strlen(found.gl_pathv[i]) - 1,
-			 found.gl_pathv[i]);
-		f = fopen(path, "r");
-		for (bar = 0; f && bar <= 4; bar++) {
-			if (fscanf(f, "%lx %lx %*x", &start, &end) != 2)
-				start = end = 0;
-		}
-		if (f)
-			fclose(f);
-		if (end - start + 1 != BAR_PAGES * page_size())
-			continue;
-		*pgoff = start / page_size();
-		fd = open(found.gl_pathv[i], O_RDWR | O_CLOEXEC);
-	}
-	globfree(&found);
-	return fd;
-}
-
-TEST_F_TIMEOUT(mappings, pfn_map, TEST_SECONDS)
-{
-	uint64_t pgoff = 0;
-	int fd = open_virtio_bar(&pgoff);
-	char *map;
-
-	if (fd < 0)
-		SKIP(return, "no virtio device whose registers can be mapped");
-	map = mmap(NULL, BAR_PAGES * page_size(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		SKIP(return, "registers of virtio devices cannot be mapped here");
-	self->h.pgoff = pgoff;
-	ASSERT_EQ(BAR_PAGES, write_protect(self->dev, fd, pgoff, BAR_PAGES));
-	ASSERT_EQ(0, write_protect(self->dev, fd, pgoff, BAR_PAGES));
-	ASSERT_EQ(0, clean_record(self->dev, fd, pgoff, BAR_PAGES, &self->h));
-	*(volatile uint8_t *)(map + BAR_ISR * page_size() + 16) = 0;
-	ASSERT_EQ(1, clean_record(self->dev, fd, pgoff, BAR_PAGES, &self->h));
-	ASSERT_EQ(1ULL << BAR_ISR, self->h.bitmap[0]);
-	ASSERT_EQ(1, write_protect(self->dev, fd, pgoff, BAR_PAGES));
 }
 
 TEST_HARNESS_MAIN

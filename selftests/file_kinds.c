@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which mappings a descriptor stands for. mmap(2) may put another file into the
+ * mapping than the one that was opened: each kind of file is either followed to
+ * where its mappings are, or refused.
+ */
+#include "mmops_selftest.h"
+#include "kselftest_harness.h"
+
+#include <limits.h>
+#include <linux/perf_event.h>
+#include <linux/udmabuf.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+
+#define PAGES	16UL
+
+/* The bits of a harvest that are set, as a mask of the first 64 pages; or -errno. */
+static int64_t harvest_mask(int dev, int fd, size_t nr, uint64_t *mask)
+{
+	struct harvest h = new_harvest(nr);
+	int64_t ret = clean_record(dev, fd, 0, nr, &h);
+
+	*mask = h.bitmap[0];
+	free(h.bitmap);
+	return ret;
+}
+
+#define ASSERT_HARVEST(fd, expected) do {					\
+	uint64_t mask;								\
+										\
+	ASSERT_EQ(__builtin_popcountll(expected),				\
+		  harvest_mask(self->dev, fd, PAGES, &mask));			\
+	ASSERT_EQ(expected, mask);						\
+} while (0)
+
+/* Both calls refuse the file, and what is mapped at @map stays writable. */
+#define ASSERT_REFUSED(fd, error) do {						\
+	uint64_t mask;								\
+										\
+	ASSERT_EQ(-(error), write_protect(self->dev, fd, 0, PAGES));		\
+	ASSERT_EQ(-(error), harvest_mask(self->dev, fd, PAGES, &mask));		\
+	ASSERT_EQ(0, mask);							\
+} while (0)
+
+/* Mounts of this test go away with it. */
+static int private_mounts(void)
+{
+	if (unshare(CLONE_NEWNS))
+		return -errno;
+	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ? -errno : 0;
+}
+
+FIXTURE(overlay)
+{
+	int dev;
+	char top[PATH_MAX];
+	char lower[PATH_MAX + 16];	/* the file in its layers, and through the mount */
+	char upper[PATH_MAX + 16];
+	char merged[PATH_MAX + 16];
+};
+
+FIXTURE_VARIANT(overlay)
+{
+	bool disk;
+	bool copied_up;
+};
+
+FIXTURE_VARIANT_ADD(overlay, tmpfs_created)
+{
+};
+
+FIXTURE_VARIANT_ADD(overlay, tmpfs_copied_up)
+{
+	.copied_up = true,
+};
+
+FIXTURE_VARIANT_ADD(overlay, disk_created)
+{
+	.disk = true,
+};
+
+FIXTURE_VARIANT_ADD(overlay, disk_copied_up)
+{
+	.disk = true,
+	.copied_up = true,
+};
+
+/* A file of PAGES pages that are all 1. */
+static int fill_file(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	char page[4096];
+	size_t i;
+
+	memset(page, 1, sizeof(page));
+	for (i = 0; fd >= 0 && i < PAGES; i++)
+		if (write(fd, page, sizeof(page)) != sizeof(page))
+			return -1;
+	return fd < 0 ? -1 : close(fd);
+}
+
+FIXTURE_SETUP(overlay)
+{
+	const char *base = variant->disk ? getenv("MMOPS_DISK") : "/tmp";
+	char dir[PATH_MAX + 16], options[4 * PATH_MAX];
+	static const char *const names[] = { "lower", "upper", "work", "merged" };
+	size_t i;
+
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	if (!base)
+		SKIP(return, "MMOPS_DISK is not set");
+	ASSERT_EQ(0, private_mounts());
+	if (!variant->disk) {
+		ASSERT_EQ(0, mount("tmpfs", base, "tmpfs", 0, NULL));
+	}
+	snprintf(self->top, sizeof(self->top), "%s/overlay.XXXXXX", base);
+	ASSERT_NE(NULL, mkdtemp(self->top));
+	for (i = 0; i < 4; i++) {
+		snprintf(dir, sizeof(dir), "%s/%s", self->top, names[i]);
+		ASSERT_EQ(0, mkdir(dir, 0700));
+	}
+	snprintf(self->lower, sizeof(self->lower), "%s/lower/file", self->top);
+	snprintf(self->upper, sizeof(self->upper), "%s/upper/file", self->top);
+	snprintf(self->merged, sizeof(self->merged), "%s/merged/file", self->top);
+	if (variant->copied_up) {
+		ASSERT_EQ(0, fill_file(self->lower));
+	}
+	snprintf(options, sizeof(options), "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work",
+		 self->top, self->top, self->top);
+	snprintf(dir, sizeof(dir), "%s/merged", self->top);
+	if (mount("overlay", dir, "overlay", 0, options)) {
+		ASSERT_EQ(ENODEV, errno);
+		SKIP(return, "no overlayfs in this kernel");
+	}
+	if (!variant->copied_up) {
+		ASSERT_EQ(0, fill_file(self->merged));
+	}
+}
+
+FIXTURE_TEARDOWN(overlay)
+{
+	char *command;
+
+	if (self->top[0]) {
+		ASSERT_LT(0, asprintf(&command, "umount -l %s/merged 2>/dev/null; rm -rf %s", self->top,
+				      self->top));
+		ASSERT_NE(-1, system(command));
+	}
+}
+
+/* The mount and the upper layer are two ways to the same mappings. */
+TEST_F_TIMEOUT(overlay, harvest, TEST_SECONDS)
+{
+	int fd = open(self->merged, O_RDWR | O_CLOEXEC);
+	int upper = open(self->upper, O_RDWR | O_CLOEXEC);
+	char path[64], *map;
+	int map_file;
+	char byte;
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, upper);
+	map = map_shared(fd, 0, PAGES);
+	ASSERT_NE(NULL, map);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_HARVEST(fd, 0xffffUL);
+	store(map, 3, 33);
+	store(map, 7, 77);
+	/* Whoever asks: the file that was stored to is the one of the upper layer. */
+	ASSERT_EQ(1, pread(upper, &byte, 1, 3 * page_size()));
+	ASSERT_EQ(33, byte);
+	ASSERT_HARVEST(fd, 1UL << 3 | 1UL << 7);
+	ASSERT_HARVEST(fd, 0UL);
+	store(map, 5, 2);
+	ASSERT_HARVEST(upper, 1UL << 5);
+
+	/* By the mapping of a process. */
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map,
+		 (unsigned long)map + PAGES * page_size());
+	map_file = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, map_file);
+	store(map, 9, 2);
+	ASSERT_HARVEST(map_file, 1UL << 9);
+}
+
+TEST_F_TIMEOUT(overlay, write_protect, TEST_SECONDS)
+{
+	int fd = open(self->merged, O_RDWR | O_CLOEXEC);
+	char *map = map_shared(fd, 0, PAGES);
+	long faults;
+
+	ASSERT_NE(NULL, map);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_EQ(PAGES, write_protect(self->dev, fd, 0, PAGES));
+	faults = minor_faults();
+	store(map, 9, 2);
+	ASSERT_EQ(faults + 1, minor_faults());
+	ASSERT_EQ(1, write_protect(self->dev, fd, 0, PAGES));
+}
+
+/* The descriptor outlives the name and the mount. */
+TEST_F_TIMEOUT(overlay, unlinked, TEST_SECONDS)
+{
+	int fd = open(self->merged, O_RDWR | O_CLOEXEC);
+	char dir[PATH_MAX + 16], *map = map_shared(fd, 0, PAGES);
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(0, unlink(self->merged));
+	snprintf(dir, sizeof(dir), "%s/merged", self->top);
+	ASSERT_EQ(0, umount2(dir, MNT_DETACH));
+	/* A fault may map all pages of a large folio, and dirty. */
+	store_range(map, 0, PAGES, 1);
+	ASSERT_HARVEST(fd, 0xffffUL);
+	store(map, 11, 1);
+	ASSERT_HARVEST(fd, 1UL << 11);
+	close(fd);
+	munmap(map, PAGES * page_size());
+}
+
+/*
+ * What was mapped before the copy-up is the file of the lower layer, which nobody writes. Without
+ * one, a reader maps the same file as a writer.
+ */
+TEST_F_TIMEOUT(overlay, reader_of_before, TEST_SECONDS)
+{
+	int reader, fd;
+	char *read_map, *map;
+
+	reader = open(self->merged, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, reader);
+	read_map = mmap(NULL, PAGES * page_size(), PROT_READ, MAP_SHARED, reader, 0);
+	ASSERT_NE(MAP_FAILED, read_map);
+	load_range(read_map, 0, PAGES);
+	ASSERT_EQ(-1, mprotect(read_map, PAGES * page_size(), PROT_READ | PROT_WRITE));
+	ASSERT_EQ(EACCES, errno);
+
+	fd = open(self->merged, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	map = map_shared(fd, 0, PAGES);
+	ASSERT_NE(NULL, map);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_HARVEST(fd, 0xffffUL);
+	store(map, 2, 5);
+	ASSERT_HARVEST(fd, 1UL << 2);
+	ASSERT_EQ(5, load(map, 2));
+	ASSERT_EQ(variant->copied_up ? 0x0101010101010101UL : 5, load(read_map, 2));
+	/* A descriptor that cannot write stands for no mapping that could. */
+	ASSERT_REFUSED(reader, EACCES);
+}
+
+FIXTURE(device)
+{
+	int dev;
+};
+
+FIXTURE_SETUP(device)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+}
+
+FIXTURE_TEARDOWN(device)
+{
+}
+
+/* A shared mapping of /dev/zero is one of a file that was made for it. */
+TEST_F_TIMEOUT(device, zero, TEST_SECONDS)
+{
+	int fd = open("/dev/zero", O_RDWR | O_CLOEXEC), map_file;
+	char path[64], *map = map_shared(fd, 0, PAGES);
+
+	ASSERT_NE(NULL, map);
+	store(map, 5, 1);
+	ASSERT_REFUSED(fd, EOPNOTSUPP);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map,
+		 (unsigned long)map + PAGES * page_size());
+	map_file = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, map_file);
+	ASSERT_HARVEST(map_file, 1UL << 5);
+}
+
+/* All perf events, and much else, have one inode: its mappings are those of strangers. */
+TEST_F_TIMEOUT(device, shared_anonymous_inode, TEST_SECONDS)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_SOFTWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_SW_DUMMY,
+	};
+	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	int stranger = syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	char *map;
+
+	if (fd < 0)
+		SKIP(return, "no perf events (%s)", strerror(errno));
+	map = map_shared(stranger, 0, 2);
+	ASSERT_NE(NULL, map);
+	load_range(map, 0, 2);
+	ASSERT_REFUSED(fd, EOPNOTSUPP);
+	ASSERT_REFUSED(stranger, EOPNOTSUPP);
+}
+
+/* Each dma-buf has an inode of its own. This one maps page frames, without folios. */
+TEST_F_TIMEOUT(device, dma_buf, TEST_SECONDS)
+{
+	int udmabuf = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
+	struct udmabuf_create create = { .size = PAGES * page_size() };
+	int fd, other;
+	char *map, *other_map;
+	long faults;
+
+	if (udmabuf < 0)
+		SKIP(return, "no udmabuf in this kernel");
+	create.memfd = memfd_create("mmops", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+	ASSERT_EQ(0, ftruncate(create.memfd, create.size));
+	ASSERT_EQ(0, fcntl(create.memfd, F_ADD_SEALS, F_SEAL_SHRINK));
+	fd = ioctl(udmabuf, UDMABUF_CREATE, &create);
+	ASSERT_LE(0, fd);
+	other = ioctl(udmabuf, UDMABUF_CREATE, &create);
+	ASSERT_LE(0, other);
+	map = map_shared(fd, 0, PAGES);
+	ASSERT_NE(NULL, map);
+	other_map = map_shared(other, 0, PAGES);
+	ASSERT_NE(NULL, other_map);
+	store(other_map, 1, 1);
+	store(map, 2, 1);
+	ASSERT_HARVEST(fd, 1UL << 2);
+	ASSERT_HARVEST(other, 1UL << 1);
+	ASSERT_HARVEST(create.memfd, 0UL);
+
+	/* A fault maps all of it. */
+	ASSERT_EQ(PAGES, write_protect(self->dev, fd, 0, PAGES));
+	ASSERT_EQ(0, write_protect(self->dev, fd, 0, PAGES));
+	faults = minor_faults();
+	store(map, 9, 1);
+	ASSERT_EQ(faults + 1, minor_faults());
+	ASSERT_HARVEST(fd, 1UL << 9);
+	ASSERT_EQ(1, write_protect(self->dev, fd, 0, PAGES));
+}
+
+/* A BAR by sysfs is mapped by what all memory of devices has in common, at other offsets. */
+TEST_F_TIMEOUT(device, resource_of_pci, TEST_SECONDS)
+{
+	char line[PATH_MAX];
+	FILE *list = popen("ls /sys/bus/pci/devices/*/resource[0-5] 2>/dev/null", "r");
+	int fd = -1;
+
+	ASSERT_NE(NULL, list);
+	while (fd < 0 && fgets(line, sizeof(line), list)) {
+		char *map;
+
+		line[strcspn(line, "\n")] = 0;
+		fd = open(line, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		map = mmap(NULL, page_size(), PROT_READ, MAP_SHARED, fd, 0);
+		if (map == MAP_FAILED) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	pclose(list);
+	if (fd < 0)
+		SKIP(return, "no PCI device with memory that can be mapped");
+	ASSERT_REFUSED(fd, EOPNOTSUPP);
+}
+
+TEST_HARNESS_MAIN
