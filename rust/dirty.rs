@@ -32,6 +32,13 @@
 //!   [`write_protect`] comes to it so has afterwards the permissions of its VMA, and its store does
 //!   not fault; it is dirty then. hugetlbfs: no [`Mapping`] can be made of it.
 
+mod pieces;
+
+pub use pieces::{
+    next_piece,
+    PIECE_PAGES, //
+};
+
 use crate::{
     bitmap::RecordBitmap,
     folio::DirtyQueue,
@@ -65,14 +72,6 @@ use kernel::{
     page::PAGE_SHIFT,
     prelude::*, //
 };
-
-/// Pages that are walked under one hold of `i_mmap_rwsem`: 1 GiB.
-///
-/// A call is interruptible at each PTE table, and tells its progress in these steps.
-const CHUNK_PAGES: usize = 1 << 18;
-
-/// The largest piece where nothing is mapped.
-const MAX_CHUNK_PAGES: usize = 1 << 62;
 
 /// Folios that wait for the TLB flush at the most. One flush serves as many pages, and the queue
 /// stays a small allocation.
@@ -118,10 +117,11 @@ pub enum Transfer {
 pub struct Outcome {
     /// Base pages whose leaf was changed, summed over all mappings of the range.
     pub changed: usize,
-    /// Pages from the start of the range on that are completely processed. Less than were asked
-    /// for only if a fatal signal came; then some pages behind may be processed too, and what was
-    /// done is complete: flushed, notified and recorded.
+    /// Pages from the start of the range on that are completely processed.
     pub done: usize,
+    /// Why that is not the whole range: `EINTR` after a fatal signal. Some pages behind may be processed too, and what was done is
+    /// complete: flushed, notified and recorded.
+    pub stopped: Option<Error>,
 }
 
 /// Write-protects all leaves that map `range` of a file shared.
@@ -129,7 +129,7 @@ pub struct Outcome {
 /// Returns the number of leaves, in base pages, that were writable.
 ///
 /// Sleeps; takes `i_mmap_rwsem` for reading. A fatal signal ends the call early, which
-/// [`Outcome::done`] tells.
+/// [`Outcome::stopped`] tells.
 ///
 /// # Errors
 ///
@@ -139,24 +139,25 @@ pub struct Outcome {
 pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
     let mut walker = WriteProtect {
         changed: 0,
-        visited: false,
         tables: huge.tables(),
     };
-    let done = for_each_chunk(range, |chunk| loop {
-        walker.visited = false;
-        let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), chunk, &mut walker);
+    let (done, stopped) = pieces::for_each(mapping, range, |mapping, piece| {
+        loop {
+            let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
 
-        walker.tables.refill();
-        match ret {
-            // More tables were needed. What is split already stays, so each turn gets further.
-            Err(e) if e == EAGAIN => continue,
-            ret => break ret.map(|()| walker.visited),
+            walker.tables.refill();
+            match ret {
+                // More tables were needed. What is split already stays, so each turn gets further.
+                Err(e) if e == EAGAIN => continue,
+                ret => break ret,
+            }
         }
-    })?;
+    });
 
     Ok(Outcome {
         changed: walker.changed,
         done,
+        stopped,
     })
 }
 
@@ -166,7 +167,7 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 /// Returns the number of leaves, in base pages, that were dirty.
 ///
 /// Sleeps; takes `i_mmap_rwsem` for reading, and folio locks. A fatal signal ends the call early,
-/// which [`Outcome::done`] tells; the bits of what was cleaned are set in any case.
+/// which [`Outcome::stopped`] tells; the bits of what was cleaned are set in any case.
 ///
 /// # Errors
 ///
@@ -192,19 +193,17 @@ pub fn clean_record(
     let mut walker = CleanRecord {
         changed: 0,
         kept: 0,
-        visited: false,
         bitmap,
         tables: huge.tables(),
         transfer,
         queue,
     };
-    let done = for_each_chunk(range, |chunk| {
+    let (done, stopped) = pieces::for_each(mapping, range, |mapping, piece| {
         let mut kept = 0;
 
         loop {
-            walker.visited = false;
             walker.kept = 0;
-            let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), chunk, &mut walker);
+            let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
 
             // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
             walker.queue.transfer();
@@ -216,54 +215,21 @@ pub fn clean_record(
                 Err(e) if e == EAGAIN => continue,
                 ret => {
                     walker.changed += kept;
-                    break ret.map(|()| walker.visited);
+                    break ret;
                 }
             }
         }
-    })?;
+    });
 
     Ok(Outcome {
         changed: walker.changed,
         done,
+        stopped,
     })
-}
-
-/// Calls `f` for `range` piece by piece, and returns the number of pages of the pieces done before
-/// a fatal signal, if one came. `f` says whether anything is mapped there.
-///
-/// A piece ends at a multiple of [`CHUNK_PAGES`], so that none ends inside a leaf. Where nothing is
-/// mapped the pieces grow, so that the cost follows what is mapped and not what is asked for.
-fn for_each_chunk(
-    range: &PageRange,
-    mut f: impl FnMut(&PageRange) -> Result<bool>,
-) -> Result<usize> {
-    let mut done = 0;
-    let mut size = CHUNK_PAGES;
-
-    while let Some(chunk) = range.part(done, size - (range.first() + done) % CHUNK_PAGES) {
-        if signal::interruption().is_err() {
-            break;
-        }
-        match f(&chunk) {
-            Ok(mapped) => {
-                done += chunk.nr();
-                size = if mapped {
-                    CHUNK_PAGES
-                } else {
-                    cmp::min(size * 2, MAX_CHUNK_PAGES)
-                };
-            }
-            Err(e) if e == EINTR => break,
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }
 
 struct WriteProtect {
     changed: usize,
-    /// A VMA was found in the piece.
-    visited: bool,
     tables: SpareTables,
 }
 
@@ -271,7 +237,6 @@ impl WalkMut for WriteProtect {
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        self.visited = true;
         vma.is_shared_maywrite()
     }
 
@@ -315,7 +280,9 @@ impl WalkMut for WriteProtect {
         leaf: &mut PudLeaf<'_, 's>,
         scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction> {
-        if leaf.value().write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
+        let value = leaf.value();
+
+        if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
             self.changed += leaf.pages()?.nr();
         }
         Ok(LeafAction::Done)
@@ -344,8 +311,6 @@ struct CleanRecord<'b, 'w> {
     /// Base pages of dirty leaves that stay dirty, since the range covers them in part. A walk that
     /// is begun again finds them again.
     kept: usize,
-    /// A VMA was found in the piece.
-    visited: bool,
     bitmap: &'b mut RecordBitmap<'w>,
     tables: SpareTables,
     transfer: Transfer,
@@ -380,7 +345,6 @@ impl WalkMut for CleanRecord<'_, '_> {
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        self.visited = true;
         vma.is_shared_maywrite()
     }
 

@@ -2,16 +2,21 @@
 
 //! `MMOPS_IOC_CLEAN_RECORD`: harvest dirty pages into a bitmap in user memory.
 //!
-//! The bitmap is handled in windows, so that no allocation grows with the range. All of it is read
-//! and written back once before anything is cleaned: if that works, only a process that unmaps or
-//! writes its own bitmap meanwhile can lose a record.
+//! The bitmap is handled in windows, one for each piece of the range that has entries, so that
+//! neither an allocation nor the time grows with the range. Before anything is cleaned, the mappings
+//! of all of it are looked at, and those windows are read and written back once: if that works, only
+//! a process that unmaps or writes its own bitmap meanwhile can lose a record.
 
 use crate::{
     huge,
-    interrupted,
     uapi, //
 };
 use kernel::{
+    mm::virt::flags,
+    page::{
+        PAGE_MASK,
+        PAGE_SIZE, //
+    },
     prelude::*,
     uaccess::UserSlice, //
 };
@@ -25,12 +30,15 @@ use mmops::{
         Transfer, //
     },
     mapping::Mapping,
-    range::PageRange,
-    signal, //
+    mm::{
+        self,
+        MmapRead, //
+    },
+    range::{
+        AddrRange,
+        PageRange, //
+    }, //
 };
-
-/// Pages in a window: 1 GiB, a bitmap of 32 KiB.
-const WINDOW_PAGES: usize = 1 << 18;
 
 pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
     let range = PageRange::new(arg.first as usize, arg.nr as usize)?;
@@ -47,36 +55,39 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         Transfer::ToFolio
     };
     let mut words = KVVec::new();
-    let window_at = |done: usize| {
-        // A window ends at a multiple of its size, so that none ends inside a huge leaf.
-        let part = range.part(done, WINDOW_PAGES - (range.first() + done) % WINDOW_PAGES)?;
 
-        Some((part, bitmap.window(&part)))
-    };
+    bitmap.window(&range).check()?;
 
     let mut probed = 0;
-    while let Some((part, window)) = window_at(probed) {
-        signal::interruption()?;
+    while let Some(piece) = dirty::next_piece(&mut mapping, &range, probed)? {
+        let window = bitmap.window(&piece);
+
         window.load(&mut words)?;
         window.store(&words)?;
-        probed += part.nr();
+        probed = piece.end() - range.first();
     }
 
     arg.cleaned = 0;
     arg.done = 0;
-    while let Some((part, window)) = window_at(arg.done as usize) {
+    while let Some(piece) = dirty::next_piece(&mut mapping, &range, arg.done as usize)? {
+        let window = bitmap.window(&piece);
+
+        arg.done = (piece.first() - range.first()) as u64;
+        // The window is a new one where somebody began to use a mapping meanwhile.
         window.load(&mut words)?;
+        window.store(&words)?;
 
         let mut record = RecordBitmap::new(&mut words, window.pgoff);
         let outcome =
-            dirty::clean_record(&mut mapping, &part, &mut record, huge(arg.flags), transfer)?;
+            dirty::clean_record(&mut mapping, &piece, &mut record, huge(arg.flags), transfer)?;
 
         window.extend_known(arg, &record);
         arg.cleaned += outcome.changed as u64;
         window.store(&words)?;
         arg.done += outcome.done as u64;
-        interrupted(outcome.done < part.nr())?;
+        outcome.stopped.map_or(Ok(()), Err)?;
     }
+    arg.done = arg.nr;
     Ok(())
 }
 
@@ -127,6 +138,26 @@ struct Window {
 }
 
 impl Window {
+    /// Whether all of it is mapped, to be read and written. None of it is touched.
+    fn check(&self) -> Result {
+        let end = self.addr + self.words * size_of::<u64>();
+        let end = end.checked_next_multiple_of(PAGE_SIZE).ok_or(EFAULT)?;
+        let range = AddrRange::new(self.addr & PAGE_MASK, end).map_err(|_| EFAULT)?;
+        let mm = mm::current()?;
+        let guard = MmapRead::lock(&mm);
+        let access = flags::READ | flags::WRITE;
+
+        guard
+            .for_each_vma(&range, |vma, _part| {
+                if vma.flags() & access == access {
+                    Ok(())
+                } else {
+                    Err(EFAULT)
+                }
+            })
+            .map_err(|_| EFAULT)
+    }
+
     fn user(&self) -> UserSlice {
         UserSlice::new(UserPtr::from_addr(self.addr), self.words * size_of::<u64>())
     }

@@ -148,7 +148,7 @@ fn write_protect(arg: &mut uapi::WriteProtect) -> Result {
 
     arg.write_protected = outcome.changed as u64;
     arg.done = outcome.done as u64;
-    interrupted(outcome.done < range.nr())
+    outcome.stopped.map_or(Ok(()), Err)
 }
 
 fn huge(flags: u32) -> Huge {
