@@ -21,15 +21,21 @@
 //! # Leaves
 //!
 //! - PTE: in place; one page.
-//! - PMD and PUD leaf: in place, and counted in base pages; [`clean_record`] sets a bit for each
-//!   base page. C warns and skips them.
-//! - PMD and PUD leaf that the range covers in part: [`write_protect`] protects all of it and
-//!   counts the pages in the range. [`clean_record`] records these pages and leaves the leaf dirty,
-//!   since the bitmap has no bits for the others.
+//! - PMD and PUD leaf of folios: in place, and counted in base pages; [`clean_record`] sets a bit
+//!   for each base page. C warns and skips them.
+//! - The same that the range covers in part: [`write_protect`] protects all of it and counts the
+//!   pages in the range. [`clean_record`] records these pages and leaves the leaf dirty, since the
+//!   bitmap has no bits for the others.
+//! - PMD and PUD leaf of page frames (a PFN map): [`write_protect`] splits it to PTEs, in place. A
+//!   write fault on a large leaf is its driver's business, which may leave the leaf alone
+//!   (`vfio_pci_mmap_huge_fault()` does), and then the CPU faults for ever; that of a PTE is
+//!   resolved by the kernel. [`clean_record`] takes the dirty bit in place. One that the range
+//!   covers in part, or that lies across the end of a piece, since its page offset is not congruent
+//!   to its address, is split first; without memory for that it is as a leaf of folios.
 //! - PMD leaf of the page cache, with [`Huge::Split`]: replaced by a PTE table, then as PTEs.
-//! - PFN map and special entry: as any other; there is no folio to mark.
+//! - Special entry: as any other; there is no folio to mark.
 //! - Entry that is not present: left alone, as by C. A page that is under migration when
-//!   [`write_protect`] comes to it so has afterwards the permissions of its VMA, and its store does
+//!   [`write_protect`] comes to it has afterwards the permissions of its VMA, and its store does
 //!   not fault; it is dirty then. hugetlbfs: no [`Mapping`] can be made of it.
 
 mod pieces;
@@ -119,7 +125,8 @@ pub struct Outcome {
     pub changed: usize,
     /// Pages from the start of the range on that are completely processed.
     pub done: usize,
-    /// Why that is not the whole range: `EINTR` after a fatal signal. Some pages behind may be processed too, and what was done is
+    /// Why that is not the whole range: `EINTR` after a fatal signal, `ENOMEM` if there was no
+    /// memory for a page table. Some pages behind may be processed too, and what was done is
     /// complete: flushed, notified and recorded.
     pub stopped: Option<Error>,
 }
@@ -128,8 +135,8 @@ pub struct Outcome {
 ///
 /// Returns the number of leaves, in base pages, that were writable.
 ///
-/// Sleeps; takes `i_mmap_rwsem` for reading. A fatal signal ends the call early, which
-/// [`Outcome::stopped`] tells.
+/// Sleeps; takes `i_mmap_rwsem` for reading. A fatal signal, or no memory for the page tables of a
+/// split leaf of page frames, ends the call early, which [`Outcome::stopped`] tells.
 ///
 /// # Errors
 ///
@@ -140,12 +147,17 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
     let mut walker = WriteProtect {
         changed: 0,
         tables: huge.tables(),
+        frame_tables: SpareTables::none(),
+        pud_table: None,
     };
     let (done, stopped) = pieces::for_each(mapping, range, |mapping, piece| {
+        // Anew, since there is a limit to what one may have.
+        walker.frame_tables = SpareTables::new();
         loop {
             let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
 
             walker.tables.refill();
+            walker.frame_tables.refill();
             match ret {
                 // More tables were needed. What is split already stays, so each turn gets further.
                 Err(e) if e == EAGAIN => continue,
@@ -195,6 +207,8 @@ pub fn clean_record(
         kept: 0,
         bitmap,
         tables: huge.tables(),
+        frame_tables: SpareTables::few(),
+        pud_table: None,
         transfer,
         queue,
     };
@@ -208,6 +222,7 @@ pub fn clean_record(
             // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
             walker.queue.transfer();
             walker.tables.refill();
+            walker.frame_tables.refill();
             kept = cmp::max(kept, walker.kept);
             match ret {
                 // The queue was full of folios whose lock was taken, or more tables were needed.
@@ -231,6 +246,17 @@ pub fn clean_record(
 struct WriteProtect {
     changed: usize,
     tables: SpareTables,
+    /// For leaves of page frames.
+    frame_tables: SpareTables,
+    /// For the PUD leaf that is being split.
+    pud_table: Option<SpareTable>,
+}
+
+impl WriteProtect {
+    /// A table for a leaf of page frames, which is protected in base pages or not at all.
+    fn frame_table(&mut self, vma: Vma<'_>) -> Result<SpareTable> {
+        self.frame_tables.take_for(vma)?.ok_or(ENOMEM)
+    }
 }
 
 impl WalkMut for WriteProtect {
@@ -264,6 +290,9 @@ impl WalkMut for WriteProtect {
         if !value.present() {
             return Ok(LeafAction::Done);
         }
+        if value.special() && value.write() && leaf.vma().is_pfn_map() {
+            return Ok(LeafAction::Split(self.frame_table(leaf.vma())?));
+        }
         if leaf.can_split() {
             if let Some(table) = self.tables.take_for(leaf.vma())? {
                 return Ok(LeafAction::Split(table));
@@ -282,10 +311,18 @@ impl WalkMut for WriteProtect {
     ) -> Result<LeafAction> {
         let value = leaf.value();
 
+        if value.special() && value.write() {
+            self.pud_table = Some(self.frame_table(leaf.vma())?);
+            return Ok(LeafAction::Split(()));
+        }
         if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
             self.changed += leaf.pages()?.nr();
         }
         Ok(LeafAction::Done)
+    }
+
+    fn pud_table(&mut self) -> Option<SpareTable> {
+        self.pud_table.take()
     }
 }
 
@@ -313,6 +350,10 @@ struct CleanRecord<'b, 'w> {
     kept: usize,
     bitmap: &'b mut RecordBitmap<'w>,
     tables: SpareTables,
+    /// For leaves of page frames that a piece, or the range, covers in part.
+    frame_tables: SpareTables,
+    /// For the PUD leaf that is being split.
+    pud_table: Option<SpareTable>,
     transfer: Transfer,
     queue: DirtyQueue,
 }
@@ -383,6 +424,11 @@ impl WalkMut for CleanRecord<'_, '_> {
                 return Ok(LeafAction::Split(table));
             }
         }
+        if value.dirty() && value.special() && leaf.vma().is_pfn_map() && leaf.is_partial() {
+            if let Some(table) = self.frame_tables.take_for(leaf.vma())? {
+                return Ok(LeafAction::Split(table));
+            }
+        }
         if value.dirty() {
             let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
 
@@ -398,7 +444,15 @@ impl WalkMut for CleanRecord<'_, '_> {
         leaf: &mut PudLeaf<'_, 's>,
         scope: &mut FlushScope<'s>,
     ) -> Result<LeafAction> {
-        if leaf.value().dirty() {
+        let value = leaf.value();
+
+        if value.dirty() && value.special() && leaf.is_partial() {
+            self.pud_table = self.frame_tables.take_for(leaf.vma())?;
+            if self.pud_table.is_some() {
+                return Ok(LeafAction::Split(()));
+            }
+        }
+        if value.dirty() {
             let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
 
             // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
@@ -406,6 +460,10 @@ impl WalkMut for CleanRecord<'_, '_> {
             self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) });
         }
         Ok(LeafAction::Done)
+    }
+
+    fn pud_table(&mut self) -> Option<SpareTable> {
+        self.pud_table.take()
     }
 }
 

@@ -189,8 +189,9 @@ pub enum LeafAction<T = ()> {
     /// can) is passed over, as with [`Self::Done`]. A table of another address space ends the walk
     /// with `EINVAL`.
     ///
-    /// A PUD leaf is unmapped, with its dirty state kept in the folio, and comes back by page
-    /// faults (source: `__split_huge_pud()`).
+    /// A PUD leaf is replaced if [`WalkMut::pud_table`] gives a table and it maps no folio; else it
+    /// is unmapped, with its dirty state kept in the folio, and comes back by page faults (source:
+    /// `__split_huge_pud()`).
     Split(T),
 }
 
@@ -274,6 +275,12 @@ pub trait WalkMut {
     ) -> Result<LeafAction> {
         let _ = (leaf, scope);
         Ok(LeafAction::Done)
+    }
+
+    /// A table for the PUD leaf that [`Self::pud_leaf`] wants split: a leaf that maps no folio is
+    /// then replaced in place by PMD leaves of the same bits, and not unmapped. Does not sleep.
+    fn pud_table(&mut self) -> Option<SpareTable> {
+        None
     }
 }
 

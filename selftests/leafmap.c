@@ -172,7 +172,7 @@ TEST_F_TIMEOUT(leafmap, bad_input, TEST_SECONDS)
 	size_t size = leafmap_info(self->fd).size;
 
 	ASSERT_EQ(-EINVAL, leafmap_serve(self->fd, 1, 0));
-	ASSERT_EQ(-EINVAL, leafmap_serve(self->fd, 0, 8));
+	ASSERT_EQ(-EINVAL, leafmap_serve(self->fd, 0, 16));
 	ASSERT_EQ(-EINVAL, leafmap_unmap(self->fd, 1, page_size()));
 	ASSERT_EQ(-EINVAL, leafmap_unmap(self->fd, size, page_size()));
 	ASSERT_EQ(-EINVAL, leafmap_unmap(self->fd, -page_size(), 2 * page_size()));

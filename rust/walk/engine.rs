@@ -221,6 +221,10 @@ impl<W: WalkMut> Visitor for Changing<'_, W> {
     ) -> Result<LeafAction> {
         self.0.pud_leaf(leaf, scope_of(scope)?)
     }
+
+    fn pud_table(&mut self) -> Option<SpareTable> {
+        self.0.pud_table()
+    }
 }
 
 /// The state of a walk, which `mm_walk::private` points to.

@@ -63,7 +63,8 @@ struct mmops_info {
  *
  * MMOPS_SPLIT: replace a PMD leaf of the page cache by a PTE table before it is
  * changed, so that what is stored afterwards is tracked in base pages. Leaves of
- * PUD size, of DAX and of PFN maps are never split.
+ * DAX, and of PUD size, stay. Those of PFN maps are split without being asked
+ * for, where that is needed; see Documentation/uapi.rst.
  */
 #define MMOPS_SPLIT			(1U << 0)
 /*
@@ -81,7 +82,7 @@ struct mmops_info {
  * @write_protected: out: base pages whose leaf lost its write permission,
  *	summed over all mappings of the range
  * @done: out: pages from @first on that are completely processed; less than
- *	@nr only with EINTR
+ *	@nr only with EINTR and ENOMEM
  * @reserved: must be zero
  */
 struct mmops_write_protect {

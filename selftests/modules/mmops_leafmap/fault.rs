@@ -2,7 +2,14 @@
 
 //! The fault handlers, and which leaf a fault is served with.
 
-use super::Device;
+use super::{
+    Device,
+    Serve,
+    LEAVE_ALONE,
+    MAY_SPLIT,
+    MIXED,
+    SHRINK, //
+};
 use kernel::{
     bindings::{
         self,
@@ -31,6 +38,10 @@ const WRITABLE: usize = 1 << 1;
 
 const FALLBACK: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
 const NOPAGE: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
+const SIGBUS: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
+
+/// Faults that leave a leaf alone; then something is wrong, and it is better to say so.
+const PATIENCE: u64 = 1000;
 
 static VM_OPS: Operations = Operations(bindings::vm_operations_struct {
     may_split: Some(may_split),
@@ -54,6 +65,10 @@ pub(crate) struct Serving {
     may_split: bool,
     /// New mappings are `VM_MIXEDMAP`.
     mixed: bool,
+    /// A write to a leaf that is read-only leaves it alone.
+    leave_alone: bool,
+    /// Page offset at which the memory begins.
+    skew: usize,
     /// The leaves of PMD and PUD size that were served, where each is served once only.
     once: Option<(KVVec<bool>, KVVec<bool>)>,
     /// Faults that were served, by the size of the leaf.
@@ -62,22 +77,20 @@ pub(crate) struct Serving {
     pub(crate) puds: u64,
     /// Of `pmds` and `puds`, those of a write to a leaf that was there and read-only.
     pub(crate) writes: u64,
+    /// Writes to a leaf that was read-only and left alone.
+    pub(crate) left: u64,
 }
 
 impl Serving {
-    pub(crate) fn new(
-        size: u64,
-        order: u32,
-        shrink: bool,
-        may_split: bool,
-        mixed: bool,
-    ) -> Result<Self> {
-        if ![0, PMD_ORDER, PUD_ORDER].contains(&order) {
+    pub(crate) fn new(size: u64, arg: &Serve) -> Result<Self> {
+        let order = arg.order;
+
+        if ![0, PMD_ORDER, PUD_ORDER].contains(&order) || arg.skew >> PUD_ORDER != 0 {
             return Err(EINVAL);
         }
 
         let none_of = |shift: u32| KVVec::from_elem(false, (size >> shift) as usize, GFP_KERNEL);
-        let once = if shrink {
+        let once = if arg.flags & SHRINK != 0 {
             Some((none_of(bindings::PMD_SHIFT)?, none_of(bindings::PUD_SHIFT)?))
         } else {
             None
@@ -86,13 +99,16 @@ impl Serving {
         Ok(Self {
             order,
             largest: order,
-            may_split,
-            mixed,
+            may_split: arg.flags & MAY_SPLIT != 0,
+            mixed: arg.flags & MIXED != 0,
+            leave_alone: arg.flags & LEAVE_ALONE != 0,
+            skew: arg.skew as usize,
             once,
             ptes: 0,
             pmds: 0,
             puds: 0,
             writes: 0,
+            left: 0,
         })
     }
 
@@ -102,8 +118,8 @@ impl Serving {
         core::mem::replace(self, new)
     }
 
-    /// Whether to put a new leaf of `order` at page offset `pgoff`.
-    fn may_insert(&mut self, order: u32, pgoff: usize) -> bool {
+    /// Whether to put a new leaf of `order` at page `page` of the memory.
+    fn may_insert(&mut self, order: u32, page: usize) -> bool {
         if order > self.order {
             return false;
         }
@@ -113,7 +129,7 @@ impl Serving {
         };
         let served = if order == PUD_ORDER { puds } else { pmds };
 
-        !core::mem::replace(&mut served[pgoff >> order], true)
+        !core::mem::replace(&mut served[page >> order], true)
     }
 }
 
@@ -129,6 +145,8 @@ impl Device {
         if vma.flags() & flags::SHARED == 0 {
             return Err(EINVAL);
         }
+        let skew = self.serving.lock().skew;
+        let first = first.checked_sub(skew).ok_or(EINVAL)?;
         let end = first.checked_add(pages).ok_or(EINVAL)?;
         if end > (self.memory.size as usize) >> PAGE_SHIFT {
             return Err(EINVAL);
@@ -170,22 +188,32 @@ impl Device {
         // SAFETY: The VMA is locked during its fault.
         let vma = unsafe { VmaRef::from_raw(info.vma) };
         let addr = info.address & !((PAGE_SIZE << order) - 1);
-        let pgoff = info.pgoff - ((info.address - addr) >> PAGE_SHIFT);
-        let pfn = (self.memory.start as usize >> PAGE_SHIFT) + pgoff;
         let mut serving = self.serving.lock();
+        // The skew was another one, perhaps, when the file was mapped.
+        let Some(at) = info.pgoff.checked_sub(serving.skew) else {
+            return SIGBUS;
+        };
+        let first = (self.memory.start as usize) >> PAGE_SHIFT;
 
+        if at >= (self.memory.size as usize) >> PAGE_SHIFT {
+            return SIGBUS;
+        }
         if order == 0 {
+            let pfn = first + at;
+
             serving.ptes += 1;
             // SAFETY: By the requirements of the function; the VMA is a PFN map, and not private, or
             // a mixed map, and the page frame has no page.
             return unsafe { bindings::vmf_insert_pfn(info.vma, info.address, pfn) };
         }
-        if addr < vma.start()
-            || vma.end() - addr < PAGE_SIZE << order
-            || pgoff & ((1 << order) - 1) != 0
-        {
+        if addr < vma.start() || vma.end() - addr < PAGE_SIZE << order {
             return FALLBACK;
         }
+        let page = at & !((1 << order) - 1);
+        if at - page != (info.address - addr) >> PAGE_SHIFT {
+            return FALLBACK;
+        }
+        let pfn = first + page;
 
         // SAFETY: By the requirements of the function. Others may change the entry at any time.
         let entry = unsafe {
@@ -197,9 +225,16 @@ impl Device {
         };
 
         if entry == 0 {
-            if !serving.may_insert(order, pgoff) {
+            if !serving.may_insert(order, page) {
                 return FALLBACK;
             }
+        } else if write && entry & LEAF != 0 && entry & WRITABLE == 0 && serving.leave_alone {
+            serving.left += 1;
+            return if serving.left > PATIENCE {
+                SIGBUS
+            } else {
+                NOPAGE
+            };
         } else if write && entry & LEAF != 0 && entry & WRITABLE == 0 {
             // The leaf is made anew. To insert it once more would be enough, but by now a table may
             // be in its place, and vmf_insert_pfn_pud() warns of a write to one.

@@ -29,21 +29,32 @@
  *	Only to ask for it: Linux 7.3 itself does not survive a cut within 2 MiB.
  * MIXED: what is mapped from now on is a mapping that may have pages beside page
  *	frames (VM_MIXEDMAP), and not one of page frames throughout (VM_PFNMAP).
+ * LEAVE_ALONE: a write fault on a leaf that is there and read-only leaves it
+ *	alone, as vfio-pci does. Whoever faults on and on gets SIGBUS after
+ *	MMOPS_LEAFMAP_PATIENCE faults.
  */
 #define MMOPS_LEAFMAP_SHRINK	(1U << 0)
 #define MMOPS_LEAFMAP_MAY_SPLIT	(1U << 1)
 #define MMOPS_LEAFMAP_MIXED	(1U << 2)
+#define MMOPS_LEAFMAP_LEAVE_ALONE (1U << 3)
+
+#define MMOPS_LEAFMAP_PATIENCE	1000
 
 /**
  * struct mmops_leafmap_serve - argument of MMOPS_LEAFMAP_IOC_SERVE
  * @order: in: MMOPS_LEAFMAP_PTE, MMOPS_LEAFMAP_PMD or MMOPS_LEAFMAP_PUD
- * @flags: in: MMOPS_LEAFMAP_SHRINK, MMOPS_LEAFMAP_MAY_SPLIT, MMOPS_LEAFMAP_MIXED, or 0
+ * @flags: in: MMOPS_LEAFMAP_SHRINK, MMOPS_LEAFMAP_MAY_SPLIT, MMOPS_LEAFMAP_MIXED,
+ *	MMOPS_LEAFMAP_LEAVE_ALONE, or 0
+ * @skew: in: page offset at which the memory begins; less than 1 GiB. With one
+ *	that is no multiple of a leaf, the page offset of each leaf is not either.
  *
- * Forgets which leaves were served and resets the counts. What is mapped stays.
+ * Forgets which leaves were served and resets the counts. What is mapped stays,
+ * so the skew is to be set before the file is mapped.
  */
 struct mmops_leafmap_serve {
 	__u32 order;
 	__u32 flags;
+	__u64 skew;
 };
 
 /**
@@ -54,6 +65,7 @@ struct mmops_leafmap_serve {
  * @pud: out: the same, PUD leaf
  * @writes: out: how many of @pmd and @pud were writes to a leaf that was read-only;
  *	such a leaf is unmapped and served again, as large
+ * @left: out: writes to such a leaf that was left alone
  */
 struct mmops_leafmap_info {
 	__u64 size;
@@ -61,6 +73,7 @@ struct mmops_leafmap_info {
 	__u64 pmd;
 	__u64 pud;
 	__u64 writes;
+	__u64 left;
 };
 
 /**

@@ -60,6 +60,7 @@ const IOC_UNMAP: u32 = _IOW::<Unmap>(0xBF, 0x02);
 const SHRINK: u32 = 1 << 0;
 const MAY_SPLIT: u32 = 1 << 1;
 const MIXED: u32 = 1 << 2;
+const LEAVE_ALONE: u32 = 1 << 3;
 
 /// `struct mmops_leafmap_serve`
 #[derive(FromBytes, IntoBytes)]
@@ -67,6 +68,7 @@ const MIXED: u32 = 1 << 2;
 struct Serve {
     order: u32,
     flags: u32,
+    skew: u64,
 }
 
 /// `struct mmops_leafmap_info`
@@ -78,6 +80,7 @@ struct Info {
     pmd: u64,
     pud: u64,
     writes: u64,
+    left: u64,
 }
 
 /// `struct mmops_leafmap_unmap`
@@ -154,7 +157,7 @@ impl MiscDevice for Device {
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let memory = Memory::from_parameters()?;
-        let serving = Serving::new(memory.size, 0, false, false, false)?;
+        let serving = Serving::new(memory.size, &Serve::new_zeroed())?;
 
         KBox::try_pin_init(
             try_pin_init!(Self {
@@ -192,17 +195,11 @@ impl MiscDevice for Device {
 
 impl Device {
     fn serve(&self, arg: &Serve) -> Result {
-        if arg.flags & !(SHRINK | MAY_SPLIT | MIXED) != 0 {
+        if arg.flags & !(SHRINK | MAY_SPLIT | MIXED | LEAVE_ALONE) != 0 {
             return Err(EINVAL);
         }
 
-        let serving = Serving::new(
-            self.memory.size,
-            arg.order,
-            arg.flags & SHRINK != 0,
-            arg.flags & MAY_SPLIT != 0,
-            arg.flags & MIXED != 0,
-        )?;
+        let serving = Serving::new(self.memory.size, arg)?;
         let old = self.serving.lock().replace(serving);
 
         // Freed after the lock was.
@@ -219,6 +216,7 @@ impl Device {
             pmd: serving.pmds,
             pud: serving.puds,
             writes: serving.writes,
+            left: serving.left,
         }
     }
 

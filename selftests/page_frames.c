@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dirty tracking of large leaves of page frames, as a driver maps them: ends of
+ * a range inside a leaf, leaves that lie across the pieces in which a range is
+ * walked, and a driver that does not resolve a write fault on a large leaf.
+ */
+#include "leafmap.h"
+#include "kselftest_harness.h"
+
+/* Page offsets at which the pieces of a range end are multiples of this. */
+#define PIECE_PAGES	PUD_PAGES
+#define SKEW		5UL
+
+FIXTURE(frames)
+{
+	int dev;
+	int fd;
+	char *map;
+	struct harvest h;
+	struct leaves *leaves;
+};
+
+FIXTURE_VARIANT(frames)
+{
+	uint32_t order;
+};
+
+FIXTURE_VARIANT_ADD(frames, pmd)
+{
+	.order = MMOPS_LEAFMAP_PMD,
+};
+
+FIXTURE_VARIANT_ADD(frames, pud)
+{
+	.order = MMOPS_LEAFMAP_PUD,
+};
+
+FIXTURE_SETUP(frames)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	OPEN_LEAFMAP(self->fd);
+	self->h = new_harvest(2 * PUD_PAGES + SKEW);
+	ASSERT_NE(NULL, self->h.bitmap);
+	self->leaves = calloc(1, sizeof(*self->leaves));
+	ASSERT_NE(NULL, self->leaves);
+}
+
+FIXTURE_TEARDOWN(frames)
+{
+}
+
+/* Map all of the device, which begins at page offset @skew of the file. */
+static char *map_frames(int fd, uint32_t order, uint32_t flags, size_t skew)
+{
+	struct mmops_leafmap_serve arg = { .order = order, .flags = flags, .skew = skew };
+
+	if (ioctl(fd, MMOPS_LEAFMAP_IOC_SERVE, &arg))
+		return NULL;
+	return map_gib(fd, skew * page_size(), 2 * pud_size(), PROT_READ | PROT_WRITE);
+}
+
+/* The next store faults once, whether or not the driver does anything about it. */
+TEST_F_TIMEOUT(frames, driver_leaves_alone, TEST_SECONDS)
+{
+	size_t leaf = 1UL << variant->order, i;
+	long faults;
+
+	self->map = map_frames(self->fd, variant->order, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, 5, 1);
+	ASSERT_EQ(1, write_protect(self->dev, self->fd, 5, 1));
+	faults = minor_faults();
+	store(self->map, 4, 2);
+	store(self->map, 6, 2);
+	store(self->map, leaf - 1, 2);
+	ASSERT_EQ(faults, minor_faults()) {
+		TH_LOG("the rest of the leaf is as it was");
+	}
+	store(self->map, 5, 3);
+	ASSERT_EQ(faults + 1, minor_faults());
+
+	ASSERT_EQ(leaf, write_protect(self->dev, self->fd, 0, leaf));
+	ASSERT_EQ(0, write_protect(self->dev, self->fd, 0, leaf));
+	ASSERT_EQ(3, load(self->map, 5));
+	faults = minor_faults();
+	for (i = 0; i < leaf; i += leaf / 64)
+		store(self->map, i, i);
+	ASSERT_EQ(faults + 64, minor_faults());
+	ASSERT_EQ(64, write_protect(self->dev, self->fd, 0, leaf));
+	ASSERT_EQ(0, leafmap_info(self->fd).left);
+	ASSERT_EQ(0, leafmap_info(self->fd).writes);
+}
+
+/* As much is split as has to be: what lies outside the range stays large. */
+TEST_F_TIMEOUT(frames, split_for_protection, TEST_SECONDS)
+{
+	size_t pmds = variant->order == MMOPS_LEAFMAP_PUD ? PMD_PAGES : 1;
+
+	self->map = map_frames(self->fd, variant->order, 0, 0);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, 0, 1);
+	ASSERT_EQ(1, write_protect(self->dev, self->fd, PMD_PAGES - 1, 1));
+	ASSERT_EQ(0, list_leaves(self->dev, self->map, pmds * pmd_size(), self->leaves));
+	ASSERT_EQ(PMD_PAGES, self->leaves->ptes);
+	ASSERT_EQ(pmds - 1, self->leaves->pmds);
+	ASSERT_EQ(0, self->leaves->puds);
+	ASSERT_EQ(PMD_PAGES - 1 + pmds - 1, leaves_with(self->leaves, MMOPS_LEAF_WRITE));
+}
+
+/* A leaf inside the range is cleaned in place; at its ends a leaf is split, and is exact. */
+TEST_F_TIMEOUT(frames, clean_part, TEST_SECONDS)
+{
+	size_t leaf = 1UL << variant->order, first = leaf - 7, nr = leaf + 10, i;
+
+	self->map = map_frames(self->fd, variant->order, 0, 0);
+	ASSERT_NE(NULL, self->map);
+	if (variant->order == MMOPS_LEAFMAP_PUD)
+		nr = leaf;
+	for (i = 0; i < 3 * leaf && i < 2 * PUD_PAGES; i += leaf)
+		store(self->map, i, 1);
+	ASSERT_EQ(nr, clean_record(self->dev, self->fd, first, nr, &self->h));
+	ASSERT_EQ(nr, count_bits(self->h.bitmap, self->h.bits));
+	ASSERT_EQ(first, self->h.start);
+	ASSERT_EQ(first + nr, self->h.end);
+	reset_harvest(&self->h);
+	ASSERT_EQ(0, clean_record(self->dev, self->fd, first, nr, &self->h));
+	/* The rest is dirty as before. */
+	ASSERT_EQ(i - nr, clean_record(self->dev, self->fd, 0, 2 * PUD_PAGES, &self->h));
+	ASSERT_FALSE(test_bit(self->h.bitmap, first));
+	ASSERT_FALSE(test_bit(self->h.bitmap, first + nr - 1));
+	ASSERT_TRUE(test_bit(self->h.bitmap, first - 1));
+	ASSERT_TRUE(test_bit(self->h.bitmap, first + nr));
+}
+
+/* A leaf that lies across the end of a piece is handled once, and counted once. */
+TEST_F_TIMEOUT(frames, clean_across_pieces, TEST_SECONDS)
+{
+	size_t leaf = 1UL << variant->order;
+	/* The leaf with the page offset PIECE_PAGES in it. */
+	size_t page = (PIECE_PAGES - SKEW) & ~(leaf - 1), i;
+
+	self->map = map_frames(self->fd, variant->order, 0, SKEW);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, page, 1);
+	ASSERT_EQ(leaf, clean_record(self->dev, self->fd, 0, 2 * PUD_PAGES + SKEW, &self->h));
+	ASSERT_EQ(leaf, count_bits(self->h.bitmap, self->h.bits));
+	ASSERT_EQ(page + SKEW, self->h.start);
+	ASSERT_EQ(page + SKEW + leaf, self->h.end);
+	reset_harvest(&self->h);
+	ASSERT_EQ(0, clean_record(self->dev, self->fd, 0, 2 * PUD_PAGES + SKEW, &self->h));
+
+	/* And is tracked on both sides from now on. */
+	i = PIECE_PAGES - SKEW;
+	store(self->map, i - 1, 1);
+	store(self->map, i, 1);
+	ASSERT_LE(2, clean_record(self->dev, self->fd, 0, 2 * PUD_PAGES + SKEW, &self->h));
+	ASSERT_TRUE(test_bit(self->h.bitmap, PIECE_PAGES - 1));
+	ASSERT_TRUE(test_bit(self->h.bitmap, PIECE_PAGES));
+}
+
+TEST_F_TIMEOUT(frames, protect_across_pieces, TEST_SECONDS)
+{
+	size_t leaf = 1UL << variant->order;
+	size_t page = (PIECE_PAGES - SKEW) & ~(leaf - 1);
+
+	self->map = map_frames(self->fd, variant->order, 0, SKEW);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, page, 1);
+	ASSERT_EQ(leaf, write_protect(self->dev, self->fd, 0, 2 * PUD_PAGES + SKEW));
+	ASSERT_EQ(0, write_protect(self->dev, self->fd, 0, 2 * PUD_PAGES + SKEW));
+}
+
+TEST_HARNESS_MAIN
