@@ -6,7 +6,9 @@
 //!
 //! - All mappings of the range count, in all processes that map the file shared and may write.
 //!   Private mappings are not touched.
-//! - [`write_protect`]: an entry keeps its dirty state. After the call a store to the range faults.
+//! - [`write_protect`]: an entry keeps its dirty state. After the call no entry that it met permits
+//!   stores, and a store through one faults, for as long as the entry is what it is: see
+//!   [below](#how-a-write-permission-comes-back).
 //! - [`clean_record`]: an entry that is dirty when the call begins is recorded; one that becomes
 //!   dirty later is recorded, stays dirty, or both. No entry is cleaned without a record.
 //! - Both flush the TLB before they return, and flush all of the range if another operation is
@@ -17,6 +19,25 @@
 //!
 //! Source: `[PATCH v5 4/8] mm: Add write-protect and clean utilities for address space ranges`
 //! (October 2019) with its review, and `mm/mapping_dirty_helpers.c`.
+//!
+//! # How a write permission comes back
+//!
+//! By a write fault, which is what a caller of [`write_protect`] waits for. But whenever the kernel
+//! makes an entry anew, it has the permissions of its VMA (`vm_page_prot`). Where the file system
+//! wants to be told of the first store to a page (ext4, XFS and others: `page_mkwrite`, or dirty
+//! pages are accounted), or while soft-dirty bits are tracked in the VMA, those do not include
+//! stores: the entry is read-only, and the promise holds. On tmpfs, a memfd, shared anonymous
+//! memory and page frames they do, and a page becomes writable **without a write fault** by
+//!
+//! - a read fault, which maps up to 16 pages around it too, where nothing was mapped when the call
+//!   came by, or the page was unmapped since (reclaim, `MADV_DONTNEED`, a new mapping, `fork`);
+//! - migration (compaction, NUMA balancing, memory that goes bad or offline);
+//! - `MADV_COLLAPSE` and khugepaged, a NUMA hint, `mprotect` to read-only and back;
+//! - userfaultfd, when a page is mapped or its own write protection is removed;
+//!
+//! and everywhere by a write fault that was under way, which ends after the call, and by `mprotect`
+//! and a NUMA hint where the entry is dirty. A page that became writable so is dirty when it is
+//! stored to, and [`clean_record`] records the store: whoever must not miss one asks that too.
 //!
 //! # Leaves
 //!
@@ -35,8 +56,8 @@
 //! - PMD leaf of the page cache, with [`Huge::Split`]: replaced by a PTE table, then as PTEs.
 //! - Special entry: as any other; there is no folio to mark.
 //! - Entry that is not present: left alone, as by C. A page that is under migration when
-//!   [`write_protect`] comes to it has afterwards the permissions of its VMA, and its store does
-//!   not fault; it is dirty then. hugetlbfs: no [`Mapping`] can be made of it.
+//!   [`write_protect`] comes to it has afterwards the permissions of its VMA, as above. hugetlbfs:
+//!   no [`Mapping`] can be made of it.
 
 mod pieces;
 
@@ -131,7 +152,8 @@ pub struct Outcome {
     pub stopped: Option<Error>,
 }
 
-/// Write-protects all leaves that map `range` of a file shared.
+/// Write-protects all leaves that map `range` of a file shared. The [module](self) says for how
+/// long that holds.
 ///
 /// Returns the number of leaves, in base pages, that were writable.
 ///

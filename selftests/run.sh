@@ -29,7 +29,7 @@ programs=(uapi uapi_ranges exclusive zap zap_race clean_record write_protect map
 	split_race leafmap pud writeback signal soft_dirty soft_dirty_device soft_dirty_new soft_dirty_pins
 	soft_dirty_race pidfd notifier notify protect protect_race protect_pud protect_pud_race walk
 	race)
-programs+=(file_kinds sparse page_frames)
+programs+=(write_permission file_kinds sparse page_frames)
 # Allocations fail where the kernel can inject that.
 [[ ! -e /proc/self/fail-nth ]] || programs+=(no_memory)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
