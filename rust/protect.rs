@@ -40,8 +40,8 @@
 //! | PTE | in place | |
 //! | PMD, anonymous | in place | its deposited PTE table, as `mprotect(2)` |
 //! | PMD, page cache | in place | replaced in place by a PTE table |
-//! | PMD, page frames | in place | replaced in place by a PTE table |
-//! | PUD, page frames | in place | replaced in place by 512 PMD leaves |
+//! | PMD, page frames | in place; see [`LargeFrames`] | replaced in place by a PTE table |
+//! | PUD, page frames | in place; see [`LargeFrames`] | replaced in place by 512 PMD leaves |
 //! | PMD or PUD, device-DAX | in place | `EINVAL` |
 //! | PMD, file system with DAX | in place | unmapped; faults map it as the VMA says |
 //! | not present, to be less than writable | comes back read-only, if it was to be writable | |
@@ -136,6 +136,20 @@ impl Access {
     }
 }
 
+/// What becomes of writable PMD and PUD leaves of page frames (PFN maps) that are to be read-only.
+///
+/// The kernel resolves a write fault on a PTE itself, but leaves one on a large leaf to
+/// `vm_ops->huge_fault` of the driver. That of `vfio-pci` does nothing about a leaf that is there,
+/// and the CPU would fault for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LargeFrames {
+    /// They are split to PTEs first.
+    #[default]
+    Split,
+    /// They stay: the caller knows that the driver resolves a write fault on one.
+    Keep,
+}
+
 /// How [`protect`] ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -172,14 +186,23 @@ pub struct Outcome {
 ///   `mprotect(2)`.
 ///
 /// Source: `do_mprotect_pkey()`, `change_protection()`.
-pub fn protect(guard: &mut MmapRead<'_>, range: &AddrRange, access: Access) -> Result<Outcome> {
+pub fn protect(
+    guard: &mut MmapRead<'_>,
+    range: &AddrRange,
+    access: Access,
+    frames: LargeFrames,
+) -> Result<Outcome> {
     guard.for_each_vma(range, |vma, part| check(vma, &part, access))?;
 
     let mut walker = Protect {
         access,
+        frames,
         outcome: Outcome::default(),
         pos: range.start(),
-        tables: SpareTables::few(),
+        tables: match frames {
+            LargeFrames::Split => SpareTables::new(),
+            LargeFrames::Keep => SpareTables::few(),
+        },
         pud_table: None,
     };
     let stopped = loop {
@@ -239,6 +262,7 @@ fn check(vma: &VmaRef, part: &AddrRange, access: Access) -> Result {
 
 struct Protect {
     access: Access,
+    frames: LargeFrames,
     outcome: Outcome,
     /// All before is done.
     pos: usize,
@@ -252,6 +276,11 @@ impl Protect {
         // SAFETY: `protect` is the only one to start a walk with this walker, over a range of
         // addresses, which holds the mmap lock.
         unsafe { Protection::new(vma, self.access.0) }
+    }
+
+    /// Whether large leaves of page frames in `vma` have to be split.
+    fn splits(&self, vma: Vma<'_>) -> bool {
+        self.frames == LargeFrames::Split && !self.access.has(Access::WRITE) && vma.is_pfn_map()
     }
 }
 
@@ -290,7 +319,10 @@ impl Visitor for Protect {
     ) -> Result<PmdAction> {
         let vma = leaf.vma();
 
-        if leaf.is_partial() && leaf.value().present() {
+        let value = leaf.value();
+        let split = leaf.is_partial() || self.splits(vma) && value.special() && value.write();
+
+        if split && value.present() {
             if !(vma.has_page_cache() || vma.is_pfn_map()) {
                 return Ok(PmdAction::Split);
             }
@@ -312,6 +344,11 @@ impl Visitor for Protect {
         table: &mut PmdTable<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
     ) -> Result<usize> {
+        // They are visited one by one.
+        if self.splits(table.vma()) {
+            return Ok(0);
+        }
+
         let to = self.protection(table.vma());
         let (seen, changed) = table.protect(&to, scope_of(scope)?);
 
@@ -327,7 +364,9 @@ impl Visitor for Protect {
         leaf: &mut PudLeaf<'_, 's>,
         scope: Option<&mut FlushScope<'s>>,
     ) -> Result<LeafAction> {
-        if leaf.is_partial() {
+        let value = leaf.value();
+
+        if leaf.is_partial() || self.splits(leaf.vma()) && value.special() && value.write() {
             self.pud_table = Some(self.tables.take_for(leaf.vma())?.ok_or(ENOMEM)?);
             return Ok(LeafAction::Split(()));
         }

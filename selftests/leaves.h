@@ -12,11 +12,12 @@
 #define PUD_SIZE	(1UL << PUD_SHIFT)
 
 /* Protect a range of the caller. 0 or -errno; -EPROTO as for write_protect_flags(). */
-static inline int protect_result(int dev, const void *addr, size_t len, int prot,
-				 struct mmops_protect *result)
+static inline int protect_flags(int dev, const void *addr, size_t len, int prot, uint32_t flags,
+				struct mmops_protect *result)
 {
 	struct mmops_protect arg = {
 		.pidfd = -1,
+		.flags = flags,
 		.addr = (uintptr_t)addr,
 		.len = len,
 		.prot = prot,
@@ -28,6 +29,13 @@ static inline int protect_result(int dev, const void *addr, size_t len, int prot
 	if (result)
 		*result = arg;
 	return ret || arg.done == len ? ret : -EPROTO;
+}
+
+/* The same with leaves that stay as large as they are. */
+static inline int protect_result(int dev, const void *addr, size_t len, int prot,
+				 struct mmops_protect *result)
+{
+	return protect_flags(dev, addr, len, prot, MMOPS_PROTECT_LARGE, result);
 }
 
 static inline int protect(int dev, const void *addr, size_t len, int prot)

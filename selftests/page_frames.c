@@ -4,6 +4,8 @@
  * a range inside a leaf, leaves that lie across the pieces in which a range is
  * walked, and a driver that does not resolve a write fault on a large leaf.
  */
+#include <signal.h>
+
 #include "leafmap.h"
 #include "kselftest_harness.h"
 
@@ -89,6 +91,64 @@ TEST_F_TIMEOUT(frames, driver_leaves_alone, TEST_SECONDS)
 	ASSERT_EQ(64, write_protect(self->dev, self->fd, 0, leaf));
 	ASSERT_EQ(0, leafmap_info(self->fd).left);
 	ASSERT_EQ(0, leafmap_info(self->fd).writes);
+}
+
+/* The protection of a range of addresses is the same business, and gives the permission back. */
+TEST_F_TIMEOUT(frames, protect_driver_leaves_alone, TEST_SECONDS)
+{
+	size_t leaf = 1UL << variant->order, bytes = leaf * page_size();
+	struct mmops_protect got;
+	long faults;
+
+	self->map = map_frames(self->fd, variant->order, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, 5, 1);
+	ASSERT_EQ(0, protect_flags(self->dev, self->map, bytes, PROT_READ, 0, &got));
+	ASSERT_EQ(leaf, got.ptes);
+	ASSERT_EQ(0, got.pmds);
+	ASSERT_EQ(0, got.puds);
+	ASSERT_EQ(leaf / PMD_PAGES, got.split_pmds);
+	ASSERT_EQ(variant->order == MMOPS_LEAFMAP_PUD, got.split_puds);
+	faults = minor_faults();
+	store(self->map, 5, 3);
+	store(self->map, leaf - 1, 4);
+	ASSERT_EQ(faults + 2, minor_faults());
+	ASSERT_EQ(3, load(self->map, 5));
+	ASSERT_EQ(0, protect_flags(self->dev, self->map, bytes, PROT_READ | PROT_WRITE, 0, &got));
+	ASSERT_EQ(leaf - 2, got.ptes);
+	ASSERT_EQ(0, leafmap_info(self->fd).left);
+}
+
+/* What the flag asks for: the leaf stays, and here nobody resolves a write fault. */
+TEST_F_TIMEOUT(frames, protect_large, TEST_SECONDS)
+{
+	size_t leaf = 1UL << variant->order;
+	struct mmops_protect got;
+	int status;
+	pid_t child;
+
+	self->map = map_frames(self->fd, variant->order, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, 5, 1);
+	ASSERT_EQ(0, protect_flags(self->dev, self->map, leaf * page_size(), PROT_READ,
+				   MMOPS_PROTECT_LARGE, &got));
+	ASSERT_EQ(0, got.ptes);
+	ASSERT_EQ(1, got.pmds + got.puds);
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		/* Its own leaf, which the fault put there, is writable. */
+		load(self->map, 5);
+		if (protect_flags(self->dev, self->map, leaf * page_size(), PROT_READ,
+				  MMOPS_PROTECT_LARGE, NULL))
+			_exit(1);
+		store(self->map, 5, 2);
+		_exit(2);
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_TRUE(WIFSIGNALED(status));
+	ASSERT_EQ(SIGBUS, WTERMSIG(status));
+	ASSERT_LT(MMOPS_LEAFMAP_PATIENCE, leafmap_info(self->fd).left);
 }
 
 /* As much is split as has to be: what lies outside the range stays large. */

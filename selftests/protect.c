@@ -556,7 +556,7 @@ TEST_F_TIMEOUT(protect, refused, TEST_SECONDS)
 	REFUSED(EINVAL, bad.addr = -p; bad.len = 2 * p);
 	REFUSED(EINVAL, bad.prot |= 8);
 	REFUSED(EINVAL, bad.prot |= PROT_GROWSDOWN);
-	REFUSED(EINVAL, bad.flags = 1);
+	REFUSED(EINVAL, bad.flags = 2);
 	REFUSED(EINVAL, bad.pad = 1);
 	REFUSED(EINVAL, bad.reserved[1] = 1);
 	REFUSED(EBADF, bad.pidfd = self->dev);

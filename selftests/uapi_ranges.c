@@ -648,7 +648,8 @@ TEST_F_TIMEOUT(ranges, fuzz_protect, TEST_SECONDS)
 		uint64_t may = 0, changed = 0;
 
 		arg.pidfd = area_random_pidfd(area, &rng, &may);
-		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		arg.flags = mostly(&rng) ? rng_below(&rng, 2) * MMOPS_PROTECT_LARGE :
+					   random_word(&rng);
 		area_random_range(area, &rng, &arg.addr, &arg.len);
 		arg.prot = mostly(&rng) ? prots[rng_below(&rng, 3)] :
 			   rng_below(&rng, 2) ? rng_below(&rng, 16) : random_word(&rng);
@@ -662,7 +663,7 @@ TEST_F_TIMEOUT(ranges, fuzz_protect, TEST_SECONDS)
 		random_reserved(&rng, arg.reserved, 2);
 		before = arg;
 
-		if (arg.flags || arg.pad || arg.prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+		if (arg.flags & ~MMOPS_PROTECT_LARGE || arg.pad || arg.prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
 			may |= MAY(EINVAL);
 		may |= reserved_errors(arg.reserved, 2);
 		may |= area_range_errors(area, arg.addr, arg.len);

@@ -11,7 +11,8 @@ use mmops::{
     },
     protect::{
         self,
-        Access, //
+        Access,
+        LargeFrames, //
     },
     range::AddrRange, //
 };
@@ -24,7 +25,12 @@ pub(crate) fn protect(arg: &mut uapi::Protect) -> Result {
         -1 => mm::current()?,
         pidfd => mm::of_pidfd(pidfd)?,
     };
-    let outcome = protect::protect(&mut MmapRead::lock(&mm), &range, access)?;
+    let frames = if arg.flags & uapi::PROTECT_LARGE != 0 {
+        LargeFrames::Keep
+    } else {
+        LargeFrames::Split
+    };
+    let outcome = protect::protect(&mut MmapRead::lock(&mm), &range, access, frames)?;
 
     arg.ptes = outcome.ptes as u64;
     arg.pmds = outcome.pmds as u64;

@@ -31,6 +31,8 @@ pub(crate) const SOFT_DIRTY_FORGET: u32 = 1 << 1;
 
 pub(crate) const ATOMIC_ADD_MAX_PAGES: usize = 4096;
 
+pub(crate) const PROTECT_LARGE: u32 = 1 << 0;
+
 pub(crate) const NOTIFIER_MM: u32 = 1 << 0;
 pub(crate) const NOTIFIER_FILTER: u32 = 1 << 1;
 pub(crate) const NOTIFIER_WAIT: u32 = 1 << 0;
@@ -327,7 +329,7 @@ impl Arg for Protect {
     const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x09);
 
     fn is_valid(&self) -> bool {
-        self.reserved == [0; 2] && self.pad == 0 && self.flags == 0
+        self.reserved == [0; 2] && self.pad == 0 && self.flags & !PROTECT_LARGE == 0
     }
 }
 

@@ -400,10 +400,17 @@ struct mmops_notifier_probe {
 	__u64 reserved[2];
 };
 
+/*
+ * MMOPS_PROTECT_LARGE (MMOPS_IOC_PROTECT): leaves of page frames stay as large as
+ * they are, since the driver of the mapping resolves a write fault on one. Without
+ * it they are split before they become read-only.
+ */
+#define MMOPS_PROTECT_LARGE		(1U << 0)
+
 /**
  * struct mmops_protect - argument of MMOPS_IOC_PROTECT
  * @pidfd: in: the process, or -1 for the caller
- * @flags: in: must be zero
+ * @flags: in: MMOPS_PROTECT_LARGE or 0
  * @addr: in: first address, in bytes
  * @len: in: length, in bytes
  * @prot: in: PROT_READ, PROT_WRITE and PROT_EXEC as for mprotect(2): what the

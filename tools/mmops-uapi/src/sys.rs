@@ -309,6 +309,9 @@ pub const MMOPS_LEAF_MARKER: u8 = 6;
 /// The least number of records that [`MMOPS_IOC_LEAVES`] takes room for.
 pub const MMOPS_LEAVES_MIN: u64 = 512;
 
+/// [`mmops_protect::flags`]: leaves of page frames stay as large as they are.
+pub const MMOPS_PROTECT_LARGE: u32 = 1 << 0;
+
 /// Argument of [`MMOPS_IOC_PROTECT`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

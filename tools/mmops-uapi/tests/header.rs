@@ -98,6 +98,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_IOC_NOTIFIER_SUBSCRIBE,
         MMOPS_IOC_NOTIFIER_PROBE,
         MMOPS_IOC_PROTECT,
+        MMOPS_PROTECT_LARGE,
         MMOPS_IOC_LEAVES,
         MMOPS_LEAF_READ,
         MMOPS_LEAF_WRITE,
