@@ -104,8 +104,9 @@ fn call_help(errno: Errno) -> &'static str {
              name a regular file, a memfd or a device that can be mapped"
         }
         Errno::EOPNOTSUPP => {
-            "; files on hugetlbfs are not supported: \
-             use tmpfs, a memfd without MFD_HUGETLB, or a disk file system"
+            "; files on hugetlbfs are not supported, nor those that are mapped by another file \
+             (FUSE with passthrough, /dev/zero, devices of DRM): use tmpfs, a memfd without \
+             MFD_HUGETLB, a disk file system, or /proc/PID/map_files"
         }
         Errno::EINVAL => "; the range is empty or too large, or a flag is not known to the driver",
         Errno::EFAULT => "; the bitmap is not in memory that can be written to",
