@@ -36,7 +36,9 @@ pub fn case(
         notifier,
         &mut results,
         |data, _pages| {
-            if let Some(mut section) = other.lock_if_current(other.read_begin()) {
+            let token = other.read_begin().ok();
+
+            if let Some(mut section) = token.and_then(|token| other.lock_if_current(token)) {
                 #[cfg(wrong)]
                 mem::swap(data, &mut section);
                 //~[wrong]^ ERROR: E0308: mismatched types
