@@ -14,8 +14,9 @@
 //! - Both flush the TLB before they return, and flush all of the range if another operation is
 //!   under way on the same mm (see [`crate::tlb`]).
 //! - Dirty state that was taken out of an entry is given to the folio after the flush, so that
-//!   writeback and reclaim know of every store; C drops it. A caller that writes the data back
-//!   itself asks for [`Transfer::Skip`].
+//!   writeback and reclaim know of every store; C drops it. All blocks of the folio are marked, not
+//!   only the folio. Where no folio can be pinned until then, the entry gets its dirty bit back. A
+//!   caller that writes the data back itself asks for [`Transfer::Skip`].
 //!
 //! Source: `[PATCH v5 4/8] mm: Add write-protect and clean utilities for address space ranges`
 //! (October 2019) with its review, and `mm/mapping_dirty_helpers.c`.
@@ -198,15 +199,20 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 /// Takes the dirty bit from all leaves that map `range` of a file shared, and sets the bit of each
 /// such page in `bitmap`.
 ///
-/// Returns the number of leaves, in base pages, that were dirty.
+/// Returns the number of leaves, in base pages, that were dirty and lost the bit, or that the range
+/// covers in part.
 ///
 /// Sleeps; takes `i_mmap_rwsem` for reading, and folio locks. A fatal signal ends the call early,
-/// which [`Outcome::stopped`] tells; the bits of what was cleaned are set in any case.
+/// which [`Outcome::stopped`] tells; the bits of what was cleaned are set in any case. It also ends
+/// the wait for a folio lock: a kernel thread then marks the folio when the lock is free.
+/// `mmops.ko` is not unloaded before.
 ///
 /// # Errors
 ///
-/// `EINVAL` if the bitmap does not cover the range, `ENOMEM` if there is no memory for the queue of
-/// folios. Nothing was changed then.
+/// - `EINVAL` if the bitmap does not cover the range;
+/// - `ENOMEM` if there is no memory for the queue of folios.
+///
+/// Nothing was changed then.
 ///
 /// Source: `clean_record_shared_mapping_range()`.
 pub fn clean_record(
@@ -456,7 +462,9 @@ impl WalkMut for CleanRecord<'_, '_> {
 
             // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
             // `clean_record` said that it writes the data back itself.
-            self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) });
+            if !self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) }) {
+                leaf.redirty();
+            }
         }
         Ok(LeafAction::Done)
     }
@@ -479,7 +487,9 @@ impl WalkMut for CleanRecord<'_, '_> {
 
             // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
             // `clean_record` said that it writes the data back itself.
-            self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) });
+            if !self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) }) {
+                leaf.redirty();
+            }
         }
         Ok(LeafAction::Done)
     }
@@ -491,30 +501,38 @@ impl WalkMut for CleanRecord<'_, '_> {
 
 impl CleanRecord<'_, '_> {
     /// Records a dirty huge leaf. `take` takes its dirty bit, and gives the page frame that owes a
-    /// dirty mark if there is one.
+    /// dirty mark if there is one. False if the bit has to go back, since nobody can be found who
+    /// will mark the folio.
     ///
     /// A leaf that the range covers only in part keeps its dirty bit, since there are no bits for
     /// the rest of it in the bitmap: its pages inside are recorded, and will be again.
+    #[must_use = "the dirty bit is lost unless it goes back"]
     fn record_leaf(
         &mut self,
         pages: PageRange,
         is_partial: bool,
         take: impl FnOnce() -> Option<TakenLeaf>,
-    ) {
+    ) -> bool {
+        let mut noted = true;
+
         if is_partial {
             self.kept += pages.nr();
         } else {
             let Some(taken) = take() else {
-                return;
+                return true;
             };
 
             if self.transfer == Transfer::ToFolio && !taken.special {
-                // SAFETY: The leaf is present and not special, and its lock is held.
-                unsafe { self.queue.push(taken.pfn, false) };
+                // SAFETY: The leaf is present and not special, the bit was taken from it, and its
+                // lock is held.
+                noted = unsafe { self.queue.push(taken.pfn, false) };
             }
-            self.changed += pages.nr();
+            if noted {
+                self.changed += pages.nr();
+            }
         }
         self.bitmap.set_range(pages.first(), pages.nr());
+        noted
     }
 }
 
@@ -566,7 +584,7 @@ fn clean_record_table_queue<'s>(
     bitmap: &mut RecordBitmap<'_>,
     queue: &mut DirtyQueue,
 ) -> usize {
-    let (mut taken, changed) = clean_record_entries(table, scope, bitmap);
+    let (mut taken, mut changed) = clean_record_entries(table, scope, bitmap);
     // Many entries: one flush here is less than a pin for each. The lock of the table keeps what
     // the entries map, so only folios that are clean by now have to wait, and be pinned.
     let flushed = changed >= FLUSH_LOCKED && !waits_for_flush();
@@ -576,10 +594,13 @@ fn clean_record_table_queue<'s>(
         // The answer for most, or all, of a table in which all was dirty.
         taken.remove_runs(|i| table.maps_dirty_folios(i, EntrySet::RUN));
     }
-    table.for_each_in(&taken, |pte| {
-        if !pte.special() {
-            // SAFETY: The entry is present and not special, and its lock is held.
-            unsafe { queue.push(pte.pfn(), flushed) };
+    table.for_each_in(&taken, |i, pte| {
+        // SAFETY: The entry is present and not special, a dirty bit was taken from it, and its
+        // lock is held since then.
+        if !pte.special() && !unsafe { queue.push(pte.pfn(), flushed) } {
+            // Recorded, and dirty still: it will be recorded again.
+            table.redirty(i);
+            changed = changed.wrapping_sub(1);
         }
     });
     changed

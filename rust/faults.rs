@@ -101,6 +101,12 @@ table! {
     /// until the walk has ended, and one of a batch of exclusive pages until it is waited for.
     Fault trylock_fails;
 
+    /// Each folio has too many references to be pinned until its dirty mark.
+    Fault pin_fails;
+
+    /// A folio that waits for its dirty mark is taken for dirty if a part of it is.
+    Fault part_is_all;
+
     /// A gather marks folios dirty, and removes their rmap, before the flush.
     Fault mark_before_flush;
 

@@ -27,6 +27,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <linux/workqueue.h>
 #include <xen/xen.h>
 #include <asm/cacheflush.h>
 #include <asm/pgalloc.h>
@@ -585,10 +586,13 @@ __mmops_helper void mmops_folio_ref_add(struct folio *folio, int nr)
  * As try_grab_folio() with FOLL_PIN: beyond a reference, reclaim leaves the file
  * system's data of a pinned folio (buffers) alone, which marking it dirty needs.
  * Called with the page table lock of a present entry that maps the folio held,
- * so reclaim, which looks after it has unmapped, sees the pin.
+ * so reclaim, which looks after it has unmapped, sees the pin. False if the count
+ * has overflowed, which makes it negative: no user may raise it further.
  */
-__mmops_helper void mmops_folio_pin(struct folio *folio)
+__mmops_helper bool mmops_folio_pin(struct folio *folio)
 {
+	if (unlikely(folio_ref_count(folio) <= 0))
+		return false;
 	if (folio_is_zone_device(folio)) {
 		folio_get(folio);
 	} else if (folio_has_pincount(folio)) {
@@ -597,6 +601,7 @@ __mmops_helper void mmops_folio_pin(struct folio *folio)
 	} else {
 		folio_ref_add(folio, GUP_PIN_COUNTING_BIAS);
 	}
+	return true;
 }
 
 __mmops_helper void mmops_folio_unpin(struct folio *folio)
@@ -618,14 +623,30 @@ __mmops_helper bool mmops_folio_test_dirty(const struct folio *folio)
 }
 
 /*
- * Whether present entries all map folios that are dirty, and none is special.
- * The loops have no branches, which pays where all are dirty: the loads from
- * struct page do not wait for each other.
+ * Whether all of a folio is dirty: PG_dirty says so where nothing hangs on it that
+ * could hold a state for each block (buffers, iomap_folio_state).
+ */
+static __always_inline bool mmops_flags_all_dirty(unsigned long flags)
+{
+	const unsigned long mask = BIT(PG_dirty) | BIT(PG_private);
+
+	return (flags & mask) == BIT(PG_dirty);
+}
+
+__mmops_helper bool mmops_folio_is_all_dirty(const struct folio *folio)
+{
+	return mmops_flags_all_dirty(READ_ONCE(folio->flags.f));
+}
+
+/*
+ * Whether present entries all map folios that are dirty as a whole, and none is
+ * special. The loops have no branches, which pays where all are dirty: the loads
+ * from struct page do not wait for each other.
  */
 __mmops_helper bool mmops_ptes_map_dirty_folios(pte_t *ptep, unsigned int nr)
 {
 	pteval_t any = 0, all = ~(pteval_t)0;
-	unsigned long flags = BIT(PG_dirty);
+	unsigned long wrong = 0;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
@@ -640,9 +661,10 @@ __mmops_helper bool mmops_ptes_map_dirty_folios(pte_t *ptep, unsigned int nr)
 	for (i = 0; i < nr; i++) {
 		pteval_t val = READ_ONCE(ptep[i].pte);
 
-		flags &= page_folio(pfn_to_page((val & PTE_PFN_MASK) >> PAGE_SHIFT))->flags.f;
+		wrong |= page_folio(pfn_to_page((val & PTE_PFN_MASK) >> PAGE_SHIFT))->flags.f ^
+			 BIT(PG_dirty);
 	}
-	return flags;
+	return mmops_flags_all_dirty(wrong ^ BIT(PG_dirty));
 }
 
 __mmops_helper bool mmops_folio_trylock(struct folio *folio)
@@ -664,6 +686,32 @@ __mmops_helper void mmops_folio_unlock(struct folio *folio)
 __mmops_helper bool mmops_folio_is_cached(struct folio *folio)
 {
 	return READ_ONCE(folio->mapping) || folio_test_swapcache(folio);
+}
+
+/*
+ * Whether dirty_folio() of a locked folio may allocate the state of its blocks,
+ * as iomap does without a way to fail: where there are several and none is there.
+ */
+__mmops_helper bool mmops_folio_mark_may_allocate(struct folio *folio)
+{
+	struct address_space *mapping = READ_ONCE(folio->mapping);
+
+	/* Anonymous memory has another thing in its place. */
+	return mapping && !folio_test_anon(folio) && !folio_test_private(folio) &&
+	       mapping->a_ops->dirty_folio != noop_dirty_folio &&
+	       (folio_test_large(folio) || mapping->host->i_blkbits < PAGE_SHIFT);
+}
+
+/* What marks folios for tasks that were killed. */
+
+__mmops_helper struct workqueue_struct *mmops_alloc_workqueue(void)
+{
+	return alloc_workqueue("mmops", WQ_UNBOUND, 0);
+}
+
+__mmops_helper void mmops_destroy_workqueue(struct workqueue_struct *queue)
+{
+	destroy_workqueue(queue);
 }
 
 /*

@@ -83,6 +83,7 @@ pub const HAS_FAULTS: bool = cfg!(mmops_faults);
 
 /// `ENODEV` on a Xen PV guest, whose page tables are not what the crate takes them for.
 struct MmopsModule {
+    _late_marks: folio::LateMarks,
     _notifiers: notifier::Global,
     _faults: faults::Files,
 }
@@ -97,6 +98,7 @@ impl kernel::Module for MmopsModule {
         // SAFETY: The module is being loaded.
         unsafe { exclusive::init() };
         Ok(Self {
+            _late_marks: folio::LateMarks::new()?,
             _notifiers: notifier::Global::new()?,
             _faults: faults::Files::new()?,
         })

@@ -30,6 +30,7 @@ programs=(uapi uapi_ranges exclusive zap zap_race clean_record write_protect map
 	soft_dirty_race pidfd notifier notify protect protect_race protect_pud protect_pud_race walk
 	race)
 programs+=(write_permission file_kinds sparse page_frames)
+programs+=(harvest_marks)
 # Allocations fail where the kernel can inject that.
 [[ ! -e /proc/self/fail-nth ]] || programs+=(no_memory)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
@@ -52,7 +53,7 @@ done
 
 if [[ -n $faults ]]; then
 	((${#selected[@]})) || selected=(uapi exclusive huge split_race zap zap_race writeback
-		signal soft_dirty_race protect_race protect_pud_race race)
+		harvest_marks signal soft_dirty_race protect_race protect_pud_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -67,6 +68,8 @@ arguments_of() {
 	"split_race faults") echo -t control_gate_stores -t control_gate_mprotect \
 				  -t control_gate_dontneed -t control_gate_munmap \
 				  -t control_clear_mprotect -t control_clear_dontneed ;;
+	harvest_marks) echo -T no_pin -T no_pin_huge ;;
+	"harvest_marks faults") echo -t no_pin -t no_pin_huge ;;
 	huge) echo -T restarted_walk_counts_once ;;
 	soft_dirty_race) echo -T control_no_flush -T control_gate_alone -T control_no_pending \
 			      -T control_migration_is_met -T control_migration_stays_writable ;;

@@ -12,26 +12,10 @@
 #include <sys/mount.h>
 
 #include "faults.h"
+#include "kpageflags.h"
 #include "kselftest_harness.h"
 
 #define PAGES		300UL
-#define KPF_DIRTY	4
-
-/* Whether the folio behind @addr is marked dirty. -1 if that cannot be told. */
-static int folio_dirty(const void *addr)
-{
-	uint64_t entry = pagemap_entry(addr), flags;
-	int fd, ret = -1;
-
-	if (!(entry & PAGEMAP_PRESENT))
-		return -1;
-	fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && pread(fd, &flags, sizeof(flags),
-			     (entry & PAGEMAP_PFN) * sizeof(flags)) == sizeof(flags))
-		ret = flags >> KPF_DIRTY & 1;
-	close(fd);
-	return ret;
-}
 
 FIXTURE(shmem)
 {

@@ -31,13 +31,19 @@ __mmops_helper void mmops_pudp_redirty(pud_t *pudp)
 
 /*
  * Mark a folio dirty that is mapped by an entry whose lock is held, as
- * try_to_unmap_one() does. False if somebody else has locked it.
+ * try_to_unmap_one() does. False if somebody else has locked it,
+ * or if that would need memory.
  */
 __mmops_helper bool mmops_folio_mark_dirty_trylock(struct folio *folio)
 {
+	bool marked;
+
 	if (!folio_trylock(folio))
 		return false;
-	folio_mark_dirty(folio);
+	/* Not under a spinlock. */
+	marked = !mmops_folio_mark_may_allocate(folio);
+	if (marked)
+		folio_mark_dirty(folio);
 	folio_unlock(folio);
-	return true;
+	return marked;
 }

@@ -49,7 +49,7 @@ __mmops_helper bool mmops_copy_to_pfn(unsigned long pfn, const void *from)
 	if (!mmops_in_direct_map(folio))
 		return false;
 	memcpy_to_page(page, 0, from, PAGE_SIZE);
-	if (!folio_test_dirty(folio))
+	if (!mmops_folio_is_all_dirty(folio))
 		folio_mark_dirty(folio);
 	return true;
 }

@@ -39,6 +39,16 @@ impl<'s> PteTable<'_, 's> {
         kept
     }
 
+    /// Sets the dirty bit of entry `i`, if there is one and it is present. That owes nothing to the
+    /// TLB.
+    #[inline(never)]
+    pub(crate) fn redirty(&self, i: usize) {
+        if self.value(i).present() {
+            // SAFETY: The table has the entry, and by the type invariants its lock is held.
+            unsafe { bindings::mmops_ptep_redirty(self.entry_ptr(i)) };
+        }
+    }
+
     /// The entries whose dirty bit was given to the folio, and the number of those that keep it.
     #[inline(never)]
     fn give_dirty(&mut self, scope: &mut FlushScope<'s>) -> (EntrySet, usize) {
@@ -112,6 +122,14 @@ macro_rules! take_dirty {
                 // SAFETY: As above.
                 unsafe { bindings::$redirty(self.entry.as_ptr()) };
                 Err(EAGAIN)
+            }
+
+            /// Sets the dirty bit, if the leaf is present.
+            pub(crate) fn redirty(&mut self) {
+                if self.value().present() {
+                    // SAFETY: By the type invariants the entry is valid and its lock is held.
+                    unsafe { bindings::$redirty(self.entry.as_ptr()) };
+                }
             }
         }
     };

@@ -176,19 +176,20 @@ impl<'t, 's> PteTable<'t, 's> {
         }
     }
 
-    /// Calls `f` with the value of each entry of `set`. Indices that the table has not are ignored.
+    /// Calls `f` with the index and the value of each entry of `set`. Indices that the table has
+    /// not are ignored.
     #[inline(always)]
-    pub(crate) fn for_each_in(&self, set: &EntrySet, mut f: impl FnMut(Pte)) {
+    pub(crate) fn for_each_in(&self, set: &EntrySet, mut f: impl FnMut(usize, Pte)) {
         set.for_each(|i| {
             if i < self.nr {
                 // SAFETY: The table has the entry.
-                f(unsafe { self.hint(i) });
+                f(i, unsafe { self.hint(i) });
             }
         });
     }
 
-    /// Whether each of `nr` entries from index `i` on maps a folio that is dirty. If one is special
-    /// or not present, or the table has not as many, no is the answer.
+    /// Whether each of `nr` entries from index `i` on maps a folio that is dirty as a whole. If one
+    /// is special or not present, or the table has not as many, no is the answer.
     #[inline(never)]
     #[link_section = ".text.hot"]
     pub(crate) fn maps_dirty_folios(&self, i: usize, nr: usize) -> bool {
