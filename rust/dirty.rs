@@ -17,6 +17,8 @@
 //!   writeback and reclaim know of every store; C drops it. All blocks of the folio are marked, not
 //!   only the folio. Where no folio can be pinned until then, the entry gets its dirty bit back. A
 //!   caller that writes the data back itself asks for [`Transfer::Skip`].
+//! - [`clean_record`]: a page that is pinned for DMA is recorded, dirty or not, where a process
+//!   maps it that has ever pinned memory.
 //!
 //! Source: `[PATCH v5 4/8] mm: Add write-protect and clean utilities for address space ranges`
 //! (October 2019) with its review, and `mm/mapping_dirty_helpers.c`.
@@ -201,6 +203,10 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 ///
 /// Returns the number of leaves, in base pages, that were dirty and lost the bit, or that the range
 /// covers in part.
+///
+/// A page that is pinned for DMA is recorded, and its leaf becomes or stays dirty if it is
+/// writable. That is looked for in the mappings of processes that have ever pinned memory; all of a
+/// large folio counts as pinned, and so may a page that another harvest is at work on.
 ///
 /// Sleeps; takes `i_mmap_rwsem` for reading, and folio locks. A fatal signal ends the call early,
 /// which [`Outcome::stopped`] tells; the bits of what was cleaned are set in any case. It also ends
@@ -457,7 +463,12 @@ impl WalkMut for CleanRecord<'_, '_> {
                 return Ok(LeafAction::Split(table));
             }
         }
-        if value.dirty() {
+        if leaf.is_pinned() {
+            self.record_pinned(leaf.pages()?);
+            if value.write() {
+                leaf.redirty();
+            }
+        } else if value.dirty() {
             let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
 
             // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
@@ -482,7 +493,12 @@ impl WalkMut for CleanRecord<'_, '_> {
                 return Ok(LeafAction::Split(()));
             }
         }
-        if value.dirty() {
+        if leaf.is_pinned() {
+            self.record_pinned(leaf.pages()?);
+            if value.write() {
+                leaf.redirty();
+            }
+        } else if value.dirty() {
             let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
 
             // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
@@ -534,6 +550,11 @@ impl CleanRecord<'_, '_> {
         self.bitmap.set_range(pages.first(), pages.nr());
         noted
     }
+
+    /// Records a huge leaf that is pinned: as [`keep_pinned`].
+    fn record_pinned(&mut self, pages: PageRange) {
+        self.bitmap.set_range(pages.first(), pages.nr());
+    }
 }
 
 /// Cleans the dirty entries of one PTE table, sets their bits in `bitmap`, and returns them and
@@ -557,8 +578,39 @@ fn clean_record_entries<'s>(
             }
         },
     );
-    let count = bitmap.set_words(table.pgoff(), taken.words());
+    let mut count = bitmap.set_words(table.pgoff(), taken.words());
+    if table.vma().may_have_pins() {
+        count -= keep_pinned(table, &mut taken, bitmap);
+    }
     (taken, count)
+}
+
+/// Records the pages of a PTE table that are pinned for DMA, dirty or not: a device may store to
+/// them at any time, and no entry tells. Their entries become dirty, or get back the bit that was
+/// `taken`, so that what a device stores between this harvest and the end of the pin is recorded
+/// by the next. An entry that permits no store is left clean: a file system could not account for
+/// it.
+///
+/// Returns the number of entries that got their bit back.
+#[inline(never)]
+fn keep_pinned(
+    table: &PteTable<'_, '_>,
+    taken: &mut EntrySet,
+    bitmap: &mut RecordBitmap<'_>,
+) -> usize {
+    let pinned = table.pinned();
+    let mut kept = 0;
+
+    table.for_each_in(&pinned, |i, pte| {
+        let was_taken = taken.remove(i);
+
+        kept += usize::from(was_taken);
+        if was_taken || pte.write() {
+            table.redirty(i);
+        }
+    });
+    bitmap.set_words(table.pgoff(), pinned.words());
+    kept
 }
 
 /// The loop over one PTE table; a function of its own so that a test finds it in the module.

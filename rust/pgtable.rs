@@ -16,6 +16,7 @@
 
 mod dirty;
 mod huge;
+mod pinned;
 mod protect;
 mod set;
 mod soft_dirty;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Dirty bits that are given to folios under the lock of the page table.
+ * Dirty bits that are given to folios under the lock of the page table, and pages
+ * that are pinned for DMA.
  * Included by helpers.c.
  */
 
@@ -46,4 +47,16 @@ __mmops_helper bool mmops_folio_mark_dirty_trylock(struct folio *folio)
 		folio_mark_dirty(folio);
 	folio_unlock(folio);
 	return marked;
+}
+
+/* Whether anybody has ever pinned memory of the mm for DMA. */
+__mmops_helper bool mmops_mm_has_pins(const struct mm_struct *mm)
+{
+	return mm_flags_test(MMF_HAS_PINNED, mm);
+}
+
+/* For what a present entry maps that is not special, with its lock held. */
+__mmops_helper bool mmops_pfn_is_pinned(unsigned long pfn)
+{
+	return folio_maybe_dma_pinned(page_folio(pfn_to_page(pfn)));
 }

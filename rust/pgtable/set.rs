@@ -27,6 +27,16 @@ impl EntrySet {
         self.0[i / BITS % WORDS] |= 1 << (i % BITS);
     }
 
+    /// Removes an index; whether it was in the set.
+    #[inline]
+    pub(crate) fn remove(&mut self, i: usize) -> bool {
+        let (word, bit) = (&mut self.0[i / BITS % WORDS], 1 << (i % BITS));
+        let was_there = *word & bit != 0;
+
+        *word &= !bit;
+        was_there
+    }
+
     /// The indices as bits.
     #[inline(always)]
     pub(crate) fn words(&self) -> &[u64] {
@@ -112,6 +122,20 @@ mod tests {
             next += 6;
         });
         assert_eq!(next, 4 + (WORDS * BITS - 4).div_ceil(6) * 6);
+    }
+
+    #[test]
+    fn removes_what_is_there() {
+        let mut set = EntrySet::EMPTY;
+
+        for i in [0, 63, 64, 511] {
+            set.insert(i);
+        }
+        for (i, was_there) in [(63, true), (63, false), (62, false), (511, true)] {
+            assert_eq!(set.remove(i), was_there);
+        }
+        assert_eq!(set.words()[..2], [1, 1]);
+        assert_eq!(set.words()[2..], [0; WORDS - 2]);
     }
 
     #[test]
