@@ -70,6 +70,7 @@ pub use pieces::{
 };
 
 use crate::{
+    bindings,
     bitmap::RecordBitmap,
     folio::DirtyQueue,
     mapping::Mapping,
@@ -139,7 +140,41 @@ pub enum Transfer {
     #[default]
     ToFolio,
     /// Nobody: the caller writes the data back itself.
+    ///
+    /// For files of a file system that writes back. It has marked the folio when the entry became
+    /// writable, and takes that mark only together with the write permission of all entries: until
+    /// then reclaim leaves the page alone. So that no store comes after that, the TLB is flushed
+    /// before the page-table lock is released, for each PTE table or huge leaf that had something
+    /// dirty. And for files of ramfs, whose pages are never reclaimed.
     Skip,
+}
+
+impl Transfer {
+    /// Whether it can be asked for with this file.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` for [`Transfer::Skip`] and a file that is not written back: of tmpfs, a memfd,
+    /// a device. Where the dirty bit is the only note of a store, reclaim drops a page without it,
+    /// and the page comes back as it was before the store, or zeroed.
+    ///
+    /// Source: `mapping_can_writeback()`.
+    pub fn check(self, mapping: &Mapping) -> Result {
+        if self == Transfer::ToFolio || is_ramfs(mapping) {
+            return Ok(());
+        }
+        // SAFETY: The mapping is valid as long as the reference.
+        if unsafe { bindings::mmops_mapping_can_writeback(mapping.as_ptr()) } {
+            Ok(())
+        } else {
+            Err(EOPNOTSUPP)
+        }
+    }
+}
+
+fn is_ramfs(mapping: &Mapping) -> bool {
+    // SAFETY: The mapping is valid as long as the reference.
+    unsafe { bindings::mmops_mapping_is_ramfs(mapping.as_ptr()) }
 }
 
 /// What a call did.
@@ -216,6 +251,7 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 /// # Errors
 ///
 /// - `EINVAL` if the bitmap does not cover the range;
+/// - as [`Transfer::check`];
 /// - `ENOMEM` if there is no memory for the queue of folios.
 ///
 /// Nothing was changed then.
@@ -231,6 +267,7 @@ pub fn clean_record(
     if !bitmap.covers(range) {
         return Err(EINVAL);
     }
+    transfer.check(mapping)?;
 
     let queue = match transfer {
         Transfer::ToFolio => DirtyQueue::new(cmp::min(range.nr(), QUEUE_FOLIOS))?,
@@ -244,6 +281,9 @@ pub fn clean_record(
         frame_tables: SpareTables::few(),
         pud_table: None,
         transfer,
+        flush_locked: transfer == Transfer::Skip
+            && !is_ramfs(mapping)
+            && !crate::faults::flush_late(),
         queue,
     };
     let (done, stopped) = pieces::for_each(mapping, range, |mapping, piece| {
@@ -389,6 +429,8 @@ struct CleanRecord<'b, 'w> {
     /// For the PUD leaf that is being split.
     pud_table: Option<SpareTable>,
     transfer: Transfer,
+    /// The TLB is flushed before the lock of anything that was dirty is released.
+    flush_locked: bool,
     queue: DirtyQueue,
 }
 
@@ -438,7 +480,7 @@ impl WalkMut for CleanRecord<'_, '_> {
             Transfer::ToFolio => {
                 clean_record_table_queue(table, scope, self.bitmap, &mut self.queue)
             }
-            Transfer::Skip => clean_record_table(table, scope, self.bitmap),
+            Transfer::Skip => clean_record_table(table, scope, self.bitmap, self.flush_locked),
         };
         Ok(())
     }
@@ -477,6 +519,9 @@ impl WalkMut for CleanRecord<'_, '_> {
                 leaf.redirty();
             }
         }
+        if self.flush_locked {
+            scope.flush_locked();
+        }
         Ok(LeafAction::Done)
     }
 
@@ -506,6 +551,9 @@ impl WalkMut for CleanRecord<'_, '_> {
             if !self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) }) {
                 leaf.redirty();
             }
+        }
+        if self.flush_locked {
+            scope.flush_locked();
         }
         Ok(LeafAction::Done)
     }
@@ -613,14 +661,21 @@ fn keep_pinned(
     kept
 }
 
-/// The loop over one PTE table; a function of its own so that a test finds it in the module.
+/// The loop over one PTE table for [`Transfer::Skip`]; a function of its own so that a test finds
+/// it in the module.
 #[inline(never)]
 fn clean_record_table<'s>(
     table: &mut PteTable<'_, 's>,
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
+    flush_locked: bool,
 ) -> usize {
-    clean_record_entries(table, scope, bitmap).1
+    let changed = clean_record_entries(table, scope, bitmap).1;
+
+    if flush_locked && changed != 0 {
+        scope.flush_locked();
+    }
+    changed
 }
 
 /// Whether folios wait for the flush at the end in any case: a control marks them before it.

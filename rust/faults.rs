@@ -107,6 +107,10 @@ table! {
     /// A folio that waits for its dirty mark is taken for dirty if a part of it is.
     Fault part_is_all;
 
+    /// A harvest whose caller writes back itself flushes at the end of the scope, and not before
+    /// the page-table lock is released.
+    Fault flush_late;
+
     /// A gather marks folios dirty, and removes their rmap, before the flush.
     Fault mark_before_flush;
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * How a harvest gives the dirty bits that it took to folios, where that is not
- * straightforward: locks that somebody holds and does not let go of, and folios
- * that cannot be pinned.
+ * straightforward: locks that somebody holds and does not let go of, folios that
+ * cannot be pinned, and callers that want no marks.
  */
+#include <sys/mount.h>
+
 #include "faults.h"
 #include "kpageflags.h"
 #include "kselftest_harness.h"
@@ -181,6 +183,56 @@ TEST_F_TIMEOUT(marks, no_pin_huge, TEST_SECONDS)
 	ASSERT_EQ(0, set_fault("pin_fails", 0));
 	ASSERT_EQ(PMD_PAGES, clean_record(self->dev, fd, 0, PMD_PAGES, &h));
 	ASSERT_EQ(0, clean_record(self->dev, fd, 0, PMD_PAGES, &h));
+	close(fd);
+}
+
+/* Where nothing is written back the dirty bit is all there is. */
+TEST_F_TIMEOUT(marks, no_transfer_refused, TEST_SECONDS)
+{
+	struct mmops_clean_record arg = {
+		.fd = self->fd,
+		.flags = MMOPS_NO_TRANSFER,
+		.nr = PAGES,
+		.bitmap = (uintptr_t)self->h.bitmap,
+		.bitmap_bits = self->h.bits,
+		.start = 5,
+		.end = 6,
+	}, before = arg;
+
+	ASSERT_EQ(-1, ioctl(self->dev, MMOPS_IOC_CLEAN_RECORD, &arg));
+	ASSERT_EQ(EOPNOTSUPP, errno);
+	ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+	ASSERT_EQ(0, count_bits(self->h.bitmap, self->h.bits));
+	/* Before the bitmap is looked at. */
+	arg.bitmap = page_size();
+	ASSERT_EQ(-1, ioctl(self->dev, MMOPS_IOC_CLEAN_RECORD, &arg));
+	ASSERT_EQ(EOPNOTSUPP, errno);
+	/* Nothing was changed. */
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+}
+
+/* Reclaim leaves the pages of ramfs alone, so nothing is lost without a mark. */
+TEST_F_TIMEOUT(marks, no_transfer_of_ramfs, TEST_SECONDS)
+{
+	char dir[] = "/tmp/mmops-ramfs-XXXXXX";
+	char *map;
+	int fd;
+
+	ASSERT_NE(mkdtemp(dir), NULL);
+	ASSERT_EQ(0, mount("none", dir, "ramfs", 0, NULL));
+	fd = open(dir, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	ASSERT_EQ(0, umount2(dir, MNT_DETACH));
+	rmdir(dir);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, PAGES * page_size()));
+	map = map_shared(fd, 0, PAGES);
+	ASSERT_NE(map, NULL);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_EQ(PAGES, clean_record_flags(self->dev, fd, 0, PAGES, &self->h,
+					    MMOPS_NO_TRANSFER));
+	ASSERT_EQ(PAGES, count_bits(self->h.bitmap, self->h.bits));
+	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_PAGEOUT));
+	ASSERT_EQ(1 + HELD, load(map, HELD));
 	close(fd);
 }
 

@@ -59,17 +59,6 @@ TEST_F_TIMEOUT(shmem, transferred_to_folio, TEST_SECONDS)
 	}
 }
 
-TEST_F_TIMEOUT(shmem, not_transferred, TEST_SECONDS)
-{
-	size_t i;
-
-	ASSERT_EQ(PAGES, clean_record_flags(self->dev, self->fd, 0, PAGES, &self->h,
-					    MMOPS_NO_TRANSFER));
-	for (i = 0; i < PAGES; i++) {
-		ASSERT_EQ(0, folio_dirty(self->map + i * page_size()));
-	}
-}
-
 /* write_protect takes no dirty state and has none to transfer. */
 TEST_F_TIMEOUT(shmem, protect_transfers_nothing, TEST_SECONDS)
 {

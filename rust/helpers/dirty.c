@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Dirty bits that are given to folios under the lock of the page table, and pages
- * that are pinned for DMA.
- * Included by helpers.c.
+ * Dirty bits that are given to folios under the lock of the page table, pages that
+ * are pinned for DMA, and files that can be written back. Included by helpers.c.
  */
+#include <linux/backing-dev.h>
+#include <linux/magic.h>
 
 /* The dirty bit alone; *_mkdirty() sets the soft-dirty bit as well. */
 #define mmops_redirty(level, entry)					\
@@ -59,4 +60,15 @@ __mmops_helper bool mmops_mm_has_pins(const struct mm_struct *mm)
 __mmops_helper bool mmops_pfn_is_pinned(unsigned long pfn)
 {
 	return folio_maybe_dma_pinned(page_folio(pfn_to_page(pfn)));
+}
+
+__mmops_helper bool mmops_mapping_can_writeback(struct address_space *mapping)
+{
+	return mapping_can_writeback(mapping);
+}
+
+/* Reclaim leaves its pages alone, for good: those of shmem can be unlocked again. */
+__mmops_helper bool mmops_mapping_is_ramfs(struct address_space *mapping)
+{
+	return mapping->host->i_sb->s_magic == RAMFS_MAGIC;
 }

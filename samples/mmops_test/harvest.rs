@@ -54,6 +54,8 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
     } else {
         Transfer::ToFolio
     };
+    transfer.check(&mapping)?;
+
     let mut words = KVVec::new();
 
     bitmap.window(&range).check()?;

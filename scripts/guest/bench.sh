@@ -27,6 +27,11 @@ if [ -w "$shmem" ]; then
 	echo never >"$shmem"
 fi
 
+# A harvest that marks no folio is for pages that are never reclaimed.
+export MMOPS_RAMFS=/tmp/mmops-ramfs
+mkdir -p "$MMOPS_RAMFS"
+mount -t ramfs ramfs "$MMOPS_RAMFS"
+
 [ -n "${MMOPS_PROFILE:-}" ] || exec "$MMOPS_BIN/mmops-bench" --out "$MMOPS_OUT" "$@"
 
 # The guest has no performance counters, so samples come from a timer. Those inside one of the sides

@@ -69,7 +69,8 @@ struct mmops_info {
 #define MMOPS_SPLIT			(1U << 0)
 /*
  * MMOPS_NO_TRANSFER (MMOPS_IOC_CLEAN_RECORD only): do not mark the folio dirty
- * for a dirty bit that was taken. For a caller that writes the data back itself.
+ * for a dirty bit that was taken. For a caller that writes the data back itself;
+ * EOPNOTSUPP where the file is not written back.
  */
 #define MMOPS_NO_TRANSFER		(1U << 1)
 

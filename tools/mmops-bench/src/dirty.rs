@@ -66,7 +66,10 @@ impl DirtyBench {
             density,
             pages,
             calls,
-            region: Region::new(pages)?,
+            region: match op {
+                Op::Clean { transfer: false } => Region::on_ramfs(pages)?,
+                Op::Clean { transfer: true } | Op::Protect => Region::new(pages)?,
+            },
             reference: Reference::open()?,
             device: Device::open()?,
             words: empty_bitmap(pages),

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory to measure on: a memfd that is mapped shared, in base pages only.
+//! Memory to measure on: a memfd, or a file of ramfs, that is mapped shared, in base pages only.
 
+use std::env;
 use std::ffi::c_void;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::ptr::NonNull;
 
 use anyhow::{Context, Result};
@@ -18,7 +20,10 @@ use nix::sys::mman::{madvise, mmap, mprotect, munmap, MapFlags, MmapAdvise, Prot
 /// The sizes in the names of the cases hold for this page size only.
 pub const PAGE_SIZE: usize = 4096;
 
-/// A mapped memfd. Every page is present, writable and dirty after its creation.
+/// Names a directory on ramfs.
+const RAMFS: &str = "MMOPS_RAMFS";
+
+/// A mapped file. Every page is present, writable and dirty after its creation.
 pub struct Region {
     file: File,
     base: NonNull<c_void>,
@@ -29,10 +34,27 @@ impl Region {
     /// Makes and fills a memfd of `pages` pages.
     pub fn new(pages: u32) -> Result<Self> {
         let fd = memfd_create(c"mmops-bench", MFdFlags::MFD_CLOEXEC).context("memfd_create")?;
-        let file = File::from(fd);
+        Self::of(File::from(fd), pages)
+    }
+
+    /// Makes and fills a file of `pages` pages which reclaim leaves alone, so that a harvest need
+    /// not mark what it has taken.
+    pub fn on_ramfs(pages: u32) -> Result<Self> {
+        let dir = env::var_os(RAMFS)
+            .with_context(|| format!("{RAMFS} is not set: a directory on ramfs"))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nix::libc::O_TMPFILE)
+            .open(&dir)
+            .with_context(|| format!("cannot make a file in {}", dir.display()))?;
+        Self::of(file, pages)
+    }
+
+    fn of(file: File, pages: u32) -> Result<Self> {
         let len = NonZeroUsize::new(pages as usize * PAGE_SIZE).context("empty region")?;
         file.set_len(len.get() as u64)
-            .context("cannot set the size of a memfd")?;
+            .context("cannot set the size of the file")?;
         // SAFETY: the kernel chooses the address, so no other mapping is touched.
         let base = unsafe {
             mmap(
@@ -44,7 +66,7 @@ impl Region {
                 0,
             )
         }
-        .context("cannot map a memfd")?;
+        .context("cannot map the file")?;
         let region = Self { file, base, pages };
         // SAFETY: the range is this region's mapping, and the advice does not change its contents.
         let advice = unsafe { madvise(base, len.get(), MmapAdvise::MADV_NOHUGEPAGE) };
@@ -57,7 +79,7 @@ impl Region {
         Ok(region)
     }
 
-    /// The memfd.
+    /// The file.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
