@@ -42,6 +42,36 @@
 //! and a NUMA hint where the entry is dirty. A page that became writable so is dirty when it is
 //! stored to, and [`clean_record`] records the store: whoever must not miss one asks that too.
 //!
+//! # What [`clean_record`] does not record
+//!
+//! It reads the dirty bits of the entries that are there. A change of the file is not recorded if
+//! the bit went elsewhere before the call: to the folio, where the kernel unmaps the page, though
+//! the memory stays mapped as the process sees it. The file loses nothing, only its tracker does:
+//!
+//! - collapse: `MADV_COLLAPSE`, khugepaged;
+//! - a PMD leaf of a file that the kernel splits, which unmaps all of it: `mprotect()`, `munmap()`,
+//!   `mremap()`, `mlock()` or `madvise()` of a part;
+//! - a large folio that is split: a hole that is punched, a truncation, memory that fails or goes
+//!   offline;
+//! - `MADV_DONTNEED`, `MADV_PAGEOUT`, reclaim, and [`zap`](crate::zap), of the page or of a part of
+//!   its leaf;
+//! - `munmap()`, and the end of the process;
+//! - writeback of a disk file system;
+//! - migration, on a machine whose migration entries have no room for a dirty bit.
+//!
+//! Nor if there never was one, since the store went through no entry of the file's mappings:
+//!
+//! - `write()` to the file;
+//! - stores to memory that was pinned or looked up: `O_DIRECT`, fixed buffers of io_uring, RDMA,
+//!   VFIO, `process_vm_writev()`, `/proc/PID/mem`, `ptrace()`. What is pinned while a harvest is
+//!   running is recorded as above, and once more by the next harvest if its entry permits stores;
+//!   what is pinned and let go between two is not. Nor is a pin that was made through the file
+//!   alone (udmabuf), or whose process has unmapped the page;
+//! - stores of a virtual machine: they go through the page tables of KVM.
+//!
+//! `selftests/harvest_contract.c` and `harvest_pinned.c` have a test of each that can be driven in
+//! a guest.
+//!
 //! # Leaves
 //!
 //! - PTE: in place; one page.
@@ -234,7 +264,8 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 }
 
 /// Takes the dirty bit from all leaves that map `range` of a file shared, and sets the bit of each
-/// such page in `bitmap`.
+/// such page in `bitmap`. [What it does not record](self#what-clean_record-does-not-record) is in
+/// the description of the module.
 ///
 /// Returns the number of leaves, in base pages, that were dirty and lost the bit, or that the range
 /// covers in part.

@@ -30,7 +30,7 @@ programs=(uapi uapi_ranges exclusive zap zap_race clean_record write_protect map
 	soft_dirty_race pidfd notifier notify protect protect_race protect_pud protect_pud_race walk
 	race)
 programs+=(write_permission file_kinds sparse page_frames)
-programs+=(harvest_pinned harvest_marks)
+programs+=(harvest_contract harvest_pinned harvest_marks)
 # Allocations fail where the kernel can inject that.
 [[ ! -e /proc/self/fail-nth ]] || programs+=(no_memory)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
