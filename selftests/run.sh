@@ -53,7 +53,7 @@ done
 
 if [[ -n $faults ]]; then
 	((${#selected[@]})) || selected=(uapi exclusive huge split_race zap zap_race writeback
-		harvest_marks signal soft_dirty_race protect_race protect_pud_race race)
+		harvest_marks harvest_race signal soft_dirty_race protect_race protect_pud_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
