@@ -15,9 +15,9 @@
 //!   is written, who stands there goes on. To be read is how many stand there.
 //! - `SpinGate`: the same, under a spinlock.
 //!
-//! Who stands at a `Gate` sleeps, and goes on when a fatal signal comes. After 60 s at a `Gate`, 10 s
-//! at a `SpinGate`, a thread goes on by itself, and the file `gates_given_up` counts it: nothing
-//! hangs for ever, and a test whose gate was forgotten fails.
+//! Who stands at a `Gate` sleeps, and goes on when a fatal signal comes. After 60 s at a `Gate`,
+//! 10 s at a `SpinGate`, a thread goes on by itself, and the file `gates_given_up` counts it:
+//! nothing hangs for ever, and a test whose gate was forgotten fails.
 
 use crate::{
     bindings,

@@ -94,30 +94,34 @@ static inline bool wait_at_gate(const char *name, unsigned int nr, atomic_bool *
 	return true;
 }
 
-/*
- * Wait until the step of a thread is @over. False if that takes too long.
- *
- * If it @may_spin for the lock of who stands at a gate, as it has to where nothing is to
- * be lost, it is given up when it has used more of its CPU than the step takes. Judged
- * too early, the round is worth less, and nothing else.
- */
-#define STEP_CPU_NS	100000000ULL
-
-static inline bool wait_for_step(pthread_t thread, atomic_bool *over, bool may_spin)
+/* Time of its CPU that a thread has used. */
+static inline uint64_t cpu_ns_of(pthread_t thread)
 {
-	uint64_t end = now_ns() + GATE_SECONDS * 1000000000ULL, first = 0, used;
 	struct timespec ts;
 	clockid_t clock;
 
-	if (pthread_getcpuclockid(thread, &clock))
-		return false;
+	if (pthread_getcpuclockid(thread, &clock) || clock_gettime(clock, &ts))
+		return 0;
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+/*
+ * Wait until the step of a thread is @over. False if that takes too long.
+ *
+ * With @cpu_ns it may have to spin for the lock of who stands at a gate, as it has to
+ * where nothing is to be lost: it is given up when it has used so much of its CPU.
+ * Judged too early, the round is worth less, and nothing else.
+ */
+#define STEP_CPU_NS	100000000ULL
+
+static inline bool wait_for_step(pthread_t thread, atomic_bool *over, uint64_t cpu_ns)
+{
+	uint64_t end = now_ns() + GATE_SECONDS * 1000000000ULL, first = cpu_ns_of(thread);
+
 	while (!atomic_load(over)) {
-		if (clock_gettime(clock, &ts) || now_ns() > end)
+		if (now_ns() > end)
 			return false;
-		used = ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-		if (!first)
-			first = used;
-		else if (may_spin && used > first + STEP_CPU_NS)
+		if (cpu_ns && cpu_ns_of(thread) > first + cpu_ns)
 			break;
 		sched_yield();
 	}

@@ -283,7 +283,7 @@ static bool steps_at_gate(struct steps *steps, const char *gate, bool may_spin,
 	partner_go(&steps->call, 0);
 	met = wait_at_gate(gate, 1, &self->call_done);
 	partner_go(&steps->other, 0);
-	if (!wait_for_step(steps->other.thread, &self->other_done, may_spin))
+	if (!wait_for_step(steps->other.thread, &self->other_done, may_spin ? STEP_CPU_NS : 0))
 		self->errors++;
 	if (leave_out && set_fault(leave_out, 1))
 		self->errors++;

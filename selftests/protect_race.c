@@ -204,7 +204,7 @@ static void steps_at_gate(race_t *self, const char *gate, int (*call)(race_t *se
 	if (!wait_at_gate(gate, 1, &a.done))
 		self->errors++;
 	atomic_store(&b.go, true);
-	if (!wait_for_step(b.thread, &b.done, may_spin) || open_gate(gate))
+	if (!wait_for_step(b.thread, &b.done, may_spin ? STEP_CPU_NS : 0) || open_gate(gate))
 		self->errors++;
 	pthread_join(a.thread, NULL);
 	pthread_join(b.thread, NULL);

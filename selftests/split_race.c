@@ -271,7 +271,8 @@ static bool op_at_gate(struct race *race, pthread_t other, bool in_order)
 	atomic_store(&race->go, true);
 	race->within += wait_at_gate("split_now", 1, &race->split_done);
 	atomic_store(&race->op_go, true);
-	return wait_for_step(other, &race->op_done, in_order) && !open_gate("split_now");
+	return wait_for_step(other, &race->op_done, in_order ? STEP_CPU_NS : 0) &&
+	       !open_gate("split_now");
 }
 
 /* Do @op at a random time of the split. */

@@ -12,8 +12,8 @@
  * The control marks the folios dirty, and removes their rmap, before the TLB
  * flush: writeback, which begins when the entries are gone, finds the folios
  * unmapped, cleans them, and what is stored until the flush is lost. The zap stands
- * at a gate before its flush meanwhile. With its steps in order, writeback waits for
- * the page-table lock, and nothing is lost.
+ * at a gate before its flush meanwhile, and stores go on all the time. With its steps in
+ * order, writeback waits for the page-table lock, and nothing is lost.
  *
  * MMOPS_DISK is a directory on a disk file system.
  */
@@ -31,6 +31,8 @@ enum { CPU_ZAP, CPU_CLEAN, CPU_STORE, CPU_MAIN, NR_TEST_CPUS };
 #define ROUNDS		20
 /* Of the control. One is enough, unless the CPU that stores has lost its TLB. */
 #define GATE_ROUNDS	5
+/* Far more of a CPU than a pass over all pages takes. */
+#define STUCK_CPU_NS	1000000000ULL
 /* How long the stores of a round are spread over where nothing does. */
 #define SPREAD_US	500
 
@@ -41,8 +43,10 @@ FIXTURE(race)
 	void *buffer;
 	/* Whether writeback and stores come while the zap stands before its flush. */
 	bool gate;
-	atomic_bool at_gate, half_stored, go_on, stored;
-	uint64_t value;
+	atomic_bool at_gate, stop, stored;
+	_Atomic uint64_t passes;
+	/* What was stored to the first page, before a round and last. */
+	uint64_t value, last;
 	/* Threads of a round that are ready, and whether it may begin. */
 	atomic_int ready;
 	atomic_bool begin, zap_done, clean_done;
@@ -113,11 +117,14 @@ static void *clean_thread(void *arg)
 
 	pin_to_cpu(CPU_CLEAN);
 	wait_for_begin(self);
-	while (self->gate && !atomic_load(&self->half_stored))
+	while (self->gate && !atomic_load(&self->at_gate))
 		sched_yield();
 	sync_file_range(self->fd, 0, HOT * page_size(), SYNC_FILE_RANGE_WAIT_BEFORE |
 			SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 	atomic_store(&self->clean_done, true);
+	/* The end of a thread flushes TLBs: its stack goes. */
+	while (self->gate && !atomic_load(&self->stored))
+		sched_yield();
 	return NULL;
 }
 
@@ -134,42 +141,77 @@ static void *store_thread(void *arg)
 	faults = minor_faults();
 	store_range(self->map, 0, HOT, self->value + 1);
 	wait_for_begin(self);
-	while (self->gate && !atomic_load(&self->at_gate))
-		;
 	start = now_ns();
 	for (i = 0; i < HOT; i++) {
-		if (!self->gate)
-			spin_until(start + i * SPREAD_US * 1000ULL / HOT);
-		/* The other half comes when writeback is done, or waits for the flush. */
-		if (self->gate && i == HOT / 2) {
-			atomic_store(&self->half_stored, true);
-			while (!atomic_load(&self->go_on))
-				;
-		}
+		spin_until(start + i * SPREAD_US * 1000ULL / HOT);
 		store(self->map, i, self->value + 2 + i);
 	}
-	atomic_store(&self->stored, true);
+	self->last = self->value + 2;
 	self->faults = minor_faults() - faults;
 	return NULL;
 }
 
-/* The steps of a round while the zap stands before its flush. False if it did not come there. */
+/* With the gate: all pages over and over, which keeps them in the TLB. */
+static void *store_loop(void *arg)
+{
+	FIXTURE_DATA(race) *self = arg;
+	uint64_t value = self->value;
+	long faults;
+
+	pin_to_cpu(CPU_STORE);
+	store_range(self->map, 0, HOT, value);
+	faults = minor_faults();
+	atomic_fetch_add(&self->ready, 1);
+	while (!atomic_load(&self->stop)) {
+		store_range(self->map, 0, HOT, value += HOT);
+		atomic_fetch_add(&self->passes, 1);
+	}
+	self->last = value;
+	self->faults = minor_faults() - faults;
+	atomic_store(&self->stored, true);
+	return NULL;
+}
+
+/*
+ * Whether the loop of stores has not got further for a second of its CPU: it has lost its
+ * TLB, and spins in a fault for the lock of the zap.
+ */
+struct watch {
+	uint64_t passes, cpu_ns;
+};
+
+static bool is_stuck(FIXTURE_DATA(race) *self, pthread_t store, struct watch *watch)
+{
+	uint64_t passes = atomic_load(&self->passes), cpu_ns = cpu_ns_of(store);
+
+	if (!watch->cpu_ns || passes != watch->passes)
+		*watch = (struct watch){ passes, cpu_ns };
+	return cpu_ns > watch->cpu_ns + STUCK_CPU_NS;
+}
+
+/*
+ * The steps of a round while the zap stands before its flush: writeback, which waits for
+ * its lock if all is @in_order, and stores. False if it did not come there.
+ */
 static bool let_by(FIXTURE_DATA(race) *self, pthread_t clean, pthread_t store, bool in_order)
 {
 	bool met = wait_at_gate("zap_before_flush", 1, &self->zap_done);
+	uint64_t start = cpu_ns_of(clean), passes;
+	struct watch watch = {};
 
 	atomic_store(&self->at_gate, true);
-	/* A store that faults spins for the lock as well; then the round is over. */
-	met = met && wait_for_step(store, &self->half_stored, true);
-	if (atomic_load(&self->half_stored)) {
-		met = met && wait_for_step(clean, &self->clean_done, in_order);
-		atomic_store(&self->go_on, true);
-		met = met && wait_for_step(store, &self->stored, true);
+	while (!atomic_load(&self->clean_done) && !is_stuck(self, store, &watch)) {
+		if (in_order && cpu_ns_of(clean) > start + STEP_CPU_NS)
+			break;
+		sched_yield();
 	}
-	if (open_gate("zap_before_flush"))
-		met = false;
-	atomic_store(&self->go_on, true);
-	return met;
+	passes = atomic_load(&self->passes) + 2;
+	while (atomic_load(&self->passes) < passes && !is_stuck(self, store, &watch))
+		sched_yield();
+	atomic_store(&self->stop, true);
+	while (!atomic_load(&self->stored) && !is_stuck(self, store, &watch))
+		sched_yield();
+	return !open_gate("zap_before_flush") && met;
 }
 
 /*
@@ -179,7 +221,9 @@ static bool let_by(FIXTURE_DATA(race) *self, pthread_t clean, pthread_t store, b
  */
 static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, bool loses, uint64_t *stale)
 {
-	static void *(*const functions[])(void *) = { zap_thread, clean_thread, store_thread };
+	void *(*const functions[])(void *) = {
+		zap_thread, clean_thread, self->gate ? store_loop : store_thread,
+	};
 	uint64_t lost = 0;
 	unsigned int round;
 	size_t i;
@@ -189,12 +233,11 @@ static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, bool loses,
 		pthread_t threads[3];
 		bool met = true;
 
-		self->value += 1000;
+		self->value += 1ULL << 40;
 		atomic_store(&self->ready, 0);
 		atomic_store(&self->begin, false);
 		atomic_store(&self->at_gate, false);
-		atomic_store(&self->half_stored, false);
-		atomic_store(&self->go_on, false);
+		atomic_store(&self->stop, false);
 		atomic_store(&self->stored, false);
 		atomic_store(&self->zap_done, false);
 		atomic_store(&self->clean_done, false);
@@ -216,7 +259,7 @@ static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, bool loses,
 			return ~0ULL;
 		*stale += HOT - min((uint64_t)self->faults, HOT);
 		for (i = 0; i < HOT; i++)
-			lost += load(self->buffer, i) != self->value + 2 + i;
+			lost += load(self->buffer, i) != self->last + i;
 	}
 	return lost;
 }
