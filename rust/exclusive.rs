@@ -65,7 +65,6 @@
 
 mod batch;
 mod device;
-mod nesting;
 mod revoke;
 mod scan;
 
@@ -79,13 +78,14 @@ pub use self::{
     },
     revoke::revoke, //
 };
-pub(crate) use nesting::init;
 
 use crate::{
     bindings,
     mm::MmapRead,
     notifier::{
+        may_lock_folios,
         may_wait,
+        programming,
         CriticalSection,
         IntervalNotifier,
         IntervalOps,
@@ -191,7 +191,7 @@ pub fn make_exclusive<T: Device, B: Backend>(
     results: &mut [PageResult],
     mut program: impl FnMut(&mut T, &ExclusivePages<'_>),
 ) -> Result<Outcome> {
-    nesting::check()?;
+    may_wait()?;
     if !range.is_within(notifier.lock().range()) {
         return Err(EINVAL);
     }
@@ -225,7 +225,7 @@ pub(crate) fn make_exclusive_with<T: IntervalOps, B: Backend>(
         &mut || notifier.read_begin(),
         &mut |token, pages| match notifier.lock_if_current(token) {
             Some(mut section) => {
-                nesting::within(|| program(&mut section, pages));
+                programming(|| program(&mut section, pages));
                 true
             }
             None => false,
@@ -290,7 +290,7 @@ fn run<K>(
     begin: &mut impl FnMut() -> Result<K>,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
 ) -> Result<Outcome> {
-    nesting::check()?;
+    may_lock_folios()?;
     if !cfg!(CONFIG_DEVICE_PRIVATE) {
         return Err(EOPNOTSUPP);
     }

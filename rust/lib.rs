@@ -95,8 +95,6 @@ impl kernel::Module for MmopsModule {
             // Entries hold machine frames there, and special ones may have a page.
             return Err(ENODEV);
         }
-        // SAFETY: The module is being loaded.
-        unsafe { exclusive::init() };
         Ok(Self {
             _late_marks: folio::LateMarks::new()?,
             _notifiers: notifier::Global::new()?,

@@ -40,7 +40,9 @@ pub(crate) use self::{
     event::Cause,
     inside::{
         invalidating,
+        may_lock_folios,
         may_wait,
+        programming,
         walking, //
     },
     owner::OwnerRef, //

@@ -7,7 +7,6 @@ use super::{
         Batch,
         Slot, //
     },
-    nesting,
     room,
     Outcome,
     BATCH,
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::{
     mm::MmapRead,
+    notifier::may_lock_folios,
     range::AddrRange,
     signal, //
 };
@@ -50,7 +50,7 @@ use kernel::{
 ///
 /// Source: `remove_device_exclusive_entry()`, `restore_exclusive_pte()`.
 pub fn revoke(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
-    nesting::check()?;
+    may_lock_folios()?;
 
     let mut few = [Slot::EMPTY; FEW];
     let mut many = KVec::new();

@@ -37,6 +37,9 @@ enum Part {
     Invalidation,
     /// A call of a subscriber.
     Callback,
+    /// The function that programs a device for exclusive pages: their folios and the notifier are
+    /// locked. A type cannot say so, since any code can take one more guard of the mmap lock.
+    Programming,
 }
 
 /// A part that a task is inside of.
@@ -202,6 +205,12 @@ pub(super) fn called_back<R>(f: impl FnOnce() -> R) -> R {
     inside(Part::Callback, f)
 }
 
+/// Runs `f` while the current task counts as one that programs a device for exclusive pages.
+#[inline(always)]
+pub(crate) fn programming<R>(f: impl FnOnce() -> R) -> R {
+    inside(Part::Programming, f)
+}
+
 #[inline(never)]
 fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
     let Some((list, task)) = list_of_current() else {
@@ -226,8 +235,8 @@ fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
 ///
 /// # Errors
 ///
-/// `EDEADLK` if it is inside of an invalidation or of a walk, or in the callback of a subscriber,
-/// which is called from within an invalidation.
+/// `EDEADLK` if it is inside of an invalidation or of a walk, in the callback of a subscriber, which
+/// is called from within an invalidation, or in the function that programs a device.
 #[inline(never)]
 pub(crate) fn may_wait() -> Result {
     if is_inside(|_| true) {
@@ -241,4 +250,18 @@ pub(crate) fn may_wait() -> Result {
 #[inline(never)]
 pub(super) fn in_invalidation() -> bool {
     is_inside(|part| part != Part::Walk)
+}
+
+/// Whether the current task may lock folios, or take them from a device.
+///
+/// # Errors
+///
+/// `EDEADLK` if it is in the function that programs a device, with such folios locked.
+#[inline(never)]
+pub(crate) fn may_lock_folios() -> Result {
+    if is_inside(|part| part == Part::Programming) {
+        Err(EDEADLK)
+    } else {
+        Ok(())
+    }
 }
