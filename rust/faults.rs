@@ -141,6 +141,9 @@ table! {
     /// A clear of soft-dirty leaves a writable migration entry writable, as C does.
     Fault keep_migration_writable;
 
+    /// A clear of soft-dirty does not ask for pins after it has changed an entry.
+    Fault skip_pin_check;
+
     /// A clear of soft-dirty met a writable migration entry.
     Count migrations_met;
 
@@ -149,6 +152,9 @@ table! {
 
     /// A walk has changed entries, and is about to flush. Under no spinlock.
     Gate before_flush;
+
+    /// A clear of soft-dirty is between two pieces. Under no lock.
+    Gate between_pieces;
 
     /// A walk has seen a huge leaf, and is about to lock it.
     Gate before_lock;
@@ -164,6 +170,10 @@ table! {
     /// An entry that is to be protected is locked, and not changed yet; with a fault, the new value
     /// is made and not stored yet. Under the page-table lock.
     SpinGate entry_changes_now;
+
+    /// A clear of soft-dirty has asked whether there are pins, and changes the entries of a table
+    /// next. Under the page-table lock.
+    SpinGate soft_dirty_now;
 
     /// A PMD leaf is made invalid, and its table is not there yet. Under the page-table lock.
     SpinGate split_now;

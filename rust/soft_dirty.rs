@@ -67,6 +67,7 @@
 
 use crate::{
     bindings,
+    faults,
     mm::{
         MmapExclusive,
         MmapRead,
@@ -202,6 +203,9 @@ fn clear_in_pieces(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> 
     };
 
     while call.reached < range.end() {
+        if call.reached > range.start() {
+            faults::between_pieces();
+        }
         if signal::interruption().is_err() {
             break;
         }

@@ -53,7 +53,8 @@ done
 
 if [[ -n $faults ]]; then
 	((${#selected[@]})) || selected=(uapi exclusive huge split_race zap zap_race writeback
-		harvest_marks harvest_race signal soft_dirty_race protect_race protect_pud_race race)
+		harvest_marks harvest_race signal soft_dirty_new soft_dirty_pins soft_dirty_race protect_race
+		protect_pud_race race)
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -71,6 +72,10 @@ arguments_of() {
 	harvest_marks) echo -T no_pin -T no_pin_huge ;;
 	"harvest_marks faults") echo -t no_pin -t no_pin_huge ;;
 	huge) echo -T restarted_walk_counts_once ;;
+	soft_dirty_new) echo -T control_lock_is_dropped ;;
+	"soft_dirty_new faults") echo -t control_lock_is_dropped ;;
+	soft_dirty_pins) echo -T control_pin_in_between -T control_no_pin_check ;;
+	"soft_dirty_pins faults") echo -t control_pin_in_between -t control_no_pin_check ;;
 	soft_dirty_race) echo -T control_no_flush -T control_gate_alone -T control_no_pending \
 			      -T control_migration_is_met -T control_migration_stays_writable ;;
 	race) echo -T control_gate_alone -T control_no_nested_check -T control_no_flush \

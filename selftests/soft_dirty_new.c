@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 
 #include "agent.h"
+#include "faults.h"
 #include "kselftest_harness.h"
 #include "notifier.h"
 #include "soft_dirty.h"
@@ -312,6 +313,39 @@ TEST_F_TIMEOUT(pieces, grow, TEST_SECONDS)
 	store(map, pages / 2, 3);
 	ASSERT_EQ(1, count_soft_dirty(self->pagemap, map, pages / 2, 1));
 	ASSERT_EQ(0, munmap(map, pages * page_size()));
+}
+
+/* Between two pieces the process may change its mappings, and store. */
+static void *clear_pieces(void *arg)
+{
+	FIXTURE_DATA(pieces) *self = arg;
+
+	return (void *)soft_dirty_clear(self->dev, self->map, self->pages);
+}
+
+TEST_F_TIMEOUT(pieces, control_lock_is_dropped, TEST_SECONDS)
+{
+	char *end = self->map + PIECE_PAGES * page_size();
+	pthread_t thread;
+	void *cleared;
+
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, close_gate("between_pieces", 1));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, clear_pieces, self));
+	ASSERT_TRUE(wait_at_gate("between_pieces", 1, NULL));
+	/* Each waits for the mmap lock. */
+	ASSERT_EQ(0, munmap(end + 50 * page_size(), 50 * page_size()));
+	ASSERT_NE(MAP_FAILED, mmap(NULL, page_size(), RW, LAZY, -1, 0));
+	store(self->map, 3, 1);
+	store(end, 3, 1);
+	ASSERT_EQ(0, open_gate("between_pieces"));
+	ASSERT_EQ(0, pthread_join(thread, &cleared));
+	/* One page more behind what was done, and no other. */
+	ASSERT_EQ(STORED(self) + 1, (int64_t)cleared);
+	ASSERT_EQ(1, count_soft_dirty(self->pagemap, self->map, 0, PIECE_PAGES));
+	ASSERT_EQ(1, count_soft_dirty(self->pagemap, self->map, 3, 1));
+	ASSERT_EQ(0, count_soft_dirty(self->pagemap, end, 0, 50));
+	END_FAULTS();
 }
 
 /*

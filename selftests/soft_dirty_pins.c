@@ -4,8 +4,10 @@
  * and no fault tells: they read as soft-dirty, whatever their entry was when they
  * were cleared, and count as kept. And of stores that the kernel makes.
  */
+#include <pthread.h>
 #include <sys/uio.h>
 
+#include "faults.h"
 #include "kselftest_harness.h"
 #include "leafmap.h"
 #include "pins.h"
@@ -45,9 +47,10 @@ FIXTURE_SETUP(pins)
 	self->pagemap = open_pagemap(getpid());
 	ASSERT_GE(self->pagemap, 0);
 	self->fd = variant->shared ? new_memfd(PAGES) : -1;
-	self->map = mmap(NULL, PAGES * page_size(), RW,
-			 variant->shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, self->fd, 0);
-	ASSERT_NE(self->map, MAP_FAILED);
+	/* In one page table. */
+	self->map = map_at(reserve(PAGES, 0), self->fd, 0, PAGES, RW,
+			   variant->shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+	ASSERT_NE(self->map, NULL);
 	madvise(self->map, PAGES * page_size(), MADV_NOHUGEPAGE);
 	store_range(self->map, 0, PAGES, 1);
 	if (soft_dirty_clear_all(self->dev) == -EOPNOTSUPP)
@@ -145,6 +148,56 @@ TEST_F_TIMEOUT(pins, of_parent, TEST_SECONDS)
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	ASSERT_EQ(0, status);
 	EXPECT_KEPT(NR);
+}
+
+/*
+ * GUP-fast comes when the table is locked, and before its entries are changed: the
+ * first pins of the process, so that no look at the beginning finds any.
+ */
+struct clearer {
+	pthread_t thread;
+	int dev;
+	char *map;
+	int64_t kept;
+};
+
+static void *clear_them(void *arg)
+{
+	struct clearer *clearer = arg;
+
+	clearer->kept = kept_pages(clearer->dev, clearer->map, PAGES);
+	return NULL;
+}
+
+static void pin_in_between(struct __test_metadata *_metadata, FIXTURE_DATA(pins) *self,
+			   int64_t kept)
+{
+	struct clearer clearer = { .dev = self->dev, .map = self->map };
+
+	ASSERT_EQ(0, close_gate("soft_dirty_now", 1));
+	ASSERT_EQ(0, pthread_create(&clearer.thread, NULL, clear_them, &clearer));
+	ASSERT_TRUE(wait_at_gate("soft_dirty_now", 1, NULL));
+	ASSERT_EQ(0, pin(self->pins, self->map + FIRST * page_size(), NR, true));
+	ASSERT_EQ(0, open_gate("soft_dirty_now"));
+	ASSERT_EQ(0, pthread_join(clearer.thread, NULL));
+	ASSERT_EQ(kept, clearer.kept);
+	ASSERT_EQ(kept, count_soft_dirty(self->pagemap, self->map, FIRST, NR));
+	ASSERT_EQ(kept, count_soft_dirty(self->pagemap, self->map, 0, PAGES));
+	END_FAULTS();
+}
+
+TEST_F_TIMEOUT(pins, control_pin_in_between, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	pin_in_between(_metadata, self, NR);
+}
+
+/* As in clear_refs: the device stores, and nobody will know. */
+TEST_F_TIMEOUT(pins, control_no_pin_check, TEST_SECONDS)
+{
+	SKIP_WITHOUT_FAULTS();
+	ASSERT_EQ(0, set_fault("skip_pin_check", 1));
+	pin_in_between(_metadata, self, 0);
 }
 
 FIXTURE(pin)

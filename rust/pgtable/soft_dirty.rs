@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     bindings,
+    faults,
     tlb::FlushScope, //
 };
 use core::cmp;
@@ -93,7 +94,10 @@ impl<'s> PteTable<'_, 's> {
     /// Source: `clear_soft_dirty()`, `change_softleaf_pte()`, `gup_fast_pte_range()`.
     #[inline(never)]
     pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
-        if self.may_have_pins() {
+        let has_pins = self.may_have_pins();
+
+        faults::soft_dirty_now();
+        if has_pins {
             return self.clear_soft_dirty_pinned(scope);
         }
 
@@ -142,7 +146,7 @@ impl<'s> PteTable<'_, 's> {
                 behind = i;
                 result.cleared += i - run;
                 dense = true;
-                if self.may_have_pins() {
+                if self.may_have_new_pins() {
                     // SAFETY: These entries were just changed, and are present.
                     unsafe { self.keep_first_pins(run, i, &mut result) };
                 }
@@ -197,11 +201,17 @@ impl<'s> PteTable<'_, 's> {
         }
     }
 
-    /// Whether a page may be pinned; of a present entry, asked after it was changed.
+    /// Whether a page may be pinned.
     #[inline(always)]
     fn may_have_pins(&self) -> bool {
         // SAFETY: The mm is valid.
         unsafe { bindings::mmops_mm_may_have_pins(self.vma().mm_ptr()) }
+    }
+
+    /// Whether the page of an entry may be pinned that was just changed.
+    #[inline(always)]
+    fn may_have_new_pins(&self) -> bool {
+        !faults::skip_pin_check() && self.may_have_pins()
     }
 
     /// An entry that is not none. Whether it has lost a permission to write.
@@ -221,7 +231,7 @@ impl<'s> PteTable<'_, 's> {
         let old = Pte::from_raw(unsafe { bindings::mmops_ptep_track(self.entry_ptr(i), value.0) });
 
         // SAFETY: The entry is present.
-        if self.may_have_pins() && unsafe { self.keep_pinned(i, old.rw()) } {
+        if self.may_have_new_pins() && unsafe { self.keep_pinned(i, old.rw()) } {
             result.kept += 1;
             return old.write() && !old.rw();
         }
