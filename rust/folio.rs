@@ -28,7 +28,8 @@ use kernel::{
 /// The value owns one pin of the folio.
 struct FolioRef(NonNull<bindings::folio>);
 
-// SAFETY: A pin belongs to nobody in particular: any task may use the folio through it, and drop it.
+// SAFETY: A pin belongs to nobody in particular: any task may use the folio through it, and drop
+// it.
 unsafe impl Send for FolioRef {}
 
 impl FolioRef {

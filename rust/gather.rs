@@ -10,9 +10,9 @@
 //! # Rules
 //!
 //! - An entry can be cleared only with a gather in hand.
-//! - The queue holds encoded page pointers ([`EncodedPage`](encoded::EncodedPage)) whose low bit says that the page owes
-//!   a dirty mark. For such a page the order is: TLB flush, the folio is marked dirty, its rmap is
-//!   removed, the page-table lock is released, the reference is dropped.
+//! - The queue holds encoded page pointers ([`EncodedPage`](encoded::EncodedPage)) whose low bit
+//!   says that the page owes a dirty mark. For such a page the order is: TLB flush, the folio is
+//!   marked dirty, its rmap is removed, the page-table lock is released, the reference is dropped.
 //! - The flush, the mark and the removal of rmap happen under the lock of the page table that the
 //!   entries were in. Truncation and the cleaning of a folio look for its mappings, and wait for
 //!   that lock; without it a folio could leave the page cache while its rmap still counts it as

@@ -2,9 +2,9 @@
 
 //! The address space that the mappings of a file hang on, and the lock that keeps them.
 //!
-//! The VMAs of a file hang on the address space (`struct address_space`) of `vma->vm_file`, and that
-//! need not be the file that was opened: `mmap` may put another one into the VMA. So what is right
-//! depends on the kind of the file:
+//! The VMAs of a file hang on the address space (`struct address_space`) of `vma->vm_file`, and
+//! that need not be the file that was opened: `mmap` may put another one into the VMA. So what is
+//! right depends on the kind of the file:
 //!
 //! | file | address space |
 //! |---|---|

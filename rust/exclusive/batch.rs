@@ -61,8 +61,8 @@ pub(super) enum State {
 ///
 /// - `page` is set to the page and its folio, and the slot owns one reference of the folio, if
 ///   `state` is `Referenced`, `Exclusive` or `Refused`, and in no other state.
-/// - With `locks`, the slot owns the lock of the folio. A slot that is `Exclusive` without owns it by
-///   another one of the same batch, whose page is of the same folio, until [`release`].
+/// - With `locks`, the slot owns the lock of the folio. A slot that is `Exclusive` without owns it
+///   by another one of the same batch, whose page is of the same folio, until [`release`].
 #[derive(Debug)]
 pub(super) struct Slot {
     page: Option<(NonNull<bindings::page>, NonNull<bindings::folio>)>,
@@ -344,7 +344,8 @@ impl<'b> Batch<'b> {
         scan::check(guard, vma, &range)?;
         // SAFETY: The guard keeps the VMA until the function returns.
         let raw = unsafe { Vma::from_raw(NonNull::new(vma.as_ptr()).ok_or(EINVAL)?) };
-        // SAFETY: As above, and holds the mmap lock; the range lies in the VMA, as was just checked.
+        // SAFETY: As above, and holds the mmap lock; the range lies in the VMA, as was just
+        // checked.
         let mut scope = unsafe { FlushScope::begin(raw, range, Cause::Exclusive(owner)) };
         let addr = self.addr;
         let slots = &mut *self.room;

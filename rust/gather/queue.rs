@@ -36,9 +36,9 @@ const FREE_STEP: usize = 512;
 ///
 /// # Invariants
 ///
-/// A slot of a page with [`EncodedPage::NR_NEXT`] is followed by one with a number. The queue owns a
-/// reference of each page that it holds. `settled` slots from the first on owe no dirty mark. `len`
-/// is at most the number of slots.
+/// A slot of a page with [`EncodedPage::NR_NEXT`] is followed by one with a number. The queue owns
+/// a reference of each page that it holds. `settled` slots from the first on owe no dirty mark.
+/// `len` is at most the number of slots.
 pub(super) struct Queue {
     inline: [EncodedPage; INLINE],
     /// Used instead of `inline` if it is not empty.

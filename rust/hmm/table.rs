@@ -214,9 +214,9 @@ impl PageTable {
 /// `pfn` is of an entry of a [`PageTable`] that is not stale, and does not become so meanwhile.
 #[inline(never)]
 pub(super) unsafe fn copy_from(pfn: usize, to: &mut [u8; PAGE_SIZE]) -> Result {
-    // SAFETY: The CPU maps the page, or has it exclusive for the device, which keeps it; that it has
-    // a `struct page` is what `range_fault()` asserts, and an exclusive page is an anonymous one.
-    // CPUs and other devices may store to it meanwhile, which the copying in C allows for.
+    // SAFETY: The CPU maps the page, or has it exclusive for the device, which keeps it; that it
+    // has a `struct page` is what `range_fault()` asserts, and an exclusive page is an anonymous
+    // one. CPUs and other devices may store to it meanwhile, which the copying in C allows for.
     copied(unsafe { bindings::mmops_copy_from_pfn(to.as_mut_ptr().cast(), pfn) })
 }
 

@@ -235,8 +235,8 @@ fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
 ///
 /// # Errors
 ///
-/// `EDEADLK` if it is inside of an invalidation or of a walk, in the callback of a subscriber, which
-/// is called from within an invalidation, or in the function that programs a device.
+/// `EDEADLK` if it is inside of an invalidation or of a walk, in the callback of a subscriber,
+/// which is called from within an invalidation, or in the function that programs a device.
 #[inline(never)]
 pub(crate) fn may_wait() -> Result {
     if is_inside(|_| true) {

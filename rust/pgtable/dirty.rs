@@ -5,8 +5,8 @@
 //! A dirty bit that is taken and goes nowhere is a store that is lost: reclaim takes the page for
 //! one that is the same on disk or in swap. So the bit is given to the folio, under the lock of the
 //! page table, after the TLB flush, and under the lock of the folio, as file systems demand. The
-//! folio lock comes before the page-table lock, so it is only tried: where somebody else has it, the
-//! entry keeps its bit.
+//! folio lock comes before the page-table lock, so it is only tried: where somebody else has it,
+//! the entry keeps its bit.
 //!
 //! [`crate::dirty`] does the same later and for more at once, with a queue.
 

@@ -400,8 +400,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     let table = engine.visitor.pud_table();
 
                     check_table(table.as_ref(), vma)?;
-                    // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds by the
-                    // mmap lock or `i_mmap_rwsem`; no page-table lock is held.
+                    // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds by
+                    // the mmap lock or `i_mmap_rwsem`; no page-table lock is held.
                     if unsafe { split_pud::split_pud(pudp, addr, vma, table) } {
                         engine.visitor.was_split(PUD_SIZE);
                     }
@@ -488,8 +488,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     if !replaceable {
                         return Ok(0);
                     }
-                    // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds by the
-                    // mmap lock or `i_mmap_rwsem`; no page-table lock is held.
+                    // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds by
+                    // the mmap lock or `i_mmap_rwsem`; no page-table lock is held.
                     unsafe { split::split_pmd(pmdp, addr, vma, table) }
                 }
                 // SAFETY: As above.

@@ -48,8 +48,8 @@ pub(super) unsafe fn split_pud(
     let mm = vma.mm_ptr();
 
     {
-        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays, and the mmap
-        // lock or `i_mmap_rwsem` is held.
+        // SAFETY: By this function's safety requirements the VMA, and so its mm, stays, and the
+        // mmap lock or `i_mmap_rwsem` is held.
         let _invalidation = unsafe { Invalidation::start(mm, &range, Cause::Clear) };
         // SAFETY: By this function's safety requirements.
         let Some(locked) = (unsafe { lock::pud(pudp, vma) }) else {

@@ -3,9 +3,9 @@
 //! `MMOPS_IOC_CLEAN_RECORD`: harvest dirty pages into a bitmap in user memory.
 //!
 //! The bitmap is handled in windows, one for each piece of the range that has entries, so that
-//! neither an allocation nor the time grows with the range. Before anything is cleaned, the mappings
-//! of all of it are looked at, and those windows are read and written back once: if that works, only
-//! a process that unmaps or writes its own bitmap meanwhile can lose a record.
+//! neither an allocation nor the time grows with the range. Before anything is cleaned, the
+//! mappings of all of it are looked at, and those windows are read and written back once: if that
+//! works, only a process that unmaps or writes its own bitmap meanwhile can lose a record.
 
 use crate::{
     huge,

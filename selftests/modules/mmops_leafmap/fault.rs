@@ -202,8 +202,8 @@ impl Device {
             let pfn = first + at;
 
             serving.ptes += 1;
-            // SAFETY: By the requirements of the function; the VMA is a PFN map, and not private, or
-            // a mixed map, and the page frame has no page.
+            // SAFETY: By the requirements of the function; the VMA is a PFN map, and not private,
+            // or a mixed map, and the page frame has no page.
             return unsafe { bindings::vmf_insert_pfn(info.vma, info.address, pfn) };
         }
         if addr < vma.start() || vma.end() - addr < PAGE_SIZE << order {

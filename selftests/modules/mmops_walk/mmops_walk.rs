@@ -4,8 +4,8 @@
 //! interface is `mmops_walk.h`.
 //!
 //! A generic function of the crate `mmops` is compiled into the module that uses it. This one uses
-//! each walk, and what takes a closure, without `unsafe`. So the build shows that none needs what is
-//! exported to `mmops.ko` alone, and the test that each does what it says.
+//! each walk, and what takes a closure, without `unsafe`. So the build shows that none needs what
+//! is exported to `mmops.ko` alone, and the test that each does what it says.
 
 use core::pin::Pin;
 use kernel::{
