@@ -22,6 +22,11 @@ check:
 check-debug:
 	@scripts/check debug
 
+## check-models: verify Documentation/models with spin, within larger bounds than check does
+check-models:
+	@scripts/deps --install
+	@scripts/models --full
+
 ## bench: measure against the kernel; writes OUT=out/bench.json, bench.svg; PROFILE=1: profile.txt
 bench:
 	@scripts/bench
@@ -73,5 +78,5 @@ help:
 	@echo
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
-.PHONY: demo check check-debug bench shell kernel modules modules_install rustdoc rust-analyzer \
-	rustfmt rustfmtcheck clippy clean help
+.PHONY: demo check check-debug check-models bench shell kernel modules modules_install rustdoc \
+	rust-analyzer rustfmt rustfmtcheck clippy clean help
