@@ -242,7 +242,7 @@ fn check(vma: &VmaRef, part: &AddrRange, access: Access) -> Result {
     }
     if this.flags() & bindings::VM_HUGETLB as vm_flags_t != 0
         // SAFETY: The VMA is valid.
-        || unsafe { bindings::mmops_vma_has_shadow_stack(this.as_ptr()) }
+        || unsafe { bindings::mmops_vma_is_shadow_stack(this.as_ptr()) }
     {
         return Err(EOPNOTSUPP);
     }

@@ -205,7 +205,7 @@ impl<'s> PteTable<'_, 's> {
     #[inline(always)]
     fn may_have_pins(&self) -> bool {
         // SAFETY: The mm is valid.
-        unsafe { bindings::mmops_mm_may_have_pins(self.vma().mm_ptr()) }
+        unsafe { bindings::mmops_mm_has_pins(self.vma().mm_ptr()) }
     }
 
     /// Whether the page of an entry may be pinned that was just changed.
@@ -349,7 +349,7 @@ impl<'s> PmdLeaf<'_, 's> {
         if !self.value().present() {
             // SAFETY: The entry is a non-present one in the place of a leaf, and its lock is held.
             let was_soft_dirty =
-                unsafe { bindings::mmops_pmdp_track_nonpresent(vma.mm_ptr(), addr, entry) };
+                unsafe { bindings::mmops_pmdp_track_nonpresent(vma.mm_ptr(), addr, entry, false) };
 
             return Cleared::whole(was_soft_dirty, PAGES);
         }
@@ -359,7 +359,7 @@ impl<'s> PmdLeaf<'_, 's> {
 
         // SAFETY: The leaf is present and of the VMA, and its lock is held.
         let is_pinned = unsafe {
-            bindings::mmops_mm_may_have_pins(vma.mm_ptr())
+            bindings::mmops_mm_has_pins(vma.mm_ptr())
                 && bindings::mmops_pmd_is_pinned(vma.as_ptr(), addr, old.0)
         };
         // SAFETY: As above.
@@ -405,7 +405,7 @@ impl<'s> PudLeaf<'_, 's> {
 
         // SAFETY: The mm is valid, and the entry is a present leaf of it.
         if unsafe {
-            bindings::mmops_mm_may_have_pins(self.vma().mm_ptr())
+            bindings::mmops_mm_has_pins(self.vma().mm_ptr())
                 && bindings::mmops_pud_is_pinned(old.0)
         } {
             // SAFETY: The entry is a present leaf, and its lock is held.

@@ -530,8 +530,7 @@ mod tests {
 
                 if !Pte::try_from(entry).is_ok_and(|ours| {
                     raw(ours) == raw(theirs)
-                        // SAFETY: As above.
-                        && unsafe { bindings::mmops_softleaf_type(ours.0) } == kind
+                        && ours.softleaf_type() == kind
                         && SoftLeafEntry::try_from(theirs) == Ok(entry)
                 }) {
                     differ += 1;

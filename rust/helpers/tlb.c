@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The gather of pages whose entries were taken. */
+/* The TLB: asm/tlb.h, asm/tlbflush.h, linux/mm_types.h. */
 
 #include <linux/mm.h>
+#include <linux/mm_inline.h>
 #include <linux/swap.h>
+#include <asm/cacheflush.h>
 
 /*
  * asm/tlbflush.h hides it from modules, and asm/tlb.h does not compile without
@@ -13,6 +15,40 @@ void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start,
 			bool freed_tables);
 
 #include <asm/tlb.h>
+
+/* mm/internal.h has it; the kernel exports it to mmops. */
+void flush_tlb_batched_pending(struct mm_struct *mm);
+
+__mmops_helper void mmops_inc_tlb_flush_pending(struct mm_struct *mm)
+{
+	inc_tlb_flush_pending(mm);
+}
+MMOPS_EXPORT(mmops_inc_tlb_flush_pending);
+
+__mmops_helper void mmops_dec_tlb_flush_pending(struct mm_struct *mm)
+{
+	dec_tlb_flush_pending(mm);
+}
+MMOPS_EXPORT(mmops_dec_tlb_flush_pending);
+
+__mmops_helper bool mmops_mm_tlb_flush_nested(struct mm_struct *mm)
+{
+	return mm_tlb_flush_nested(mm);
+}
+MMOPS_EXPORT(mmops_mm_tlb_flush_nested);
+
+__mmops_helper void mmops_flush_cache_range(struct vm_area_struct *vma,
+					    unsigned long start,
+					    unsigned long end)
+{
+	flush_cache_range(vma, start, end);
+}
+MMOPS_EXPORT(mmops_flush_cache_range);
+
+__mmops_helper void mmops_flush_tlb_batched_pending(struct mm_struct *mm)
+{
+	flush_tlb_batched_pending(mm);
+}
 
 __mmops_helper void mmops_tlb_start_vma(struct mmu_gather *tlb,
 					struct vm_area_struct *vma)
@@ -44,38 +80,4 @@ __mmops_helper void mmops_tlb_add_pud(struct mmu_gather *tlb, unsigned long addr
 __mmops_helper void mmops_tlb_flush(struct mmu_gather *tlb)
 {
 	tlb_flush_mmu_tlbonly(tlb);
-}
-
-__mmops_helper void mmops_update_hiwater_rss(struct mm_struct *mm)
-{
-	update_hiwater_rss(mm);
-}
-
-__mmops_helper void mmops_add_mm_counter(struct mm_struct *mm, int member,
-					 long value)
-{
-	add_mm_counter(mm, member, value);
-}
-
-__mmops_helper int mmops_mm_counter(struct folio *folio)
-{
-	return mm_counter(folio);
-}
-
-__mmops_helper struct folio *mmops_page_folio(struct page *page)
-{
-	return page_folio(page);
-}
-
-/*
- * Under the page table lock of an entry that mapped the folio, whose rmap is
- * still there: truncation waits for it, so the folio need not be locked.
- */
-__mmops_helper void mmops_zap_mark_dirty(struct folio *folio)
-{
-	/* All that folio_mark_dirty() would do for memory without a file. */
-	if (folio_test_dirty(folio) && folio_test_swapbacked(folio) &&
-	    !folio_test_reclaim(folio))
-		return;
-	folio_mark_dirty(folio);
 }
