@@ -92,6 +92,7 @@
 //!   [`write_protect`] comes to it has afterwards the permissions of its VMA, as above. hugetlbfs:
 //!   no [`Mapping`] can be made of it.
 
+mod entry;
 mod pieces;
 
 pub use pieces::{
@@ -110,21 +111,23 @@ use crate::{
         PmdLeaf,
         PteTable,
         PudLeaf,
-        TakenLeaf,
+        TakenLeaf, //
+    },
+    range::{
+        PageRange,
         PMD_SIZE, //
     },
-    range::PageRange,
     signal,
     tlb::{
         FlushScope,
         UnlockedScope, //
     },
+    vma::Vma,
     walk::{
         walk_page_mapping_mut,
         LeafAction,
         SpareTable,
         SpareTables,
-        Vma,
         WalkMut, //
     }, //
 };

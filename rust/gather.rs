@@ -52,9 +52,11 @@ use crate::{
         Cause,
         Invalidation, //
     },
-    pgtable::LockHeld,
     range::AddrRange,
-    walk::Vma, //
+    vma::{
+        LockHeld,
+        Vma, //
+    }, //
 };
 use core::{
     marker::PhantomData,

@@ -12,11 +12,13 @@ use crate::{
     pgtable::{
         PmdLeaf,
         PteTable,
-        PudLeaf,
+        PudLeaf, //
+    },
+    range::{
+        AddrRange,
         PMD_SIZE,
         PUD_SIZE, //
     },
-    range::AddrRange,
     signal,
     walk::{
         walk_page_range,

@@ -65,6 +65,7 @@ pub mod range;
 pub mod signal;
 pub mod soft_dirty;
 pub mod tlb;
+pub mod vma;
 pub mod walk;
 pub mod zap;
 

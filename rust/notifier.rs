@@ -11,10 +11,10 @@
 mod event;
 mod inside;
 mod interval;
+mod invalidated;
 mod mm;
 mod owner;
 mod registry;
-mod what;
 
 pub use self::{
     event::{
@@ -28,12 +28,12 @@ pub use self::{
         IntervalOps,
         Token, //
     },
+    invalidated::Invalidated,
     mm::{
         MmNotifier,
         MmOps, //
     },
-    owner::Owner,
-    what::Invalidated, //
+    owner::Owner, //
 };
 
 pub(crate) use self::{

@@ -14,30 +14,24 @@
 //!
 //! [`FlushScope`]: crate::tlb::FlushScope
 
-mod dirty;
-mod huge;
-mod pinned;
-mod protect;
-mod set;
-mod soft_dirty;
+mod entry_set;
+mod leaf;
 mod soft_leaf;
 mod table;
 mod value;
 
 pub(crate) use self::{
-    huge::{
-        LockHeld,
+    entry_set::EntrySet,
+    leaf::{
         PmdTable,
         TakenLeaf, //
-    },
-    set::EntrySet, //
+    }, //
 };
 pub use self::{
-    huge::{
+    leaf::{
         PmdLeaf,
         PudLeaf, //
     },
-    soft_dirty::Cleared,
     soft_leaf::{
         Markers,
         MigrationAccess,
@@ -54,13 +48,3 @@ pub use self::{
         Pud, //
     },
 };
-
-pub(crate) use self::protect::Protection;
-
-/// Bytes that a PMD leaf maps.
-pub const PMD_SIZE: usize = 1 << PMD_SHIFT;
-/// Bytes that a PUD leaf maps.
-pub const PUD_SIZE: usize = 1 << PUD_SHIFT;
-
-pub(crate) const PMD_SHIFT: usize = 21;
-pub(crate) const PUD_SHIFT: usize = 30;

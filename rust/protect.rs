@@ -57,6 +57,8 @@
 //! Source: `[PATCH v3 8/8] mm/mprotect: fix dax pud handlings` (July 2024) with its review, and
 //! `mm/mprotect.c`, `change_huge_pmd()`, `change_huge_pud()`.
 
+mod entry;
+
 use crate::{
     bindings,
     mm::MmapRead,
@@ -64,17 +66,19 @@ use crate::{
     pgtable::{
         PmdLeaf,
         PmdTable,
-        Protection,
         PteTable,
-        PudLeaf,
+        PudLeaf, //
+    },
+    range::{
+        AddrRange,
         PMD_SIZE, //
     },
-    range::AddrRange,
     signal,
     tlb::{
         FlushScope,
         UnlockedScope, //
     },
+    vma::Vma,
     walk::{
         engine::{
             self,
@@ -85,11 +89,11 @@ use crate::{
         },
         LeafAction,
         SpareTable,
-        SpareTables,
-        Vma, //
+        SpareTables, //
     }, //
 };
 use core::ptr::NonNull;
+use entry::Protection;
 use kernel::{
     error::to_result,
     mm::virt::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ranges of page offsets and of addresses, checked when they are made.
+//! Ranges of page offsets and of addresses, checked when they are made, and sizes of leaves.
 
 use core::cmp;
 use kernel::{
@@ -10,6 +10,14 @@ use kernel::{
     },
     prelude::*, //
 };
+
+/// Bytes that a PMD leaf maps.
+pub const PMD_SIZE: usize = 1 << PMD_SHIFT;
+/// Bytes that a PUD leaf maps.
+pub const PUD_SIZE: usize = 1 << PUD_SHIFT;
+
+const PMD_SHIFT: usize = 21;
+const PUD_SHIFT: usize = 30;
 
 /// A non-empty range of page offsets of an address space.
 ///

@@ -65,6 +65,10 @@
 //! A caller who wants every page to be cleared, at no cost, clears a VMA as a whole when it is new.
 //! All of its pages were soft-dirty until then, and no store after it goes unseen.
 
+mod entry;
+
+pub use entry::Cleared;
+
 use crate::{
     bindings,
     faults,
@@ -75,26 +79,27 @@ use crate::{
     },
     notifier::ChangeEvent,
     pgtable::{
-        Cleared,
         PmdLeaf,
         PteTable,
-        PudLeaf,
+        PudLeaf, //
+    },
+    range::{
+        AddrRange,
         PMD_SIZE,
         PUD_SIZE, //
     },
-    range::AddrRange,
     signal,
     tlb::{
         FlushScope,
         UnlockedScope, //
     },
+    vma::Vma,
     walk::{
         self,
         walk_page_range_one_scope_mut,
         LeafAction,
         SpareTable,
         SpareTables,
-        Vma,
         WalkMut, //
     }, //
 };

@@ -28,7 +28,7 @@ use crate::{
         AddrRange,
         Span, //
     },
-    walk::Vma, //
+    vma::Vma, //
 };
 use core::{
     cmp,

@@ -67,6 +67,7 @@ use crate::{
         FlushScope,
         UnlockedScope, //
     },
+    vma::Vma,
     walk::{
         engine::{
             self,
@@ -75,8 +76,7 @@ use crate::{
             TableAction,
             Visitor, //
         },
-        LeafAction,
-        Vma, //
+        LeafAction, //
     }, //
 };
 use kernel::{

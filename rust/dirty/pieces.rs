@@ -17,9 +17,9 @@ use crate::{
     },
     range::PageRange,
     signal,
+    vma::Vma,
     walk::{
         walk_page_mapping,
-        Vma,
         Walk, //
     }, //
 };

@@ -25,7 +25,7 @@ use crate::{
     },
     range::AddrRange,
     tlb::FlushScope,
-    walk::Vma, //
+    vma::Vma, //
 };
 use core::{
     cmp,

@@ -8,11 +8,13 @@ use crate::{
     mm::MmapRead,
     pgtable::{
         Pte,
-        PteTable,
+        PteTable, //
+    },
+    range::{
+        AddrRange,
         PMD_SIZE, //
     },
-    range::AddrRange,
-    walk::Vma, //
+    vma::Vma, //
 };
 use core::{
     cmp,

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     bindings,
     range::Span,
-    walk::Vma, //
+    vma::Vma, //
 };
 
 /// Kinds of pages that a process is charged with; C's `NR_MM_COUNTERS`.

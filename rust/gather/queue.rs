@@ -8,7 +8,7 @@ use super::encoded::{
 };
 use crate::{
     bindings,
-    pgtable::PMD_SIZE, //
+    range::PMD_SIZE, //
 };
 use core::cmp;
 use kernel::{

@@ -18,9 +18,9 @@ use crate::{
         PudLeaf, //
     },
     range::AddrRange,
+    vma::Vma,
     walk::{
         walk_page_range,
-        Vma,
         Walk, //
     }, //
 };

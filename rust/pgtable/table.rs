@@ -4,7 +4,6 @@
 
 use super::{
     EntrySet,
-    LockHeld,
     Pte, //
 };
 use crate::{
@@ -14,7 +13,10 @@ use crate::{
         FlushScope,
         ScopeBrand, //
     },
-    walk::Vma, //
+    vma::{
+        LockHeld,
+        Vma, //
+    }, //
 };
 use core::{
     cmp,
@@ -284,7 +286,7 @@ impl<'t, 's> PteTable<'t, 's> {
     ///
     /// `i` is less than [`Self::nr`].
     #[inline(always)]
-    pub(super) unsafe fn hint(&self, i: usize) -> Pte {
+    pub(crate) unsafe fn hint(&self, i: usize) -> Pte {
         // SAFETY: By this function's safety requirements; the CPU may change the entry meanwhile.
         Pte::from_raw(unsafe { self.ptep_at(i).as_ptr().read_volatile() })
     }

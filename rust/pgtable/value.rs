@@ -126,6 +126,11 @@ impl Pmd {
 }
 
 impl Pud {
+    #[inline(always)]
+    pub(crate) fn as_raw(self) -> bindings::pud_t {
+        self.0
+    }
+
     /// First page frame number that a present leaf maps.
     #[inline(always)]
     pub fn pfn(self) -> usize {

@@ -9,10 +9,8 @@
 use super::{
     lock,
     split,
-    split_pud,
     LeafAction,
     SpareTable,
-    Vma,
     Walk,
     WalkMut, //
 };
@@ -28,18 +26,19 @@ use crate::{
         PmdLeaf,
         PmdTable,
         PteTable,
-        PudLeaf,
-        PMD_SIZE,
-        PUD_SIZE, //
+        PudLeaf, //
     },
     range::{
         AddrRange,
-        PageRange, //
+        PageRange,
+        PMD_SIZE,
+        PUD_SIZE, //
     },
     tlb::{
         FlushScope,
         UnlockedScope, //
-    }, //
+    },
+    vma::Vma, //
 };
 use core::{
     cmp,
@@ -402,7 +401,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     check_table(table.as_ref(), vma)?;
                     // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds by
                     // the mmap lock or `i_mmap_rwsem`; no page-table lock is held.
-                    if unsafe { split_pud::split_pud(pudp, addr, vma, table) } {
+                    if unsafe { split::replace_pud(pudp, addr, vma, table) } {
                         engine.visitor.was_split(PUD_SIZE);
                     }
                     action = bindings::page_walk_action_ACTION_AGAIN;
@@ -490,10 +489,10 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     }
                     // SAFETY: `pmdp` is an entry of `vma`'s page tables, which the walk holds by
                     // the mmap lock or `i_mmap_rwsem`; no page-table lock is held.
-                    unsafe { split::split_pmd(pmdp, addr, vma, table) }
+                    unsafe { split::replace_pmd(pmdp, addr, vma, table) }
                 }
                 // SAFETY: As above.
-                PmdAction::Split => unsafe { lock::split_pmd(pmdp, addr, vma) },
+                PmdAction::Split => unsafe { lock::split_huge_pmd(pmdp, addr, vma) },
             };
 
             if was_leaf {

@@ -4,8 +4,10 @@
 //!
 //! What takes a lock is not generic, since it calls what is exported to mmops.ko alone.
 
-use super::Vma;
-use crate::bindings;
+use crate::{
+    bindings,
+    vma::Vma, //
+};
 use core::{
     marker::PhantomData,
     ptr::{
@@ -189,7 +191,7 @@ pub(super) unsafe fn pud<'t>(
 ///
 /// `pmdp` is the entry for `addr` in `vma`, and no page-table lock is held.
 #[inline(never)]
-pub(super) unsafe fn split_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) -> bool {
+pub(super) unsafe fn split_huge_pmd(pmdp: *mut bindings::pmd_t, addr: usize, vma: Vma<'_>) -> bool {
     // SAFETY: By this function's safety requirements.
     let is_leaf = unsafe { is_pmd_leaf(pmdp) };
 

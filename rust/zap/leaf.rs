@@ -12,7 +12,9 @@ use crate::{
     },
     pgtable::{
         PmdLeaf,
-        PudLeaf,
+        PudLeaf, //
+    },
+    range::{
         PMD_SIZE,
         PUD_SIZE, //
     }, //

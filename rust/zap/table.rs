@@ -14,7 +14,7 @@ use crate::{
         Pte,
         PteTable, //
     },
-    walk::Vma, //
+    vma::Vma, //
 };
 use kernel::prelude::*;
 

@@ -44,6 +44,7 @@ use mmops::{
         PageRange, //
     },
     tlb::FlushScope,
+    vma::Vma,
     walk::{
         walk_page_mapping,
         walk_page_mapping_mut,
@@ -55,7 +56,6 @@ use mmops::{
         LeafAction,
         SpareTable,
         SpareTables,
-        Vma,
         Walk,
         WalkMut, //
     },

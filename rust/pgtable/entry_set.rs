@@ -2,7 +2,7 @@
 
 //! A set of entries of one PTE table.
 
-use super::PMD_SIZE;
+use crate::range::PMD_SIZE;
 use kernel::{
     page::PAGE_SHIFT,
     prelude::*, //

@@ -4,19 +4,24 @@
 
 use super::{
     Pmd,
-    Pud,
-    PMD_SIZE,
-    PUD_SIZE, //
+    Pud, //
 };
 use crate::{
     bindings,
     gather::LockedGather,
-    range::PageRange,
+    range::{
+        PageRange,
+        PMD_SIZE,
+        PUD_SIZE, //
+    },
     tlb::{
         FlushScope,
         ScopeBrand, //
     },
-    walk::Vma, //
+    vma::{
+        LockHeld,
+        Vma, //
+    }, //
 };
 use core::{
     marker::PhantomData,
@@ -26,16 +31,6 @@ use kernel::{
     page::PAGE_SHIFT,
     prelude::*, //
 };
-
-/// A reference to entries of [`Self::vma`] whose page-table lock is held for `'t`.
-///
-/// # Safety
-///
-/// The lock is held so.
-pub(crate) unsafe trait LockHeld<'t> {
-    /// The VMA that the entries belong to.
-    fn vma(&self) -> Vma<'t>;
-}
 
 /// What a leaf held whose dirty bit was taken.
 pub(crate) struct TakenLeaf {
@@ -57,10 +52,10 @@ macro_rules! huge_leaf {
         /// `entry` is a leaf, or a non-present entry in the place of one, of `vma`, and maps
         /// `leaf_addr`; its lock is held for `'t`. `addr..end` is the part that the walk covers.
         pub struct $name<'t, 's> {
-            pub(super) entry: NonNull<bindings::$raw>,
+            entry: NonNull<bindings::$raw>,
             addr: usize,
             end: usize,
-            pub(super) vma: Vma<'t>,
+            vma: Vma<'t>,
             _brand: ScopeBrand<'s>,
         }
 
@@ -90,6 +85,12 @@ macro_rules! huge_leaf {
             #[inline]
             pub fn vma(&self) -> Vma<'t> {
                 self.vma
+            }
+
+            /// The place of the entry.
+            #[inline(always)]
+            pub(crate) fn entry_ptr(&self) -> *mut bindings::$raw {
+                self.entry.as_ptr()
             }
 
             /// First address that the leaf maps.

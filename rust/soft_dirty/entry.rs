@@ -5,19 +5,21 @@
 //! To clear the bit means to take the write permission as well, so that the next store faults and
 //! sets it again. That owes a flush, so it needs a [`FlushScope`]. To set the bit owes nothing.
 
-use super::{
-    table::PteTable,
-    Pmd,
-    PmdLeaf,
-    Pte,
-    Pud,
-    PudLeaf,
-    PMD_SIZE,
-    PUD_SIZE, //
-};
 use crate::{
     bindings,
     faults,
+    pgtable::{
+        Pmd,
+        PmdLeaf,
+        Pte,
+        PteTable,
+        Pud,
+        PudLeaf, //
+    },
+    range::{
+        PMD_SIZE,
+        PUD_SIZE, //
+    },
     tlb::FlushScope, //
 };
 use core::cmp;
@@ -27,7 +29,7 @@ use kernel::page::PAGE_SHIFT;
 const GROUP: usize = 8;
 
 fn is_writable_migration(value: Pte) -> bool {
-    use super::{
+    use crate::pgtable::{
         MigrationAccess,
         SoftLeaf,
         SoftLeafEntry, //
@@ -109,7 +111,7 @@ impl<'s> PteTable<'_, 's> {
         let mut i = 0;
 
         // SAFETY: The function computes on the value alone.
-        let selected = |value: Pte| unsafe { bindings::mmops_pte_tracks_no_store(value.0) };
+        let selected = |value: Pte| unsafe { bindings::mmops_pte_tracks_no_store(value.as_raw()) };
 
         while i < self.nr() {
             if !dense && i + GROUP <= self.nr() {
@@ -134,11 +136,11 @@ impl<'s> PteTable<'_, 's> {
                 let value = unsafe { self.hint(i) };
 
                 // SAFETY: The function computes on the value alone.
-                if !unsafe { bindings::mmops_pte_is_stored_to(value.0) } {
+                if !unsafe { bindings::mmops_pte_is_stored_to(value.as_raw()) } {
                     break;
                 }
                 // SAFETY: The entry is present, and its lock is held.
-                unsafe { bindings::mmops_ptep_track(self.entry_ptr(i), value.0) };
+                unsafe { bindings::mmops_ptep_track(self.entry_ptr(i), value.as_raw()) };
                 i += 1;
             }
             if run < i {
@@ -228,7 +230,8 @@ impl<'s> PteTable<'_, 's> {
         }
 
         // SAFETY: The entry is present, and its lock is held.
-        let old = Pte::from_raw(unsafe { bindings::mmops_ptep_track(self.entry_ptr(i), value.0) });
+        let old =
+            Pte::from_raw(unsafe { bindings::mmops_ptep_track(self.entry_ptr(i), value.as_raw()) });
 
         // SAFETY: The entry is present.
         if self.may_have_new_pins() && unsafe { self.keep_pinned(i, old.rw()) } {
@@ -294,7 +297,7 @@ impl<'s> PteTable<'_, 's> {
         let addr = self.addr() + (i << PAGE_SHIFT);
 
         // SAFETY: The entry is present, maps `addr` in the VMA, and its lock is held.
-        let is_pinned = unsafe { bindings::mmops_pte_is_pinned(vma, addr, self.hint(i).0) };
+        let is_pinned = unsafe { bindings::mmops_pte_is_pinned(vma, addr, self.hint(i).as_raw()) };
 
         if is_pinned {
             // SAFETY: As above.
@@ -344,7 +347,7 @@ impl<'s> PmdLeaf<'_, 's> {
         const PAGES: usize = PMD_SIZE >> PAGE_SHIFT;
         let vma = self.vma();
         let addr = self.leaf_addr();
-        let entry = self.entry.as_ptr();
+        let entry = self.entry_ptr();
 
         if !self.value().present() {
             // SAFETY: The entry is a non-present one in the place of a leaf, and its lock is held.
@@ -360,10 +363,10 @@ impl<'s> PmdLeaf<'_, 's> {
         // SAFETY: The leaf is present and of the VMA, and its lock is held.
         let is_pinned = unsafe {
             bindings::mmops_mm_has_pins(vma.mm_ptr())
-                && bindings::mmops_pmd_is_pinned(vma.as_ptr(), addr, old.0)
+                && bindings::mmops_pmd_is_pinned(vma.as_ptr(), addr, old.as_raw())
         };
         // SAFETY: As above.
-        let lost = if is_pinned && !unsafe { bindings::mmops_pmdp_untrack(entry, old.0) } {
+        let lost = if is_pinned && !unsafe { bindings::mmops_pmdp_untrack(entry, old.as_raw()) } {
             false
         } else {
             old.write()
@@ -387,7 +390,7 @@ impl<'s> PmdLeaf<'_, 's> {
             bindings::mmops_pmdp_mksoft_dirty(
                 self.vma().mm_ptr(),
                 self.leaf_addr(),
-                self.entry.as_ptr(),
+                self.entry_ptr(),
             )
         };
         PMD_SIZE >> PAGE_SHIFT
@@ -399,17 +402,17 @@ impl<'s> PudLeaf<'_, 's> {
     #[inline(never)]
     pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
         const PAGES: usize = PUD_SIZE >> PAGE_SHIFT;
-        let entry = self.entry.as_ptr();
+        let entry = self.entry_ptr();
         // SAFETY: The entry is a present leaf, and its lock is held.
         let old = Pud::from_raw(unsafe { bindings::mmops_pudp_track(entry) });
 
         // SAFETY: The mm is valid, and the entry is a present leaf of it.
         if unsafe {
             bindings::mmops_mm_has_pins(self.vma().mm_ptr())
-                && bindings::mmops_pud_is_pinned(old.0)
+                && bindings::mmops_pud_is_pinned(old.as_raw())
         } {
             // SAFETY: The entry is a present leaf, and its lock is held.
-            unsafe { bindings::mmops_pudp_untrack(entry, old.0) };
+            unsafe { bindings::mmops_pudp_untrack(entry, old.as_raw()) };
             return Cleared::kept(PAGES);
         }
         if old.write() {
@@ -422,7 +425,7 @@ impl<'s> PudLeaf<'_, 's> {
     #[inline(never)]
     pub fn mark_soft_dirty(&mut self) -> usize {
         // SAFETY: The entry is a present leaf, and its lock is held.
-        unsafe { bindings::mmops_pudp_mksoft_dirty(self.entry.as_ptr()) };
+        unsafe { bindings::mmops_pudp_mksoft_dirty(self.entry_ptr()) };
         PUD_SIZE >> PAGE_SHIFT
     }
 }

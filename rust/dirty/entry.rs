@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Dirty bits of locked entries, given to the folios that they map.
+//! Dirty bits of locked entries, given to the folios that they map; and pages that are pinned.
 //!
 //! A dirty bit that is taken and goes nowhere is a store that is lost: reclaim takes the page for
 //! one that is the same on disk or in swap. So the bit is given to the folio, under the lock of the
@@ -8,16 +8,18 @@
 //! folio lock comes before the page-table lock, so it is only tried: where somebody else has it,
 //! the entry keeps its bit.
 //!
-//! [`crate::dirty`] does the same later and for more at once, with a queue.
+//! [`super::clean_record`] does the same later and for more at once, with a queue.
+//!
+//! A page that is pinned for DMA is stored to by a device, and no entry tells.
 
-use super::{
-    EntrySet,
-    PmdLeaf,
-    PteTable,
-    PudLeaf, //
-};
 use crate::{
     bindings,
+    pgtable::{
+        EntrySet,
+        PmdLeaf,
+        PteTable,
+        PudLeaf, //
+    },
     tlb::FlushScope, //
 };
 use kernel::prelude::*;
@@ -120,7 +122,7 @@ macro_rules! take_dirty {
                     return Ok(true);
                 }
                 // SAFETY: As above.
-                unsafe { bindings::$redirty(self.entry.as_ptr()) };
+                unsafe { bindings::$redirty(self.entry_ptr()) };
                 Err(EAGAIN)
             }
 
@@ -128,7 +130,7 @@ macro_rules! take_dirty {
             pub(crate) fn redirty(&mut self) {
                 if self.value().present() {
                     // SAFETY: By the type invariants the entry is valid and its lock is held.
-                    unsafe { bindings::$redirty(self.entry.as_ptr()) };
+                    unsafe { bindings::$redirty(self.entry_ptr()) };
                 }
             }
         }
@@ -137,3 +139,48 @@ macro_rules! take_dirty {
 
 take_dirty!(PmdLeaf, mmops_pmdp_redirty);
 take_dirty!(PudLeaf, mmops_pudp_redirty);
+
+impl PteTable<'_, '_> {
+    /// The present entries whose page may be pinned for DMA. Special ones are not asked about.
+    ///
+    /// All pages of a large folio count as pinned if one is, and so does one with 1024 references.
+    ///
+    /// Source: `folio_maybe_dma_pinned()`.
+    #[inline(never)]
+    pub(crate) fn pinned(&self) -> EntrySet {
+        let mut pinned = EntrySet::EMPTY;
+
+        for i in 0..self.nr() {
+            let value = self.value(i);
+
+            if !value.present() || value.special() {
+                continue;
+            }
+            // SAFETY: The entry is present and not special, and its lock is held.
+            if unsafe { bindings::mmops_pfn_is_pinned(value.pfn()) } {
+                pinned.insert(i);
+            }
+        }
+        pinned
+    }
+}
+
+macro_rules! is_pinned {
+    ($name:ident) => {
+        impl $name<'_, '_> {
+            /// Whether a page of the leaf may be pinned for DMA; see [`PteTable::pinned`].
+            pub(crate) fn is_pinned(&self) -> bool {
+                let value = self.value();
+
+                self.vma().may_have_pins()
+                    && value.present()
+                    && !value.special()
+                    // SAFETY: The leaf is present and not special, and its lock is held.
+                    && unsafe { bindings::mmops_pfn_is_pinned(value.pfn()) }
+            }
+        }
+    };
+}
+
+is_pinned!(PmdLeaf);
+is_pinned!(PudLeaf);

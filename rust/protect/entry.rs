@@ -6,18 +6,20 @@
 //! software bits that it had at that moment are kept. The new value is made of the value that was
 //! replaced.
 
-use super::{
-    PmdLeaf,
-    PmdTable,
-    PteTable,
-    PudLeaf,
-    PMD_SIZE,
-    PUD_SIZE, //
-};
 use crate::{
     bindings,
+    pgtable::{
+        PmdLeaf,
+        PmdTable,
+        PteTable,
+        PudLeaf, //
+    },
+    range::{
+        PMD_SIZE,
+        PUD_SIZE, //
+    },
     tlb::FlushScope,
-    walk::Vma, //
+    vma::Vma, //
 };
 use core::cmp;
 use kernel::{
@@ -156,7 +158,7 @@ impl<'s> PmdLeaf<'_, 's> {
     /// is treated as in a [`PteTable`], and counts as not changed.
     #[inline(never)]
     pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
-        if !to.is_for(self.vma) {
+        if !to.is_for(self.vma()) {
             return false;
         }
 
@@ -173,13 +175,13 @@ impl<'s> PmdLeaf<'_, 's> {
     /// Source: `change_huge_pmd()`.
     #[inline(always)]
     fn change_protection(&mut self, to: &Protection<'_>) -> u32 {
-        let pmdp = self.entry.as_ptr();
+        let pmdp = self.entry_ptr();
         let addr = self.leaf_addr();
 
         if !self.value().present() {
             if to.lower {
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
-                unsafe { bindings::mmops_pmdp_protect_softleaf(self.vma.as_ptr(), addr, pmdp) };
+                unsafe { bindings::mmops_pmdp_protect_softleaf(self.vma().as_ptr(), addr, pmdp) };
             }
             return 0;
         }
@@ -187,7 +189,7 @@ impl<'s> PmdLeaf<'_, 's> {
         let change = |pmdp| {
             // SAFETY: The leaf, or the copy of it, is present, and its lock is held.
             unsafe {
-                bindings::mmops_pmdp_protect(self.vma.as_ptr(), addr, pmdp, to.prot, to.upgrade)
+                bindings::mmops_pmdp_protect(self.vma().as_ptr(), addr, pmdp, to.prot, to.upgrade)
             }
         };
         // SAFETY: The entry is valid and locked.
@@ -239,11 +241,11 @@ impl<'s> PudLeaf<'_, 's> {
     /// Source: `change_huge_pud()`.
     #[inline(never)]
     pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
-        if !to.is_for(self.vma) || !to.accessible || !self.value().present() {
+        if !to.is_for(self.vma()) || !to.accessible || !self.value().present() {
             return false;
         }
 
-        let pudp = self.entry.as_ptr();
+        let pudp = self.entry_ptr();
         let change = |pudp| {
             // SAFETY: The leaf, or the copy of it, is present, and its lock is held.
             unsafe { bindings::mmops_pudp_protect(pudp, to.prot) }
