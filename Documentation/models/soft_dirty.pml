@@ -358,8 +358,8 @@ init {
 		:: harvesting = 1; run harvest(false); run sync()
 		:: run device(); run sync()
 #ifdef ALL
-		:: harvesting = 1; run clear(1); run migrate(); run harvest(true); run sync()
-		:: harvesting = 1; run clear(1); run migrate(); run harvest(false); run sync()
+		:: harvesting = 1; run clear(1); run harvest(true); run sync()
+		:: harvesting = 1; run clear(1); run harvest(false); run sync()
 #endif
 		fi
 	}

@@ -11,19 +11,19 @@
  * FULL -DCPUS=2
  *
  * MUTANT skip_nested_check	race control_no_nested_check
- *	a scope takes itself for the only one
+ *	a scope asks whether another one is open
  * MUTANT skip_pending		soft_dirty_race control_no_pending
- *	a scope does not raise tlb_flush_pending
+ *	a scope raises tlb_flush_pending
  * MUTANT leak_pending		signal control_leaked_pending
- *	a scope does not lower it again
+ *	and lowers it again
  * MUTANT skip_flush		race control_no_flush
- *	no flush at all
+ *	the flush
  * MUTANT flush_changed_only	-
- *	the flush of a nested scope covers no more than what it changed
+ *	a nested scope flushes all of its range
  * MUTANT pending_late		-
- *	pending is raised after the first entry was changed
+ *	pending is raised before the first entry is changed
  * MUTANT pending_lowered_early	-
- *	pending is lowered before the flush
+ *	pending is lowered after the flush
  */
 
 #define PAGES	2
