@@ -67,6 +67,10 @@ rustfmtcheck:
 clippy:
 	@scripts/clippy
 
+## unsafe-report: all unsafe code by layer, with its reasons; fails where one is missing
+unsafe-report:
+	@scripts/unsafe-report
+
 ## clean: remove built modules, tools and tests from the cache; kernels stay
 clean:
 	@scripts/clean
@@ -79,4 +83,4 @@ help:
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
 .PHONY: demo check check-debug check-models bench shell kernel modules modules_install rustdoc \
-	rust-analyzer rustfmt rustfmtcheck clippy clean help
+	rust-analyzer rustfmt rustfmtcheck clippy unsafe-report clean help
