@@ -18,7 +18,7 @@ demo:
 check:
 	@scripts/check plain
 
-## check-debug: the same on the debug kernel; a kernel report fails it
+## check-debug: the same on the debug kernel; a kernel report fails it; FIXES=1: see kernel/fixes
 check-debug:
 	@scripts/check debug
 

@@ -21,6 +21,7 @@ usage() {
 	Environment:
 	  MMOPS_SEED     seed of all random choices
 	  MMOPS_DISK     a directory on a disk file system for the tests of writeback
+	  MMOPS_FIXES    1 where the kernel has kernel/fixes applied
 	  MMOPS_TIMEOUT  seconds that one program may take (default 1800)
 	END
 }
@@ -31,6 +32,7 @@ programs=(uapi uapi_ranges exclusive zap zap_race clean_record write_protect map
 	race)
 programs+=(write_permission file_kinds sparse page_frames)
 programs+=(harvest_contract harvest_pinned harvest_marks)
+programs+=(kernel_fixes)
 # Allocations fail where the kernel can inject that.
 [[ ! -e /proc/self/fail-nth ]] || programs+=(no_memory)
 cache=${MMOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmops}
@@ -52,9 +54,10 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	((${#selected[@]})) || selected=(uapi exclusive huge split_race zap zap_race writeback
-		harvest_marks harvest_race signal soft_dirty_new soft_dirty_pins soft_dirty_race protect_race
-		protect_pud_race race)
+	controls=(uapi exclusive huge split_race zap zap_race writeback harvest_marks harvest_race signal
+		soft_dirty_new soft_dirty_pins soft_dirty_race protect_race protect_pud_race race)
+	[[ ${MMOPS_FIXES:-} != 1 ]] || controls+=(kernel_fixes)
+	((${#selected[@]})) || selected=("${controls[@]}")
 fi
 ((${#selected[@]})) || selected=("${programs[@]}")
 
@@ -72,6 +75,9 @@ arguments_of() {
 	harvest_marks) echo -T no_pin -T no_pin_huge ;;
 	"harvest_marks faults") echo -t no_pin -t no_pin_huge ;;
 	huge) echo -T restarted_walk_counts_once ;;
+	kernel_fixes) [[ ${MMOPS_FIXES:-} = 1 ]] && echo -T migrating_leaf ||
+			echo -T migrating_leaf -T pud_without_permissions ;;
+	"kernel_fixes faults") echo -t migrating_leaf ;;
 	soft_dirty_new) echo -T control_lock_is_dropped ;;
 	"soft_dirty_new faults") echo -t control_lock_is_dropped ;;
 	soft_dirty_pins) echo -T control_pin_in_between -T control_no_pin_check ;;

@@ -11,6 +11,7 @@
 #	MMOPS_TESTS				names of those to run, all when empty
 #	MMOPS_SHAKE				a seed: move the tests' threads about meanwhile
 #	MMOPS_CONTROLS				only the negative controls, so often
+#	MMOPS_FIXES				1 where the kernel has kernel/fixes
 
 set -u
 . "$(dirname "$0")/lib.sh"
