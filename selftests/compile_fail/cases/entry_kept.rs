@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+//! An entry that is kept until the next one is looked at.
+//@revisions: wrong twin
+//@[twin] check-pass
+use kernel::prelude::*;
+use mmops::{
+    notifier::ChangeEvent,
+    pgtable::PteTable,
+    tlb::FlushScope,
+    walk::WalkMut, //
+};
+
+pub struct Protect;
+
+impl WalkMut for Protect {
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
+
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result {
+        let mut kept = None;
+
+        table.for_each_selected(
+            scope,
+            |pte| pte.rw(),
+            |_, entry| {
+                #[cfg(wrong)]
+                {
+                    kept = Some(entry);
+                    //~[wrong]^ ERROR: E0521: borrowed data escapes outside of closure
+                }
+                #[cfg(twin)]
+                {
+                    kept = Some(entry.wrprotect());
+                }
+            },
+        );
+        drop(kept);
+        Ok(())
+    }
+}
