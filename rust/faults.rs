@@ -120,6 +120,9 @@ table! {
     /// An entry that changed before it could be locked is passed over.
     Fault skip_retry;
 
+    /// A leaf that a walk covers only in part is not told of as a whole.
+    Fault skip_cover;
+
     /// An entry is cleared while its new value is made.
     Fault protect_clear_first;
 
@@ -158,6 +161,9 @@ table! {
 
     /// A walk has seen a huge leaf, and is about to lock it.
     Gate before_lock;
+
+    /// A walk has seen a PTE table, and is about to lock it.
+    Gate before_table_lock;
 
     /// A subscriber of an address space was told of the end of an invalidation. Whoever migrates a
     /// page has put migration entries in its place by then, and not moved it yet.

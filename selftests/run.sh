@@ -27,7 +27,7 @@ usage() {
 }
 
 programs=(uapi uapi_ranges exclusive zap zap_race clean_record write_protect mappings fork layouts huge
-	split_race leafmap pud writeback signal soft_dirty soft_dirty_device soft_dirty_new soft_dirty_pins
+	split_race cover_race leafmap pud writeback signal soft_dirty soft_dirty_device soft_dirty_new soft_dirty_pins
 	soft_dirty_race pidfd notifier notify protect protect_race protect_pud protect_pud_race walk
 	race)
 programs+=(write_permission file_kinds sparse page_frames)
@@ -54,7 +54,7 @@ while (($#)); do
 done
 
 if [[ -n $faults ]]; then
-	controls=(uapi exclusive huge split_race zap zap_race writeback harvest_marks harvest_race signal
+	controls=(uapi exclusive huge split_race cover_race zap zap_race writeback harvest_marks harvest_race signal
 		soft_dirty_new soft_dirty_pins soft_dirty_race protect_race protect_pud_race race)
 	[[ ${MMOPS_FIXES:-} != 1 ]] || controls+=(kernel_fixes)
 	((${#selected[@]})) || selected=("${controls[@]}")
@@ -74,6 +74,8 @@ arguments_of() {
 				  -t control_clear_mprotect -t control_clear_dontneed ;;
 	harvest_marks) echo -T no_pin -T no_pin_huge ;;
 	"harvest_marks faults") echo -t no_pin -t no_pin_huge ;;
+	cover_race) echo -T control_skip_cover ;;
+	"cover_race faults") echo -t control_skip_cover ;;
 	huge) echo -T restarted_walk_counts_once ;;
 	kernel_fixes) [[ ${MMOPS_FIXES:-} = 1 ]] && echo -T migrating_leaf ||
 			echo -T migrating_leaf -T pud_without_permissions ;;

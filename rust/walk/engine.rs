@@ -547,7 +547,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
     /// Tells secondary MMUs of all of the leaf of `size` bytes at `addr`, if the walk covers only
     /// `addr..next` of it.
     fn cover_leaf(&mut self, addr: usize, next: usize, size: usize, vma: Vma<'_>) -> Result {
-        if next - addr == size {
+        if next - addr == size || crate::faults::skip_cover() {
             return Ok(());
         }
         let (Some(scope), Some(cause)) = (&mut self.scope, V::CAUSE) else {

@@ -108,6 +108,8 @@ pub(super) unsafe fn pte_table<'t>(
     addr: usize,
     vma: Vma<'t>,
 ) -> Option<LockedTable<'t>> {
+    crate::faults::before_table_lock();
+
     let mut ptl = ptr::null_mut();
     // SAFETY: `pmdp` is an entry of `vma`'s mm; the function checks that it is a table.
     let ptep = unsafe { bindings::pte_offset_map_lock(vma.mm_ptr(), pmdp, addr, &mut ptl) };
