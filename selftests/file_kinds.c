@@ -8,12 +8,30 @@
 #include "kselftest_harness.h"
 
 #include <limits.h>
+#include <linux/fuse.h>
 #include <linux/perf_event.h>
 #include <linux/udmabuf.h>
+#include <pthread.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 
 #define PAGES	16UL
+
+/* Newer than the headers of some distributions. */
+#ifndef FUSE_INIT_EXT
+#define FUSE_INIT_EXT		(1 << 30)
+#endif
+#ifndef FOPEN_PASSTHROUGH
+#define FOPEN_PASSTHROUGH	(1 << 7)
+struct fuse_backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define FUSE_DEV_IOC_BACKING_OPEN	_IOW(229, 1, struct fuse_backing_map)
+#endif
+/* FUSE_PASSTHROUGH, bit 37, as a bit of fuse_init_out::flags2 */
+#define FLAGS2_PASSTHROUGH	(1U << (37 - 32))
 
 /* The bits of a harvest that are set, as a mask of the first 64 pages; or -errno. */
 static int64_t harvest_mask(int dev, int fd, size_t nr, uint64_t *mask)
@@ -246,6 +264,198 @@ TEST_F_TIMEOUT(overlay, reader_of_before, TEST_SECONDS)
 	ASSERT_EQ(variant->copied_up ? 0x0101010101010101UL : 5, load(read_map, 2));
 	/* A descriptor that cannot write stands for no mapping that could. */
 	ASSERT_REFUSED(reader, EACCES);
+}
+
+/*
+ * A file system of one file, which is its root. The server is a thread.
+ */
+struct server {
+	int fd;
+	int backing;		/* what the file is passed through to, or -1 */
+	int backing_id;
+	uint64_t size;
+};
+
+static void reply(int fd, uint64_t unique, int error, const void *data, size_t len)
+{
+	static char buf[1 << 17];
+	struct fuse_out_header *out = (void *)buf;
+
+	*out = (struct fuse_out_header){
+		.len = sizeof(*out) + len, .error = error, .unique = unique,
+	};
+	memcpy(buf + sizeof(*out), data, len);
+	if (write(fd, buf, out->len) < 0 && errno != ENOENT)
+		perror("# fuse: reply");
+}
+
+static void *serve(void *arg)
+{
+	struct server *server = arg;
+	static char buf[1 << 20], zeros[1 << 16];
+	struct fuse_in_header *in = (void *)buf;
+	void *data = in + 1;
+
+	while (read(server->fd, buf, sizeof(buf)) > 0) {
+		switch (in->opcode) {
+		case FUSE_INIT: {
+			struct fuse_init_in *init = data;
+			struct fuse_init_out out = {
+				.major = FUSE_KERNEL_VERSION,
+				.minor = init->minor,
+				.max_readahead = 1 << 16,
+				.max_write = 1 << 16,
+				.max_background = 4,
+			};
+
+			if (server->backing >= 0) {
+				out.flags = FUSE_INIT_EXT;
+				out.flags2 = FLAGS2_PASSTHROUGH;
+				/* max_stack_depth, which follows flags2 */
+				(&out.flags2)[1] = 1;
+			}
+			reply(server->fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_GETATTR: {
+			struct fuse_attr_out out = {
+				.attr_valid = 3600,
+				.attr = {
+					.ino = 1, .size = server->size, .mode = S_IFREG | 0600,
+					.nlink = 1, .blksize = 4096,
+				},
+			};
+
+			reply(server->fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_OPEN: {
+			struct fuse_open_out out = { .fh = 1 };
+
+			if (server->backing >= 0) {
+				struct fuse_backing_map map = { .fd = server->backing };
+				/* backing_id, which was padding */
+				int32_t *id = (int32_t *)(&out.open_flags + 1);
+
+				if (!server->backing_id)
+					server->backing_id = ioctl(server->fd,
+								   FUSE_DEV_IOC_BACKING_OPEN,
+								   &map);
+				*id = server->backing_id;
+				out.open_flags = FOPEN_PASSTHROUGH;
+			}
+			reply(server->fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_READ: {
+			struct fuse_read_in *r = data;
+
+			reply(server->fd, in->unique, 0, zeros, min(r->size, sizeof(zeros)));
+			break;
+		}
+		case FUSE_WRITE: {
+			struct fuse_write_out out = { .size = ((struct fuse_write_in *)data)->size };
+
+			reply(server->fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_FLUSH:
+		case FUSE_RELEASE:
+		case FUSE_FSYNC:
+			reply(server->fd, in->unique, 0, NULL, 0);
+			break;
+		case FUSE_FORGET:
+		case FUSE_BATCH_FORGET:
+		case FUSE_INTERRUPT:
+			break;
+		default:
+			reply(server->fd, in->unique, -ENOSYS, NULL, 0);
+		}
+	}
+	return NULL;
+}
+
+#define FUSE_FILE	"/tmp/fuse"
+
+FIXTURE(fuse)
+{
+	int dev;
+	struct server server;
+	pthread_t thread;
+};
+
+FIXTURE_VARIANT(fuse)
+{
+	bool passthrough;
+};
+
+FIXTURE_VARIANT_ADD(fuse, plain)
+{
+};
+
+FIXTURE_VARIANT_ADD(fuse, passthrough)
+{
+	.passthrough = true,
+};
+
+FIXTURE_SETUP(fuse)
+{
+	char options[128];
+	int fd;
+
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	self->server = (struct server){ .backing = -1, .size = PAGES * page_size() };
+	self->server.fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (self->server.fd < 0)
+		SKIP(return, "no FUSE in this kernel");
+	ASSERT_EQ(0, private_mounts());
+	ASSERT_EQ(0, mount("tmpfs", "/tmp", "tmpfs", 0, NULL));
+	fd = open(FUSE_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ASSERT_LE(0, fd);
+	if (variant->passthrough) {
+		self->server.backing = open("/tmp/backing", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		ASSERT_LE(0, self->server.backing);
+		ASSERT_EQ(0, ftruncate(self->server.backing, PAGES * page_size()));
+	}
+	snprintf(options, sizeof(options), "fd=%d,rootmode=100600,user_id=0,group_id=0",
+		 self->server.fd);
+	ASSERT_EQ(0, mount("fuse", FUSE_FILE, "fuse", 0, options));
+	/* Nothing can be read before that. */
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, serve, &self->server));
+}
+
+FIXTURE_TEARDOWN(fuse)
+{
+	umount2(FUSE_FILE, MNT_DETACH);
+}
+
+/* What the server has passed through is mapped by another inode, and no caller can tell which. */
+TEST_F_TIMEOUT(fuse, is_what_it_is, TEST_SECONDS)
+{
+	int fd = open(FUSE_FILE, O_RDWR | O_CLOEXEC);
+	struct stat st;
+	char *map;
+
+	if (fd < 0 && variant->passthrough)
+		SKIP(return, "FUSE without passthrough (%s)", strerror(errno));
+	ASSERT_LE(0, fd);
+	/* The size is asked of the server only here. */
+	ASSERT_EQ(0, fstat(fd, &st));
+	ASSERT_EQ(PAGES * page_size(), st.st_size);
+	map = map_shared(fd, 0, PAGES);
+	ASSERT_NE(NULL, map);
+	store_range(map, 0, PAGES, 1);
+	if (variant->passthrough) {
+		ASSERT_REFUSED(fd, EOPNOTSUPP);
+		/* It is reached by its own name. */
+		ASSERT_HARVEST(self->server.backing, 0xffffUL);
+	} else {
+		ASSERT_HARVEST(fd, 0xffffUL);
+		store(map, 3, 1);
+		ASSERT_HARVEST(fd, 1UL << 3);
+	}
+	munmap(map, PAGES * page_size());
+	close(fd);
 }
 
 FIXTURE(device)
