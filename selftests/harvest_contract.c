@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include "flushes.h"
+#include "khugepaged.h"
 #include "kselftest_harness.h"
 #include "zap.h"
 
@@ -154,6 +155,12 @@ static int collapse(FIXTURE_DATA(contract) *self)
 	return 0;
 }
 
+/* By the kernel's own thread, which nobody asked in this moment. */
+static int khugepaged(FIXTURE_DATA(contract) *self)
+{
+	return khugepaged_collapse(self->map);
+}
+
 static int dontneed(FIXTURE_DATA(contract) *self)
 {
 	return result(madvise(page(self, STORED), page_size(), MADV_DONTNEED));
@@ -229,6 +236,7 @@ WAY(write_protect_part, true, true);
 WAY(harvest_part, true, true);
 /* Base pages */
 WAY(collapse, false, false);
+WAY(khugepaged, false, false);
 WAY(dontneed, false, false);
 WAY(zap_page, false, false);
 WAY(map_anew, false, false);
@@ -353,8 +361,7 @@ TEST_F_TIMEOUT(others, process_vm_writev, TEST_SECONDS)
 	struct iovec from = { &value, sizeof(value) };
 	struct iovec to = { self->map + STORED * page_size(), sizeof(value) };
 
-	if (process_vm_writev(getpid(), &from, 1, &to, 1, 0) < 0 && errno == ENOSYS)
-		SKIP(return, "no process_vm_writev(): CONFIG_CROSS_MEMORY_ATTACH");
+	ASSERT_EQ(sizeof(value), process_vm_writev(getpid(), &from, 1, &to, 1, 0));
 	assert_unseen(_metadata, self);
 }
 

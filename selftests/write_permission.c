@@ -5,6 +5,7 @@
  * system wants to hear of (tmpfs, memfd), that includes stores; on a disk file
  * system it does not, and the next store faults whatever came between.
  */
+#include "khugepaged.h"
 #include "mmops_selftest.h"
 #include "kselftest_harness.h"
 
@@ -162,7 +163,20 @@ FIXTURE_TEARDOWN(on_memfd)
 {
 }
 
-/* As khugepaged does it. */
+TEST_F_TIMEOUT(on_memfd, khugepaged, TEST_SECONDS)
+{
+	struct harvest h = new_harvest(PAGES);
+	long faults;
+
+	ASSERT_EQ(0, khugepaged_collapse(self->map));
+	ASSERT_LE(0, clean_record(self->dev, self->fd, 0, PAGES, &h));
+	faults = minor_faults();
+	store(self->map, PAGE, 99);
+	ASSERT_EQ(faults, minor_faults());
+	reset_harvest(&h);
+	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &h));
+}
+
 TEST_F_TIMEOUT(on_memfd, collapse, TEST_SECONDS)
 {
 	struct harvest h = new_harvest(PAGES);
