@@ -31,7 +31,7 @@ programs=(uapi uapi_ranges exclusive zap zap_race clean_record write_protect map
 	soft_dirty_race pidfd notifier notify protect protect_race protect_pud protect_pud_race walk
 	race)
 programs+=(write_permission file_kinds sparse page_frames)
-programs+=(harvest_contract harvest_pinned harvest_marks numa_hints)
+programs+=(harvest_contract harvest_pinned harvest_marks numa_hints kvm)
 programs+=(kernel_fixes)
 # Allocations fail where the kernel can inject that.
 [[ ! -e /proc/self/fail-nth ]] || programs+=(no_memory)

@@ -130,6 +130,9 @@ mount_disk "$MMOPS_DISK" || echo "no scratch disk: tests of a disk file system a
 setup_dax >"$MMOPS_SHARE/dax.log" 2>&1 ||
 	echo "no device-DAX: tests of PUD leaves are skipped ($MMOPS_SHARE/dax.log)"
 
+load_kvm "$MMOPS_KERNEL" >"$MMOPS_SHARE/kvm.log" 2>&1 ||
+	echo "no KVM: tests of virtual machines are skipped ($MMOPS_SHARE/kvm.log)"
+
 read -ra programs <<<"${MMOPS_TESTS:-}"
 [ -n "${MMOPS_CONTROLS:-}" ] || . "$top/scripts/guest/check-plain.sh"
 

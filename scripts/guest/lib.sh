@@ -40,6 +40,18 @@ load_leafmap() {
 	insmod "$file" size=$((BASH_REMATCH[1] << 30)) start=$((BASH_REMATCH[2] << 30))
 }
 
+# load_kvm KERNEL: /dev/kvm, where the guest's CPU is one that can have guests itself. QEMU emulates
+# that of AMD.
+load_kvm() {
+	local name
+	grep -qw svm /proc/cpuinfo || { echo "the CPU has no SVM"; return 1; }
+	for name in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
+		[ -e "$1/$name.ko" ] || { echo "the kernel has no $name.ko"; return 1; }
+		insmod "$1/$name.ko" || return 1
+	done
+	wait_for_device /dev/kvm
+}
+
 unload_modules() {
 	local name
 	for name in mmops_mirror mmops_leafmap mmops_hold mmops_walk mmops_ref mmops_test mmops; do
