@@ -9,30 +9,7 @@
 /* Three page tables, the first and the last in part. */
 #define PAGES	1300UL
 
-FIXTURE(clean)
-{
-	int dev;
-	int fd;
-	char *map;
-	struct harvest h;
-};
-
-FIXTURE_SETUP(clean)
-{
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = reserve(PAGES, 37);
-	ASSERT_NE(self->map, NULL);
-	self->map = map_at(self->map, self->fd, 0, PAGES, PROT_READ | PROT_WRITE, MAP_SHARED);
-	ASSERT_NE(self->map, NULL);
-	self->h = new_harvest(PAGES);
-	ASSERT_NE(self->h.bitmap, NULL);
-}
-
-FIXTURE_TEARDOWN(clean)
-{
-}
+FIXTURE_MEMFD(clean, PAGES, 37);
 
 TEST_F_TIMEOUT(clean, dense, TEST_SECONDS)
 {

@@ -10,28 +10,7 @@
 
 #define PAGES	256UL
 
-FIXTURE(forks)
-{
-	int dev;
-	int fd;
-	char *map;
-	struct harvest h;
-};
-
-FIXTURE_SETUP(forks)
-{
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = map_shared(self->fd, 0, PAGES);
-	ASSERT_NE(self->map, NULL);
-	self->h = new_harvest(PAGES);
-	ASSERT_NE(self->h.bitmap, NULL);
-}
-
-FIXTURE_TEARDOWN(forks)
-{
-}
+FIXTURE_MEMFD(forks, PAGES, 0);
 
 /* Parent and child have entries of their own; both are reported. */
 TEST_F_TIMEOUT(forks, both_reported, TEST_SECONDS)

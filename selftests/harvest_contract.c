@@ -244,15 +244,7 @@ WAY(migrate, false, true);
 
 FIXTURE_SETUP(contract)
 {
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = reserve(PAGES, 0);
-	ASSERT_NE(self->map, NULL);
-	self->map = map_at(self->map, self->fd, 0, PAGES, PROT_READ | PROT_WRITE, MAP_SHARED);
-	ASSERT_NE(self->map, NULL);
-	self->h = new_harvest(PAGES);
-	ASSERT_NE(self->h.bitmap, NULL);
+	SETUP_MEMFD(self, PAGES, 0);
 	store_range(self->map, 0, PAGES, 1);
 	if (variant->huge) {
 		if (collapse(self))
@@ -309,13 +301,7 @@ FIXTURE(others)
 
 FIXTURE_SETUP(others)
 {
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = map_shared(self->fd, 0, PAGES);
-	ASSERT_NE(self->map, NULL);
-	self->h = new_harvest(PAGES);
-	ASSERT_NE(self->h.bitmap, NULL);
+	SETUP_MEMFD(self, PAGES, 0);
 	store_range(self->map, 0, PAGES, 1);
 	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
 	reset_harvest(&self->h);

@@ -67,15 +67,10 @@ FIXTURE_SETUP(kvm)
 {
 	int kvm, size;
 
-	OPEN_DEV(self->dev, MMOPS_DEV);
+	SETUP_MEMFD(self, PAGES, 0);
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm < 0)
 		SKIP(return, "no /dev/kvm (%s)", strerror(errno));
-	self->fd = new_memfd(PAGES);
-	ASSERT_LE(0, self->fd);
-	self->map = map_shared(self->fd, 0, PAGES);
-	ASSERT_NE(NULL, self->map);
-	self->h = new_harvest(PAGES);
 	store_range(self->map, 0, PAGES, 1);
 	memcpy(self->map + CODE * page_size(), program, sizeof(program));
 	self->vm = ioctl(kvm, KVM_CREATE_VM, 0);

@@ -470,4 +470,39 @@ static inline char *map_thp(size_t leaves)
 		     path, strerror(errno));					\
 } while (0)
 
+/*
+ * A memfd with a mapping, and a harvest of it: what most tests of the calls on files
+ * have. SETUP_MEMFD() fills in these members of a fixture, with a mapping of @pages
+ * that starts @offset pages above the start of a page table. FIXTURE_MEMFD() is a
+ * fixture that has nothing else.
+ */
+#define SETUP_MEMFD(self, pages, offset) do {					\
+	OPEN_DEV((self)->dev, MMOPS_DEV);					\
+	(self)->fd = new_memfd(pages);						\
+	ASSERT_GE((self)->fd, 0);						\
+	(self)->map = reserve(pages, offset);					\
+	ASSERT_NE((self)->map, NULL);						\
+	(self)->map = map_at((self)->map, (self)->fd, 0, pages,			\
+			     PROT_READ | PROT_WRITE, MAP_SHARED);		\
+	ASSERT_NE((self)->map, NULL);						\
+	(self)->h = new_harvest(pages);						\
+	ASSERT_NE((self)->h.bitmap, NULL);					\
+} while (0)
+
+#define FIXTURE_MEMFD(name, pages, offset)					\
+	FIXTURE(name)								\
+	{									\
+		int dev, fd;							\
+		char *map;							\
+		struct harvest h;						\
+	};									\
+	FIXTURE_SETUP(name)							\
+	{									\
+		SETUP_MEMFD(self, pages, offset);				\
+	}									\
+	FIXTURE_TEARDOWN(name)							\
+	{									\
+	}									\
+	struct name ## _is_of_memfd
+
 #endif /* MMOPS_SELFTEST_H */

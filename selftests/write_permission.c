@@ -145,16 +145,12 @@ FIXTURE(on_memfd)
 	int dev;
 	int fd;
 	char *map;
+	struct harvest h;
 };
 
 FIXTURE_SETUP(on_memfd)
 {
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_LE(0, self->fd);
-	self->map = map_at(reserve(PAGES, 0), self->fd, 0, PAGES, PROT_READ | PROT_WRITE,
-			   MAP_SHARED);
-	ASSERT_NE(NULL, self->map);
+	SETUP_MEMFD(self, PAGES, 0);
 	store_range(self->map, 0, PAGES, 1);
 	ASSERT_EQ(PAGES, write_protect(self->dev, self->fd, 0, PAGES));
 }

@@ -9,27 +9,7 @@
 /* Three page tables, the first and the last in part. */
 #define PAGES	1300UL
 
-FIXTURE(protect)
-{
-	int dev;
-	int fd;
-	char *map;
-};
-
-FIXTURE_SETUP(protect)
-{
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = reserve(PAGES, 37);
-	ASSERT_NE(self->map, NULL);
-	self->map = map_at(self->map, self->fd, 0, PAGES, PROT_READ | PROT_WRITE, MAP_SHARED);
-	ASSERT_NE(self->map, NULL);
-}
-
-FIXTURE_TEARDOWN(protect)
-{
-}
+FIXTURE_MEMFD(protect, PAGES, 37);
 
 TEST_F_TIMEOUT(protect, dense, TEST_SECONDS)
 {
