@@ -622,7 +622,8 @@ impl CleanRecord<'_, '_> {
 
             if self.transfer == Transfer::ToFolio && !taken.special {
                 // SAFETY: The leaf is present and not special, the bit was taken from it, and its
-                // lock is held.
+                // lock is held. The scope flushes before the queue, which outlives the walk, is
+                // transferred.
                 noted = unsafe { self.queue.push(taken.pfn, false) };
             }
             if noted {
@@ -737,7 +738,8 @@ fn clean_record_table_queue<'s>(
     }
     table.for_each_in(&taken, |i, pte| {
         // SAFETY: The entry is present and not special, a dirty bit was taken from it, and its
-        // lock is held since then.
+        // lock is held since then. The scope flushes before the queue, which outlives the walk, is
+        // transferred.
         if !pte.special() && !unsafe { queue.push(pte.pfn(), flushed) } {
             // Recorded, and dirty still: it will be recorded again.
             table.redirty(i);

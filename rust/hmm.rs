@@ -203,7 +203,8 @@ pub fn range_fault_unlocked<'a, T: IntervalOps, B: Backend>(
 
     // What changed since is void by the token.
     special::refuse(&mut MmapRead::lock(mm), range, request, pfns)?;
-    Ok(notifier.token(seq))
+    // SAFETY: The lookup began with `mmu_interval_read_begin()` for the notifier and returns that.
+    Ok(unsafe { notifier.token(seq) })
 }
 
 /// The argument of the kernel's functions.

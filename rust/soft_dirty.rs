@@ -552,13 +552,20 @@ fn splits_zero(guard: &MmapRead<'_>, range: &AddrRange, piece: &AddrRange) -> bo
         addr % PMD_SIZE != 0
             && guard
                 .vma_lookup(addr)
-                .is_some_and(|vma| Clear::wants(vma.flags()) && is_soft_dirty_zero(vma, addr))
+                .filter(|vma| Clear::wants(vma.flags()))
+                // SAFETY: The VMA has the address, and the guard holds the mmap lock.
+                .is_some_and(|vma| unsafe { is_soft_dirty_zero(vma, addr) })
     })
 }
 
+/// Whether a soft-dirty huge zero page is mapped at `addr`.
+///
+/// # Safety
+///
+/// The VMA has the address `addr`, and the mmap lock is held.
 #[inline(never)]
-fn is_soft_dirty_zero(vma: &VmaRef, addr: usize) -> bool {
-    // SAFETY: The VMA is valid, `addr` is inside it, and the mmap lock is held.
+unsafe fn is_soft_dirty_zero(vma: &VmaRef, addr: usize) -> bool {
+    // SAFETY: By this function's safety requirements.
     unsafe { bindings::mmops_is_soft_dirty_huge_zero(vma.as_ptr(), addr) }
 }
 
@@ -579,7 +586,8 @@ fn split_at(mut guard: MmapExclusive<'_>, range: &AddrRange, addr: usize) -> Res
         return Ok(());
     };
 
-    if !Clear::wants(vma.flags()) || !split_anon_leaf(vma, addr) {
+    // SAFETY: The VMA has the address, and the guard holds the mmap lock.
+    if !Clear::wants(vma.flags()) || !unsafe { split_anon_leaf(vma, addr) } {
         return Ok(());
     }
 
@@ -600,9 +608,14 @@ fn split_at(mut guard: MmapExclusive<'_>, range: &AddrRange, addr: usize) -> Res
     Ok(())
 }
 
+/// Splits the huge leaf of anonymous memory at `addr`, if there is one. Sleeps.
+///
+/// # Safety
+///
+/// The VMA has the address `addr`, and the mmap lock is held.
 #[inline(never)]
-fn split_anon_leaf(vma: &VmaRef, addr: usize) -> bool {
-    // SAFETY: The VMA is valid, `addr` is inside it, and the mmap lock is held.
+unsafe fn split_anon_leaf(vma: &VmaRef, addr: usize) -> bool {
+    // SAFETY: By this function's safety requirements.
     unsafe { bindings::mmops_split_anon_leaf(vma.as_ptr(), addr) }
 }
 

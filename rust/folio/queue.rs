@@ -50,7 +50,8 @@ impl DirtyQueue {
     /// # Safety
     ///
     /// `pfn` is mapped by a present entry that is not special, from which a dirty bit was taken,
-    /// all under the page-table lock, which is held.
+    /// all under the page-table lock, which is held. A TLB flush covers that entry before the
+    /// queue is next transferred or dropped.
     #[inline(always)]
     #[must_use = "a folio that is not noted is not marked"]
     pub(crate) unsafe fn push(&mut self, pfn: usize, flushed: bool) -> bool {
@@ -78,7 +79,8 @@ impl DirtyQueue {
     /// Marks the folios dirty and drops them, but for those whose lock is taken by somebody else,
     /// and those for which that may need memory.
     ///
-    /// To be called after the TLB flush. Does not sleep for a folio lock or for memory.
+    /// The TLB flush that [`Self::push`] asks for comes first. Does not sleep for a folio lock or
+    /// for memory.
     pub(crate) fn transfer_trylock(&mut self) {
         let Some(batch) = &mut self.batch else {
             return;
@@ -104,7 +106,8 @@ impl DirtyQueue {
     /// thread, which waits for it however long that takes; the queue takes nothing any more then.
     /// They stay pinned until they are marked, so nothing is lost.
     ///
-    /// To be called after the TLB flush, without `i_mmap_rwsem` or a folio lock. Sleeps.
+    /// The TLB flush that [`Self::push`] asks for comes first. Sleeps; `i_mmap_rwsem` and folio
+    /// locks come after the locks that it takes.
     pub(crate) fn transfer(&mut self) {
         let Some(batch) = &mut self.batch else {
             return;

@@ -80,8 +80,12 @@ impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
     }
 
     /// Takes `nr` pages off a counter of the process.
+    ///
+    /// # Safety
+    ///
+    /// The counter has counted them, for entries that are cleared before the lock is released.
     #[inline(always)]
-    pub(crate) fn uncharge(&mut self, counter: usize, nr: usize) {
+    pub(crate) unsafe fn uncharge(&mut self, counter: usize, nr: usize) {
         if let Some(counter) = self.counters.get_mut(counter) {
             *counter = counter.wrapping_sub(nr as isize);
         }

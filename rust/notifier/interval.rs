@@ -302,8 +302,8 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     /// Source: `mmu_interval_read_begin()`.
     pub fn read_begin(&self) -> Result<Token<'_>> {
         inside::may_wait()?;
-        // SAFETY: By the type invariants the notifier is inserted.
-        Ok(self.token(unsafe { bindings::mmu_interval_read_begin(self.inner.raw.get()) }))
+        // SAFETY: By the type invariants the notifier is inserted; the token gets the result.
+        Ok(unsafe { self.token(bindings::mmu_interval_read_begin(self.inner.raw.get())) })
     }
 
     /// Takes the lock. What was looked up under a token must not be used with it alone; see
@@ -341,8 +341,12 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
         ptr::eq(token.notifier, self.inner.raw.get())
     }
 
-    /// The token of a `mmu_interval_read_begin()` that a function of C made for this notifier.
-    pub(crate) fn token(&self, seq: usize) -> Token<'_> {
+    /// The token of a `mmu_interval_read_begin()` for this notifier.
+    ///
+    /// # Safety
+    ///
+    /// `seq` is what that call returned.
+    pub(crate) unsafe fn token(&self, seq: usize) -> Token<'_> {
         Token {
             seq,
             notifier: self.inner.raw.get(),

@@ -137,15 +137,16 @@ unsafe fn zap_present(
 
     // SAFETY: The reference that the entry had keeps the folio.
     if unsafe { bindings::mmops_folio_test_anon(folio) } {
-        gather.uncharge(counter::ANON, nr);
+        // SAFETY: The entries were just taken, and were counted as anonymous.
+        unsafe { gather.uncharge(counter::ANON, nr) };
     } else {
         dirty = old.dirty();
         if old.young() && recency {
             // SAFETY: As above.
             unsafe { kernel::bindings::folio_mark_accessed(folio) };
         }
-        // SAFETY: As above.
-        gather.uncharge(unsafe { bindings::mmops_mm_counter(folio) } as usize, nr);
+        // SAFETY: The reference keeps the folio; the entries, just taken, were counted so.
+        unsafe { gather.uncharge(bindings::mmops_mm_counter(folio) as usize, nr) };
     }
     // SAFETY: The entries were just taken.
     unsafe { after_take(table, i, nr, old, gather) };
@@ -271,8 +272,8 @@ unsafe fn zap_nonpresent(
 
     // SAFETY: The function computes on the value alone.
     match unsafe { b::mmops_zap_kind(raw) } as u32 {
-        // SAFETY: The entry is of a page, which it keeps: it has a reference and is in rmap. The
-        // TLB knows nothing of it.
+        // SAFETY: The entry is of a page, which it keeps: it has a reference, is in rmap and is
+        // counted. The TLB knows nothing of it.
         b::mmops_zap_kind_MMOPS_ZAP_DEVICE => unsafe {
             let page = b::mmops_softleaf_page(raw);
             let folio = b::mmops_page_folio(page);
@@ -287,14 +288,15 @@ unsafe fn zap_nonpresent(
 
             // SAFETY: There are so many entries from the place on, the first of which is of swap.
             nr = unsafe { b::mmops_swap_pte_batch(table.entry_ptr(i), raw, left) } as usize;
-            // SAFETY: The batch is of such entries, which kept these places in swap.
+            // SAFETY: The batch is of such entries, which kept these places in swap and were counted.
             unsafe {
                 table.take_nonpresent(i, nr, gather);
                 b::mmops_swap_put(raw, nr as u32);
+                gather.uncharge(counter::SWAP, nr);
             }
-            gather.uncharge(counter::SWAP, nr);
         }
-        // SAFETY: A migration entry is of a locked folio, which whoever migrates it keeps.
+        // SAFETY: A migration entry is of a locked folio, which whoever migrates it keeps; it is
+        // counted as its folio is.
         b::mmops_zap_kind_MMOPS_ZAP_MIGRATION => unsafe {
             let folio = b::mmops_page_folio(b::mmops_softleaf_page(raw));
 
