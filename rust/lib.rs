@@ -38,7 +38,7 @@
 //! - [`zap`]: before the page-table lock is released, after a flush under it.
 //! - [`exclusive`]: when the folio, which is locked meanwhile, is unlocked: after the end of the
 //!   notification, and after the device was programmed.
-//! - [`soft_dirty`] and [`protect`] leave dirty bits where they are.
+//! - [`soft_dirty`], [`protect`] and [`age`] leave dirty bits where they are.
 //!
 //! # Where code stands
 //!
@@ -46,6 +46,7 @@
 //! the flush of the call before. So what is not generic and is run by each walk, once or once for a
 //! table, stands together in the section `.text.hot`, and not in the order of the source.
 
+pub mod age;
 mod bindings;
 pub mod bitmap;
 pub mod dirty;

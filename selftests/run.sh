@@ -30,6 +30,7 @@ programs=(uapi uapi_ranges exclusive zap zap_race clean_record write_protect map
 	split_race cover_race leafmap pud writeback signal soft_dirty soft_dirty_device soft_dirty_new soft_dirty_pins
 	soft_dirty_race pidfd notifier notify protect protect_race protect_pud protect_pud_race walk
 	race)
+programs+=(age)
 programs+=(write_permission file_kinds sparse page_frames)
 programs+=(harvest_contract harvest_pinned harvest_marks numa_hints kvm)
 programs+=(kernel_fixes)
@@ -55,7 +56,7 @@ done
 
 if [[ -n $faults ]]; then
 	controls=(uapi exclusive huge split_race cover_race zap zap_race writeback harvest_marks harvest_race signal
-		soft_dirty_new soft_dirty_pins soft_dirty_race protect_race protect_pud_race race)
+		soft_dirty_new soft_dirty_pins soft_dirty_race protect_race protect_pud_race race age)
 	[[ ${MMOPS_FIXES:-} != 1 ]] || controls+=(kernel_fixes)
 	((${#selected[@]})) || selected=("${controls[@]}")
 fi
@@ -94,6 +95,8 @@ arguments_of() {
 			-T locked_folios ;;
 	"exclusive faults") echo -t control_ignore_invalidation -t control_no_flush -t no_memory \
 				 -t busy -t locked_folios ;;
+	age) echo -T control_no_flush ;;
+	"age faults") echo -t control_no_flush ;;
 	zap) echo -T no_memory_for_queue -T control_migration_is_met \
 		  -T control_migrating_leaf_is_met ;;
 	signal) echo -T control_leaked_pending ;;

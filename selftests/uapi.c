@@ -115,7 +115,7 @@ TEST_F_TIMEOUT(uapi, info, TEST_SECONDS)
 			  MMOPS_FEATURE_HUGE_LEAVES | MMOPS_FEATURE_ZAP |
 			  MMOPS_FEATURE_SOFT_DIRTY |
 			  MMOPS_FEATURE_EXCLUSIVE | MMOPS_FEATURE_NOTIFIER |
-			  MMOPS_FEATURE_PROTECT | MMOPS_FEATURE_LEAVES;
+			  MMOPS_FEATURE_PROTECT | MMOPS_FEATURE_LEAVES | MMOPS_FEATURE_AGE;
 
 	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
 	ASSERT_EQ(MMOPS_UAPI_VERSION, info.version);
@@ -185,7 +185,7 @@ TEST_F_TIMEOUT(uapi, unknown_calls, TEST_SECONDS)
 enum {
 	CALL_INFO, CALL_WRITE_PROTECT, CALL_CLEAN_RECORD, CALL_LOG, CALL_PROBE,
 	/* From here on by a pidfd. */
-	CALL_SUBSCRIBE, CALL_LEAVES, CALL_PROTECT, CALL_REVOKE, CALL_EXCLUSIVE, CALL_ATOMIC_ADD,
+	CALL_SUBSCRIBE, CALL_LEAVES, CALL_AGE, CALL_PROTECT, CALL_REVOKE, CALL_EXCLUSIVE, CALL_ATOMIC_ADD,
 	CALL_SOFT_DIRTY_CLEAR, CALL_ZAP, NR_CALLS
 };
 
@@ -203,6 +203,7 @@ struct call {
 		struct mmops_notifier_probe probe;
 		struct mmops_notifier_subscribe subscribe;
 		struct mmops_leaves leaves;
+		struct mmops_age age;
 		struct mmops_protect protect;
 		struct mmops_revoke revoke;
 		struct mmops_exclusive exclusive;
@@ -251,6 +252,8 @@ static struct calls *new_calls(FIXTURE_DATA(uapi) *self, int pidfd)
 	CALL(CALL_LEAVES, self->dev, MMOPS_IOC_LEAVES, leaves,
 	     .pidfd = pidfd, .addr = addr, .len = len, .vec = (uintptr_t)c->leaves,
 	     .vec_len = MMOPS_LEAVES_MIN);
+	CALL(CALL_AGE, self->dev, MMOPS_IOC_AGE, age,
+	     .pidfd = pidfd, .addr = addr, .len = len);
 	CALL(CALL_PROTECT, self->dev, MMOPS_IOC_PROTECT, protect,
 	     .pidfd = pidfd, .addr = addr, .len = len, .prot = PROT_READ);
 	CALL(CALL_REVOKE, self->dev, MMOPS_IOC_REVOKE, revoke,
@@ -292,6 +295,7 @@ static void assert_filled(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) 
 	ASSERT_EQ(PAGES - TAKEN, counts.pte.writable);
 	ASSERT_EQ(PAGES - TAKEN, counts.pte.dirty);
 	ASSERT_EQ(PAGES - TAKEN, counts.pte.soft_dirty);
+	ASSERT_EQ(PAGES - TAKEN, counts.pte.young);
 	ASSERT_EQ(TAKEN, counts.absent[MMOPS_LEAF_DEVICE_EXCLUSIVE]);
 	for (i = TAKEN; i < PAGES; i++) {
 		ASSERT_EQ(1 + i, load(c->map, i));
@@ -323,6 +327,7 @@ static void assert_calls_work(struct __test_metadata *_metadata, FIXTURE_DATA(ua
 		ASSERT_EQ((uintptr_t)c->map, c->event.start);
 	}
 	ASSERT_EQ(PAGES, c->call[CALL_LEAVES].arg.leaves.nr);
+	ASSERT_EQ(PAGES - TAKEN, c->call[CALL_AGE].arg.age.aged);
 	ASSERT_EQ(PAGES - TAKEN, c->call[CALL_PROTECT].arg.protect.ptes);
 	ASSERT_EQ(TAKEN, c->call[CALL_REVOKE].arg.revoke.revoked);
 	ASSERT_EQ(PAGES, c->call[CALL_EXCLUSIVE].arg.exclusive.exclusive);

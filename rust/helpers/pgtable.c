@@ -160,16 +160,19 @@ MMOPS_TRACKED(pmd)
 MMOPS_TRACKED(pud)
 
 MMOPS_UPDATE_PTE(wrprotect, pte_wrprotect);
+MMOPS_UPDATE_PTE(mkold, pte_mkold);
 MMOPS_UPDATE_PTE(mkclean, pte_mkclean);
 MMOPS_UPDATE_PTE(track, mmops_pte_track);
 MMOPS_REDIRTY(pte);
 
 MMOPS_UPDATE(pmd, wrprotect, pmd_wrprotect);
+MMOPS_UPDATE(pmd, mkold, pmd_mkold);
 MMOPS_UPDATE(pmd, mkclean, pmd_mkclean);
 MMOPS_UPDATE(pmd, track, mmops_pmd_track);
 MMOPS_REDIRTY(pmd);
 
 MMOPS_UPDATE(pud, wrprotect, pud_wrprotect);
+MMOPS_UPDATE(pud, mkold, pud_mkold);
 MMOPS_UPDATE(pud, mkclean, pud_mkclean);
 MMOPS_UPDATE(pud, track, mmops_pud_track);
 MMOPS_REDIRTY(pud);

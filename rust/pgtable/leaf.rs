@@ -43,7 +43,7 @@ pub(crate) struct TakenLeaf {
 macro_rules! huge_leaf {
     (
         $(#[$meta:meta])* $name:ident, $value:ident, $raw:ident, $size:ident,
-        $get:ident, $wrprotect:ident, $mkclean:ident
+        $get:ident, $wrprotect:ident, $mkold:ident, $mkclean:ident
     ) => {
         $(#[$meta])*
         ///
@@ -144,6 +144,20 @@ macro_rules! huge_leaf {
                 Some($value::from_raw(old))
             }
 
+            /// Removes the accessed bit of a present leaf. Returns the old value; `None` if the entry
+            /// is not present, and nothing was done.
+            #[inline]
+            pub fn mkold(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
+                if !self.value().present() {
+                    return None;
+                }
+                // SAFETY: By the type invariants the entry is valid and its lock is held.
+                let old = unsafe { bindings::$mkold(self.entry.as_ptr()) };
+
+                scope.record_leaves(self.leaf_addr(), $size, $size);
+                Some($value::from_raw(old))
+            }
+
             /// Removes the dirty bit of a present leaf; the write permission stays. Returns the old
             /// value; `None` if the entry is not present, and nothing was done.
             ///
@@ -182,13 +196,13 @@ macro_rules! huge_leaf {
 huge_leaf! {
     /// A leaf of PMD size (2 MiB), locked; or a non-present entry in the place of one.
     PmdLeaf, Pmd, pmd_t, PMD_SIZE,
-    mmops_pmdp_get_lockless, mmops_pmdp_wrprotect, mmops_pmdp_mkclean
+    mmops_pmdp_get_lockless, mmops_pmdp_wrprotect, mmops_pmdp_mkold, mmops_pmdp_mkclean
 }
 
 huge_leaf! {
     /// A leaf of PUD size (1 GiB), locked.
     PudLeaf, Pud, pud_t, PUD_SIZE,
-    mmops_pudp_get, mmops_pudp_wrprotect, mmops_pudp_mkclean
+    mmops_pudp_get, mmops_pudp_wrprotect, mmops_pudp_mkold, mmops_pudp_mkclean
 }
 
 impl PmdLeaf<'_, '_> {

@@ -343,6 +343,15 @@ impl LockedPte<'_, '_> {
         Pte::from_raw(unsafe { bindings::mmops_ptep_wrprotect(self.ptep.as_ptr(), self.value.0) })
     }
 
+    /// Removes the accessed bit. Returns the old value.
+    ///
+    /// Source: `ptep_test_and_clear_young()`.
+    #[inline(always)]
+    pub fn mkold(self) -> Pte {
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        Pte::from_raw(unsafe { bindings::mmops_ptep_mkold(self.ptep.as_ptr(), self.value.0) })
+    }
+
     /// Removes the dirty bit; the write permission stays. Returns the old value.
     ///
     /// # Safety

@@ -6,6 +6,7 @@
 //! in Documentation/uapi.rst. The driver holds no `unsafe`: it is written against the public API
 //! of the crate alone, as any other driver would be.
 
+mod age;
 mod exclusive;
 mod harvest;
 mod leaves;
@@ -115,6 +116,7 @@ impl MiscDevice for Device {
             }
             uapi::NotifierProbe::IOCTL => uapi::with_arg(user, |arg| notifier_log::probe(me, arg)),
             uapi::Protect::IOCTL => uapi::with_arg(user, protect::protect),
+            uapi::Age::IOCTL => uapi::with_arg(user, age::age),
             uapi::Leaves::IOCTL => uapi::with_arg(user, leaves::leaves),
             _ => Err(ENOTTY),
         }
@@ -133,6 +135,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_NOTIFIER
         | uapi::FEATURE_PROTECT
         | uapi::FEATURE_LEAVES
+        | uapi::FEATURE_AGE
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

@@ -10,7 +10,7 @@ use kernel::{
 use zerocopy::Immutable;
 use zerocopy_derive::Immutable;
 
-pub(crate) const VERSION: u32 = 0x0001_0001;
+pub(crate) const VERSION: u32 = 0x0001_0002;
 
 pub(crate) const FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
@@ -21,6 +21,7 @@ pub(crate) const FEATURE_EXCLUSIVE: u64 = 1 << 5;
 pub(crate) const FEATURE_NOTIFIER: u64 = 1 << 6;
 pub(crate) const FEATURE_PROTECT: u64 = 1 << 7;
 pub(crate) const FEATURE_LEAVES: u64 = 1 << 8;
+pub(crate) const FEATURE_AGE: u64 = 1 << 9;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
 pub(crate) const SPLIT: u32 = 1 << 0;
@@ -373,6 +374,28 @@ pub(crate) struct Leaves {
 
 impl Arg for Leaves {
     const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0a);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
+    }
+}
+
+/// `struct mmops_age`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Age {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) aged: u64,
+    pub(crate) kept: u64,
+    pub(crate) done: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for Age {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0d);
 
     fn is_valid(&self) -> bool {
         self.reserved == [0; 2] && self.flags == 0

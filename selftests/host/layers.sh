@@ -91,5 +91,5 @@ finds finds_a_use pgtable/table.rs 'use crate::walk::Walk;' 'pgtable/table.rs na
 finds finds_a_use_among_others tlb.rs $'use crate::{\n    mm::{Mm, Zap},\n    zap::Zap, //\n};' \
 	'tlb.rs names zap'
 finds finds_a_path_in_a_body zap/table.rs 'fn f() { crate::protect::f(); }' 'zap/table.rs names protect'
-finds finds_a_new_module age.rs '' 'age is in no layer'
+finds finds_a_new_module example.rs '' 'example is in no layer'
 finds leaves_comments_alone range.rs '// See [`zap`](crate::zap).' ''

@@ -22,7 +22,7 @@
 #include <linux/types.h>
 
 /* Version of this interface: major in the upper 16 bits, minor in the lower. */
-#define MMOPS_UAPI_VERSION		0x00010001
+#define MMOPS_UAPI_VERSION		0x00010002
 
 /* mmops_info::features */
 #define MMOPS_FEATURE_WRITE_PROTECT	(1ULL << 0)
@@ -41,6 +41,8 @@
 #define MMOPS_FEATURE_PROTECT		(1ULL << 7)
 /* MMOPS_IOC_LEAVES */
 #define MMOPS_FEATURE_LEAVES		(1ULL << 8)
+/* MMOPS_IOC_AGE */
+#define MMOPS_FEATURE_AGE		(1ULL << 9)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -508,6 +510,30 @@ struct mmops_leaves {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_age - argument of MMOPS_IOC_AGE
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: must be zero
+ * @addr: in: first address, in bytes
+ * @len: in: length, in bytes; holes are passed over
+ * @aged: out: base pages whose leaf was young, and is old now
+ * @kept: out: base pages of the range whose leaf is young still, since the range
+ *	covers it in part
+ * @done: out: bytes from @addr on that are completely processed; less than @len
+ *	only with EINTR
+ * @reserved: must be zero
+ */
+struct mmops_age {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 aged;
+	__u64 kept;
+	__u64 done;
+	__u64 reserved[2];
+};
+
 #define MMOPS_IOC_MAGIC			0xBD
 #define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
 #define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
@@ -523,5 +549,6 @@ struct mmops_leaves {
 #define MMOPS_IOC_NOTIFIER_SUBSCRIBE	\
 	_IOWR(MMOPS_IOC_MAGIC, 0x0b, struct mmops_notifier_subscribe)
 #define MMOPS_IOC_NOTIFIER_PROBE	_IOWR(MMOPS_IOC_MAGIC, 0x0c, struct mmops_notifier_probe)
+#define MMOPS_IOC_AGE			_IOWR(MMOPS_IOC_MAGIC, 0x0d, struct mmops_age)
 
 #endif /* _UAPI_LINUX_MMOPS_H */

@@ -7,6 +7,7 @@
 
 use anyhow::Result;
 
+use crate::age::AgeBench;
 use crate::bench::Bench;
 use crate::dirty::{DirtyBench, Op};
 use crate::exclusive::{self, ExclusiveBench};
@@ -29,6 +30,7 @@ const MAKE_EXCLUSIVE: &str = "make_device_exclusive";
 const FAULTS: &str = "a fault per page";
 const DONTNEED: &str = "madvise(MADV_DONTNEED)";
 const CLEAR_REFS: &str = "/proc/self/clear_refs";
+const CLEAR_YOUNG: &str = "/proc/self/clear_refs (1)";
 
 /// Calls whose times are added up where a single one is too short for the clock.
 const SMALL_CALLS: u32 = 200;
@@ -51,6 +53,8 @@ pub enum Work {
     /// One clearing of soft-dirty bits, of the whole process or of a hundredth of the range in its
     /// middle, timed in userspace.
     SoftDirty { part: bool },
+    /// One clearing of accessed bits, timed in userspace.
+    Age,
 }
 
 /// One row of the table.
@@ -87,6 +91,7 @@ impl Case {
                 let range = middle..middle + self.pages / 100;
                 Box::new(SoftDirtyBench::new(self.pages, part.then_some(range))?)
             }
+            Work::Age => Box::new(AgeBench::new(self.pages)?),
         })
     }
 
@@ -113,6 +118,7 @@ impl Case {
                 Leaves::Pmd | Leaves::Pud => 0.1 * pages,
             },
             Work::SoftDirty { .. } => 2.0 * (FAULT + WALK) * pages,
+            Work::Age => 2.0 * (1.0 + 2.0 * WALK) * pages,
         };
         self.memory_pages() as f64 * FAULT + f64::from(runs + 1) * sample
     }
@@ -126,7 +132,8 @@ impl Case {
             | Work::Zap(_)
             | Work::Exclusive(_)
             | Work::Protect(_)
-            | Work::SoftDirty { .. } => 1,
+            | Work::SoftDirty { .. }
+            | Work::Age => 1,
             Work::Harvest | Work::Round => 2,
         };
         u64::from(self.pages) * mappings
@@ -202,6 +209,7 @@ pub const CASES: &[Case] = {
              Work::SoftDirty { part: false }),
         case("soft-dirty/1percent/1GiB", CLEAR_REFS, 50.0, PAGES_1G, Dense,
              Work::SoftDirty { part: true }),
+        case("age/1GiB", CLEAR_YOUNG, 1.0, PAGES_1G, Dense, Work::Age),
     ]
 };
 

@@ -62,6 +62,8 @@ bitflags! {
         const PROTECT = MMOPS_FEATURE_PROTECT;
         /// [`Device::leaves`].
         const LEAVES = MMOPS_FEATURE_LEAVES;
+        /// [`Device::age`].
+        const AGE = MMOPS_FEATURE_AGE;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.
@@ -115,6 +117,15 @@ pub struct ClearSoftDirty {
     /// Pages whose entry was soft-dirty.
     pub cleared: u64,
     /// Pages that cannot be tracked, and read as they did.
+    pub kept: u64,
+}
+
+/// Result of [`Device::age`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    /// Base pages whose leaf was young, and is old now.
+    pub aged: u64,
+    /// Base pages whose leaf is young still, since the range covers it in part.
     pub kept: u64,
 }
 
@@ -305,6 +316,25 @@ impl Device {
         result.map_err(process("revoke", pidfd, arg.done.into()))?;
         Ok(Revoke {
             revoked: arg.revoked,
+        })
+    }
+
+    /// Makes the leaves of a range of addresses of a process old, the caller without a pidfd, and
+    /// counts those that were young: what was accessed since it was called last.
+    pub fn age(&self, pidfd: Option<BorrowedFd<'_>>, range: Range<u64>) -> Result<Age, Error> {
+        let mut arg = mmops_age {
+            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+            addr: range.start,
+            len: range.end.saturating_sub(range.start),
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. No
+        // contents of memory change.
+        let result = unsafe { ioc_age(self.file.as_raw_fd(), &mut arg) };
+        result.map_err(process("age", pidfd, arg.done.into()))?;
+        Ok(Age {
+            aged: arg.aged,
+            kept: arg.kept,
         })
     }
 

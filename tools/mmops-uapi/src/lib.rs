@@ -18,7 +18,7 @@ pub mod units;
 
 pub use bitmap::Bitmap;
 pub use device::{
-    has_ended, pidfd_open, wait_for_end, CleanRecord, ClearSoftDirty, Device, Features, Flags,
+    has_ended, pidfd_open, wait_for_end, Age, CleanRecord, ClearSoftDirty, Device, Features, Flags,
     Heard, Info, Prot, Protect, Revoke, WriteProtect, Zap, DEVICE_PATH,
 };
 pub use error::Error;

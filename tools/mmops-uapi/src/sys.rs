@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use crate::units::{Bytes, Pages};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
-pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0001;
+pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0002;
 
 /// `mmops_info::features`: [`MMOPS_IOC_WRITE_PROTECT`] is there.
 pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
@@ -29,6 +29,8 @@ pub const MMOPS_FEATURE_NOTIFIER: u64 = 1 << 6;
 pub const MMOPS_FEATURE_PROTECT: u64 = 1 << 7;
 /// `mmops_info::features`: [`MMOPS_IOC_LEAVES`] is there.
 pub const MMOPS_FEATURE_LEAVES: u64 = 1 << 8;
+/// `mmops_info::features`: [`MMOPS_IOC_AGE`] is there.
+pub const MMOPS_FEATURE_AGE: u64 = 1 << 9;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -360,6 +362,21 @@ pub struct mmops_leaves {
     pub reserved: [u64; 2],
 }
 
+/// Argument of [`MMOPS_IOC_AGE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_age {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub aged: u64,
+    pub kept: u64,
+    pub done: Bytes,
+    pub reserved: [u64; 2],
+}
+
 const _: () = {
     assert!(size_of::<mmops_info>() == 48);
     assert!(offset_of!(mmops_info, features) == 8);
@@ -392,6 +409,7 @@ const NOTIFIER_SUBSCRIBE_NR: u8 = 0x0b;
 const NOTIFIER_PROBE_NR: u8 = 0x0c;
 const PROTECT_NR: u8 = 0x09;
 const LEAVES_NR: u8 = 0x0a;
+const AGE_NR: u8 = 0x0d;
 
 /// Number as the ioctl is issued with it; the C library's type for it differs between libraries.
 const fn number(nr: u8, size: usize) -> u32 {
@@ -427,6 +445,8 @@ pub const MMOPS_IOC_NOTIFIER_PROBE: u32 =
 pub const MMOPS_IOC_PROTECT: u32 = number(PROTECT_NR, size_of::<mmops_protect>());
 /// Lists the leaves of a process.
 pub const MMOPS_IOC_LEAVES: u32 = number(LEAVES_NR, size_of::<mmops_leaves>());
+/// Makes the leaves of a process old, and counts those that were young.
+pub const MMOPS_IOC_AGE: u32 = number(AGE_NR, size_of::<mmops_age>());
 
 nix::ioctl_readwrite!(
     /// Issues [`MMOPS_IOC_INFO`].
@@ -575,4 +595,15 @@ nix::ioctl_readwrite!(
     MMOPS_IOC_MAGIC,
     LEAVES_NR,
     mmops_leaves
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_AGE`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_age,
+    MMOPS_IOC_MAGIC,
+    AGE_NR,
+    mmops_age
 );

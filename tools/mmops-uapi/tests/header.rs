@@ -50,6 +50,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_FEATURE_NOTIFIER,
         MMOPS_FEATURE_PROTECT,
         MMOPS_FEATURE_LEAVES,
+        MMOPS_FEATURE_AGE,
         MMOPS_FEATURE_FAULTS,
         MMOPS_SPLIT,
         MMOPS_NO_TRANSFER,
@@ -100,6 +101,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_IOC_PROTECT,
         MMOPS_PROTECT_LARGE,
         MMOPS_IOC_LEAVES,
+        MMOPS_IOC_AGE,
         MMOPS_LEAF_READ,
         MMOPS_LEAF_WRITE,
         MMOPS_LEAF_EXEC,
@@ -148,6 +150,16 @@ fn expected() -> BTreeMap<String, u64> {
         vec_len,
         nr,
         next,
+        reserved
+    });
+    structure!(mmops_age {
+        pidfd,
+        flags,
+        addr,
+        len,
+        aged,
+        kept,
+        done,
         reserved
     });
     structure!(mmops_info {
@@ -364,6 +376,7 @@ fn progress_has_the_unit_of_the_header() {
         mmops_exclusive,
         mmops_revoke,
         mmops_protect,
+        mmops_age,
     );
     let all = expected();
     let fields = all.keys().filter(|key| key.ends_with(", done)"));

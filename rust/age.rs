@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making the memory of a process old, and counting what was young.
+//!
+//! [`age`] clears accessed bits. What is young at the next call was accessed in between.
+//!
+//! # Rules
+//!
+//! - Every access that begins after the call is seen by the next one. A CPU sets the bit only when
+//!   it loads a translation, so what it holds of the old ones is flushed before the call returns.
+//!   `/proc/PID/clear_refs` and DAMON do without that flush, and miss accesses.
+//! - The device of a secondary MMU sets no bit here. Subscribers are told of
+//!   `Event::ProtectionPage`, so that a device has to look its pages up again, by which they become
+//!   young.
+//! - Nothing but the accessed bit changes, and it comes from the atomic exchange that replaced the
+//!   entry: a dirty bit that a CPU sets meanwhile stays.
+//!
+//! Source: `clear_refs_write()`, `damon_ptep_mkold()`.
+//!
+//! # Entries
+//!
+//! | entry                           | what is done                                               |
+//! |---------------------------------|------------------------------------------------------------|
+//! | present, of a page or special   | made old, counted if it was young                          |
+//! | PMD or PUD leaf, whole          | the same, for all of its base pages                        |
+//! | PMD or PUD leaf, in part        | stays, since its one bit is that of other pages, too       |
+//! | not present                     | stays: it has no accessed bit of a CPU                     |
+//!
+//! hugetlbfs is left out, as from every walk. Reclaim takes what is old for less used than it is.
+
+use crate::{
+    mm::MmapRead,
+    notifier::ChangeEvent,
+    pgtable::{
+        Pmd,
+        PmdLeaf,
+        Pte,
+        PteTable,
+        Pud,
+        PudLeaf, //
+    },
+    range::AddrRange,
+    signal,
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    },
+    walk::{
+        walk_page_range_mut,
+        LeafAction,
+        SpareTable,
+        WalkMut, //
+    }, //
+};
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+/// What a call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aged {
+    /// Base pages whose leaf was young, and is old now.
+    pub aged: usize,
+    /// Base pages of the range whose leaf is young still, since the range covers it in part.
+    pub kept: usize,
+    /// Bytes from the start of the range on that are completely processed. Less than were asked for
+    /// only if a fatal signal came; then what was done is complete: flushed and notified.
+    pub done: usize,
+}
+
+/// Clears the accessed bits of all leaves in `range`, and counts those that were set. Holes are
+/// passed over.
+///
+/// Sleeps. The guard holds the mmap lock. Secondary MMUs see `Event::ProtectionPage`, once for each
+/// VMA. A fatal signal ends the call early, which [`Aged::done`] tells.
+///
+/// # Errors
+///
+/// None that says something of the range: what it does not map is old.
+///
+/// Source: `clear_refs_write()`.
+pub fn age(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Aged> {
+    let mut walker = Ager {
+        result: Aged::default(),
+        reached: range.start(),
+    };
+    let ret = walk_page_range_mut(guard, range, &mut walker);
+
+    walker.result.done = match ret {
+        Ok(()) => range.end() - range.start(),
+        Err(e) if e == EINTR => walker.reached - range.start(),
+        Err(e) => return Err(e),
+    };
+    Ok(walker.result)
+}
+
+struct Ager {
+    result: Aged,
+    /// Address up to which everything is done.
+    reached: usize,
+}
+
+impl Ager {
+    /// Counts a huge leaf of which the walk covers `nr` base pages: one that was made old, or one
+    /// that stays as it is.
+    fn count_leaf(&mut self, was_young: bool, is_partial: bool, nr: usize, end: usize) {
+        let young = if was_young { nr } else { 0 };
+
+        if is_partial {
+            self.result.kept += young;
+        } else {
+            self.result.aged += young;
+        }
+        self.reached = end;
+    }
+}
+
+impl WalkMut for Ager {
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
+
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+        signal::pending()
+    }
+
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result {
+        self.result.aged += age_table(table, scope);
+        self.reached = table.addr() + (table.nr() << PAGE_SHIFT);
+        Ok(())
+    }
+
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction<SpareTable>> {
+        let was_young = if leaf.is_partial() {
+            leaf.value().present() && leaf.value().young()
+        } else {
+            leaf.mkold(scope).is_some_and(Pmd::young)
+        };
+
+        self.count_leaf(was_young, leaf.is_partial(), leaf.pages()?.nr(), leaf.end());
+        Ok(LeafAction::Done)
+    }
+
+    fn pud_leaf<'s>(
+        &mut self,
+        leaf: &mut PudLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction> {
+        let was_young = if leaf.is_partial() {
+            leaf.value().young()
+        } else {
+            leaf.mkold(scope).is_some_and(Pud::young)
+        };
+
+        self.count_leaf(was_young, leaf.is_partial(), leaf.pages()?.nr(), leaf.end());
+        Ok(LeafAction::Done)
+    }
+}
+
+/// Makes the young entries of a table old, and returns their number.
+#[inline(never)]
+fn age_table<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> usize {
+    let mut aged = 0;
+
+    table.for_each_selected(scope, Pte::young, |_, pte| {
+        aged += usize::from(pte.mkold().young());
+    });
+    aged
+}
