@@ -153,6 +153,10 @@ table! {
     /// A zap met a migration entry.
     Count migrations_zapped;
 
+    /// Threads that went on from a gate though nobody let them go.
+    #[cfg_attr(not(mmops_faults), allow(dead_code))]
+    Count gates_given_up;
+
     /// A walk has changed entries, and is about to flush. Under no spinlock.
     Gate before_flush;
 

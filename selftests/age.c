@@ -73,6 +73,8 @@ FIXTURE_TEARDOWN(age)
 {
 }
 
+FIXTURE_FAULTS(age);
+
 static void assert_young(struct __test_metadata *_metadata, FIXTURE_DATA(age) *self,
 			 const uint64_t *expected)
 {
@@ -219,20 +221,18 @@ TEST_F_TIMEOUT(age, other_cpu, TEST_SECONDS)
 }
 
 /* Without the flush an access goes by the old translation, and sets no bit. */
-TEST_F_TIMEOUT(age, control_no_flush, TEST_SECONDS)
+TEST_FAULTS(age, control_no_flush)
 {
 	struct other other = {};
 	size_t nr = 0;
 	int round;
 
-	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 	start_other(_metadata, &other, self->map);
 	for (round = 0; !nr && round < 1000; round++)
 		nr = missed(_metadata, self, &other, round);
 	stop_other(_metadata, &other);
 	ASSERT_NE(0, nr);
-	END_FAULTS();
 }
 
 /* A secondary MMU is told, so that its device looks the pages up again. */

@@ -61,15 +61,15 @@ static int protect_leaf(int dev, bool at_gate)
 		 (!at_gate && madvise(map, pmd_size(), MADV_COLLAPSE));
 	store_range(map, 0, PAGES, 1);
 	if (errors || subscribe_capacity(dev, -1, map, pmd_size(), 0, 4 * PAGES) ||
-	    (at_gate && close_gate("before_table_lock", 1)) ||
+	    (at_gate && close_gate(BEFORE_TABLE_LOCK, 1)) ||
 	    pthread_create(&thread, NULL, protect_part, &walk))
 		return -1;
 	if (at_gate) {
-		errors |= !wait_at_gate("before_table_lock", 1, &walk.over);
+		errors |= !wait_at_gate(BEFORE_TABLE_LOCK, 1, &walk.over);
 		errors |= madvise(map, pmd_size(), MADV_COLLAPSE);
 		store_range(map, 0, PAGES, 1);
 		errors |= smaps_kb(map, "ShmemPmdMapped") != (long)(pmd_size() / 1024);
-		errors |= open_gate("before_table_lock");
+		errors |= open_gate(BEFORE_TABLE_LOCK);
 	}
 	pthread_join(thread, NULL);
 
@@ -96,26 +96,35 @@ static int protect_leaf(int dev, bool at_gate)
 	return errors || !part ? -1 : all;
 }
 
-TEST(part_of_leaf)
+FIXTURE(cover)
 {
 	int dev;
+};
 
-	OPEN_DEV(dev, MMOPS_DEV);
-	ASSERT_EQ(1, protect_leaf(dev, false));
+FIXTURE_SETUP(cover)
+{
+	OPEN_DEV(self->dev, MMOPS_DEV);
 }
 
-TEST(control_skip_cover)
+FIXTURE_TEARDOWN(cover)
 {
-	int dev;
+}
 
-	SKIP_WITHOUT_FAULTS();
-	OPEN_DEV(dev, MMOPS_DEV);
-	ASSERT_EQ(1, protect_leaf(dev, true));
-	close(dev);
-	ASSERT_EQ(0, set_fault("skip_cover", 1));
-	OPEN_DEV(dev, MMOPS_DEV);
-	ASSERT_EQ(0, protect_leaf(dev, true));
-	END_FAULTS();
+FIXTURE_FAULTS(cover);
+
+TEST_F_TIMEOUT(cover, part_of_leaf, TEST_SECONDS)
+{
+	ASSERT_EQ(1, protect_leaf(self->dev, false));
+}
+
+TEST_FAULTS(cover, control_skip_cover)
+{
+	ASSERT_EQ(1, protect_leaf(self->dev, true));
+	/* A descriptor has one subscription. */
+	close(self->dev);
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	ASSERT_EQ(0, set_fault(SKIP_COVER, 1));
+	ASSERT_EQ(0, protect_leaf(self->dev, true));
 }
 
 TEST_HARNESS_MAIN

@@ -51,6 +51,8 @@ FIXTURE_TEARDOWN(exclusive)
 {
 }
 
+FIXTURE_FAULTS(exclusive);
+
 TEST_F_TIMEOUT(exclusive, anon, TEST_SECONDS)
 {
 	char *map = map_stored(PAGES);
@@ -1241,17 +1243,17 @@ static int64_t lost_after_invalidation(int dev)
 	if (!device.map)
 		return -1;
 	memset(device.map, 0, 2 * page_size());
-	if (close_gate_after("before_flush", 1, 1) || close_gate_after("device_stores", 1, 2) ||
+	if (close_gate_after(BEFORE_FLUSH, 1, 1) || close_gate_after(DEVICE_STORES, 1, 2) ||
 	    pthread_create(&device.thread, NULL, run_device, &device))
 		return -1;
-	met = wait_at_gate("before_flush", 1, &device.done);
+	met = wait_at_gate(BEFORE_FLUSH, 1, &device.done);
 	__atomic_fetch_add((uint64_t *)device.map, 1, __ATOMIC_SEQ_CST);
-	open_gate("before_flush");
-	met = met && wait_at_gate("device_stores", 1, &device.done);
+	open_gate(BEFORE_FLUSH);
+	met = met && wait_at_gate(DEVICE_STORES, 1, &device.done);
 	if (counter_start(&counter, device.map, 1))
 		return -1;
 	wait_for_counter(&counter, 1);
-	open_gate("device_stores");
+	open_gate(DEVICE_STORES);
 	pthread_join(device.thread, NULL);
 	pthread_join(counter.thread, NULL);
 	if (!met || device.added != 4)
@@ -1272,12 +1274,12 @@ static int64_t lost_without_flush(int dev)
 	if (counter_start(&counter, device.map, ~0ULL))
 		return -1;
 	wait_for_counter(&counter, 1000);
-	if (close_gate("device_stores", 1) ||
+	if (close_gate(DEVICE_STORES, 1) ||
 	    pthread_create(&device.thread, NULL, run_device, &device))
 		return -1;
-	met = wait_at_gate("device_stores", 1, &device.done);
+	met = wait_at_gate(DEVICE_STORES, 1, &device.done);
 	wait_for_counter(&counter, atomic_load(&counter.added) + 1000);
-	open_gate("device_stores");
+	open_gate(DEVICE_STORES);
 	pthread_join(device.thread, NULL);
 	atomic_store(&counter.stop, true);
 	pthread_join(counter.thread, NULL);
@@ -1286,42 +1288,37 @@ static int64_t lost_without_flush(int dev)
 	return counter.added + 1 - load(device.map, 0);
 }
 
-TEST_F_TIMEOUT(exclusive, control_ignore_invalidation, TEST_SECONDS)
+TEST_FAULTS(exclusive, control_ignore_invalidation)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, lost_after_invalidation(self->dev));
-	ASSERT_EQ(0, set_fault("ignore_invalidation", 1));
+	ASSERT_EQ(0, set_fault(IGNORE_INVALIDATION, 1));
 	ASSERT_EQ(1, lost_after_invalidation(self->dev));
-	END_FAULTS();
 }
 
-TEST_F_TIMEOUT(exclusive, control_no_flush, TEST_SECONDS)
+TEST_FAULTS(exclusive, control_no_flush)
 {
 	int64_t lost = 0;
 	int round;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, lost_without_flush(self->dev));
-	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 	/* One round is enough, unless the CPU that adds has lost its TLB. */
 	for (round = 0; round < GATE_ROUNDS && !lost; round++)
 		lost = lost_without_flush(self->dev);
-	END_FAULTS();
 	ASSERT_GT(lost, 0);
 }
 
 /* There is no memory for what is not there yet; nothing else suffers. */
-TEST_F_TIMEOUT(exclusive, no_memory, TEST_SECONDS)
+TEST_FAULTS(exclusive, no_memory)
 {
 	char *map = map_anon(20);
 	uint8_t results[20];
 	size_t i;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(map, NULL);
 	madvise(map, 20 * page_size(), MADV_NOHUGEPAGE);
 	store_range(map, 0, 10, 1);
-	ASSERT_EQ(0, set_fault("fault_in_no_memory", 1));
+	ASSERT_EQ(0, set_fault(FAULT_IN_NO_MEMORY, 1));
 	ASSERT_EQ(10, exclusive_of(self->dev, -1, map, 20, results));
 	ASSERT_EQ(-ENOMEM, atomic_add(self->dev, map + 15 * page_size(), 8, 1, 1, 1, NULL));
 	clear_faults();
@@ -1336,15 +1333,14 @@ TEST_F_TIMEOUT(exclusive, no_memory, TEST_SECONDS)
 }
 
 /* What changes each time is given up; it stays the CPU's, and its folio is not locked. */
-TEST_F_TIMEOUT(exclusive, busy, TEST_SECONDS)
+TEST_FAULTS(exclusive, busy)
 {
 	char *map = map_stored(20);
 	uint8_t results[20];
 	size_t i;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(map, NULL);
-	ASSERT_EQ(0, set_fault("entry_changes", 1));
+	ASSERT_EQ(0, set_fault(ENTRY_CHANGES, 1));
 	ASSERT_EQ(0, exclusive_of(self->dev, -1, map, 20, results));
 	clear_faults();
 	for (i = 0; i < 20; i++) {
@@ -1358,15 +1354,14 @@ TEST_F_TIMEOUT(exclusive, busy, TEST_SECONDS)
 }
 
 /* Pages whose folios somebody has locked are done alone, there and back. */
-TEST_F_TIMEOUT(exclusive, locked_folios, TEST_SECONDS)
+TEST_FAULTS(exclusive, locked_folios)
 {
 	char *map = map_stored(20);
 	uint8_t results[20];
 	size_t i;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(map, NULL);
-	ASSERT_EQ(0, set_fault("trylock_fails", 1));
+	ASSERT_EQ(0, set_fault(TRYLOCK_FAILS, 1));
 	ASSERT_EQ(20, exclusive_of(self->dev, -1, map, 20, results));
 	ASSERT_EQ(20, count_exclusive(map, 20));
 	ASSERT_EQ(20, give_back(self->dev, map, 20));

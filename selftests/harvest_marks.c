@@ -26,13 +26,7 @@ FIXTURE(marks)
 /* Pages that are dirty in their entries alone; see the fixture of writeback.c. */
 FIXTURE_SETUP(marks)
 {
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = map_shared(self->fd, 0, PAGES);
-	ASSERT_NE(self->map, NULL);
-	self->h = new_harvest(PAGES);
-	ASSERT_NE(self->h.bitmap, NULL);
+	SETUP_MEMFD(self, PAGES, 0);
 	load_range(self->map, 0, PAGES);
 	if (folio_dirty(self->map) < 0)
 		SKIP(return, "no /proc/kpageflags");
@@ -45,6 +39,8 @@ FIXTURE_TEARDOWN(marks)
 	if (faults_built_in())
 		clear_faults();
 }
+
+FIXTURE_FAULTS(marks);
 
 /* How many of the pages have a folio that is marked dirty. */
 static size_t nr_marked(FIXTURE_DATA(marks) *self)
@@ -134,12 +130,11 @@ TEST_F_TIMEOUT(marks, killed_while_a_lock_is_held, TEST_SECONDS)
 }
 
 /* A folio with too many references: the dirty bit goes back to the entry. */
-TEST_F_TIMEOUT(marks, no_pin, TEST_SECONDS)
+TEST_FAULTS(marks, no_pin)
 {
 	size_t i;
 
-	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("pin_fails", 1));
+	ASSERT_EQ(0, set_fault(PIN_FAILS, 1));
 	/* Few of a table, so that they wait for the flush and have to be pinned. */
 	ASSERT_EQ(0, clean_record(self->dev, self->fd, 50, 100, &self->h));
 	ASSERT_EQ(100, count_bits(self->h.bitmap, self->h.bits));
@@ -149,7 +144,7 @@ TEST_F_TIMEOUT(marks, no_pin, TEST_SECONDS)
 	ASSERT_EQ(0, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
 	ASSERT_EQ(PAGES, count_bits(self->h.bitmap, self->h.bits));
 	ASSERT_EQ(0, nr_marked(self));
-	ASSERT_EQ(0, set_fault("pin_fails", 0));
+	ASSERT_EQ(0, set_fault(PIN_FAILS, 0));
 	reset_harvest(&self->h);
 	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
 	ASSERT_EQ(PAGES, count_bits(self->h.bitmap, self->h.bits));
@@ -160,13 +155,12 @@ TEST_F_TIMEOUT(marks, no_pin, TEST_SECONDS)
 }
 
 /* The same of a huge leaf. */
-TEST_F_TIMEOUT(marks, no_pin_huge, TEST_SECONDS)
+TEST_FAULTS(marks, no_pin_huge)
 {
 	int tries = 1000, fd = new_memfd(PMD_PAGES);
 	struct harvest h = new_harvest(PMD_PAGES);
 	char *map = reserve(PMD_PAGES, 0);
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(map, NULL);
 	map = map_at(map, fd, 0, PMD_PAGES, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(map, NULL);
@@ -177,10 +171,10 @@ TEST_F_TIMEOUT(marks, no_pin_huge, TEST_SECONDS)
 		sched_yield();
 	}
 	store(map, 7, 1);
-	ASSERT_EQ(0, set_fault("pin_fails", 1));
+	ASSERT_EQ(0, set_fault(PIN_FAILS, 1));
 	ASSERT_EQ(0, clean_record(self->dev, fd, 0, PMD_PAGES, &h));
 	ASSERT_EQ(PMD_PAGES, count_bits(h.bitmap, h.bits));
-	ASSERT_EQ(0, set_fault("pin_fails", 0));
+	ASSERT_EQ(0, set_fault(PIN_FAILS, 0));
 	ASSERT_EQ(PMD_PAGES, clean_record(self->dev, fd, 0, PMD_PAGES, &h));
 	ASSERT_EQ(0, clean_record(self->dev, fd, 0, PMD_PAGES, &h));
 	close(fd);

@@ -97,7 +97,6 @@ FIXTURE_SETUP(disk)
 
 	self->loop = -1;
 	OPEN_DEV(self->dev, MMOPS_DEV);
-	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < NR_TEST_CPUS)
 		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
 	why = make_disk(self, variant);
@@ -121,8 +120,6 @@ FIXTURE_SETUP(disk)
 
 FIXTURE_TEARDOWN(disk)
 {
-	if (faults_built_in())
-		clear_faults();
 	if (self->map)
 		munmap(self->map, PAGES * page_size());
 	if (self->direct > 0)
@@ -136,6 +133,8 @@ FIXTURE_TEARDOWN(disk)
 		rmdir(self->dir);
 	}
 }
+
+FIXTURE_FAULTS(disk);
 
 /* Stores rising numbers to one word, and looks whether it is what was stored last. */
 static void *writer(void *arg)
@@ -195,11 +194,11 @@ static bool race(FIXTURE_DATA(disk) *self, int (*middle)(FIXTURE_DATA(disk) *sel
 	/* What is mapped stays, but moves from where CPUs keep it for the LRU lists. */
 	met = met && !posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED);
 	wait_for_passes(self, 2);
-	met = met && !close_gate("before_flush", 2);
+	met = met && !close_gate(BEFORE_FLUSH, 2);
 	pthread_create(&threads[1], NULL, walk_protect, self);
-	met = met && wait_at_gate("before_flush", 1, NULL);
+	met = met && wait_at_gate(BEFORE_FLUSH, 1, NULL);
 	pthread_create(&threads[2], NULL, walk_clean, self);
-	met = met && wait_at_gate("before_flush", 2, NULL);
+	met = met && wait_at_gate(BEFORE_FLUSH, 2, NULL);
 	met = met && !sync_file_range(self->fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE |
 				      SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 	wait_for_passes(self, 2);
@@ -207,7 +206,7 @@ static bool race(FIXTURE_DATA(disk) *self, int (*middle)(FIXTURE_DATA(disk) *sel
 	wait_for_passes(self, 2);
 	atomic_store(&self->stop, true);
 	pthread_join(threads[0], NULL);
-	open_gate("before_flush");
+	open_gate(BEFORE_FLUSH);
 	pthread_join(threads[1], NULL);
 	pthread_join(threads[2], NULL);
 	return met && self->clean_ret >= 0 && self->protect_ret >= 0;
@@ -241,12 +240,11 @@ static int rounds_that_lose(FIXTURE_DATA(disk) *self, unsigned int n)
  * A folio that is dirty in part when it gets its mark: all blocks become dirty. In
  * the control it is taken for dirty as a whole.
  */
-TEST_F_TIMEOUT(disk, control_part_is_all, TEST_SECONDS)
+TEST_FAULTS(disk, control_part_is_all)
 {
 	ASSERT_EQ(0, rounds_that_lose(self, ROUNDS));
-	ASSERT_EQ(0, set_fault("part_is_all", 1));
+	ASSERT_EQ(0, set_fault(PART_IS_ALL, 1));
 	ASSERT_EQ(1, rounds_that_lose(self, ROUNDS));
-	END_FAULTS();
 }
 
 static int reclaim(FIXTURE_DATA(disk) *self)
@@ -273,12 +271,11 @@ static int rounds_with_older_values(FIXTURE_DATA(disk) *self, unsigned int n)
  * the walk: the page is written and reclaimed before, and comes back from the disk
  * without the stores in between.
  */
-TEST_F_TIMEOUT(disk, control_flush_late, TEST_SECONDS)
+TEST_FAULTS(disk, control_flush_late)
 {
 	ASSERT_EQ(0, rounds_with_older_values(self, ROUNDS));
-	ASSERT_EQ(0, set_fault("flush_late", 1));
+	ASSERT_EQ(0, set_fault(FLUSH_LATE, 1));
 	ASSERT_EQ(1, rounds_with_older_values(self, ROUNDS));
-	END_FAULTS();
 }
 
 TEST_HARNESS_MAIN

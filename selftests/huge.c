@@ -75,6 +75,8 @@ FIXTURE_TEARDOWN(huge)
 	write_file(SHMEM_ENABLED, self->before);
 }
 
+FIXTURE_FAULTS(huge);
+
 static void assert_contents(struct __test_metadata *_metadata, FIXTURE_DATA(huge) *self)
 {
 	size_t i;
@@ -180,14 +182,13 @@ TEST_F_TIMEOUT(huge, part_of_leaf, TEST_SECONDS)
  * once: here more folios than it remembers have to be marked dirty while their
  * locks are taken.
  */
-TEST_F_TIMEOUT(huge, restarted_walk_counts_once, TEST_SECONDS)
+TEST_FAULTS(huge, restarted_walk_counts_once)
 {
 	const size_t small = 12 * PMD_PAGES, total = PAGES + small;
 	struct harvest h = new_harvest(total);
 	char *map;
 	size_t i;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, ftruncate(self->fd, total * page_size()));
 	map = map_shared(self->fd, PAGES, small);
 	ASSERT_NE(map, NULL);
@@ -196,9 +197,9 @@ TEST_F_TIMEOUT(huge, restarted_walk_counts_once, TEST_SECONDS)
 	load_range(map, 0, small);
 	store_range(map, 0, small, 7);
 
-	ASSERT_EQ(0, set_fault("trylock_fails", 1));
+	ASSERT_EQ(0, set_fault(TRYLOCK_FAILS, 1));
 	i = clean_record(self->dev, self->fd, PMD_PAGES + 100, total - PMD_PAGES - 100, &h);
-	ASSERT_EQ(0, set_fault("trylock_fails", 0));
+	ASSERT_EQ(0, set_fault(TRYLOCK_FAILS, 0));
 	ASSERT_EQ(PMD_PAGES - 100 + small, i);
 	ASSERT_EQ(PMD_PAGES - 100 + small, count_bits(h.bitmap, h.bits));
 	assert_contents(_metadata, self);

@@ -330,7 +330,22 @@ static void *fetch_loop(void *arg)
 	return NULL;
 }
 
-TEST(migrating_leaf)
+FIXTURE(leaf)
+{
+};
+
+FIXTURE_SETUP(leaf)
+{
+	SKIP_WITHOUT_FIXES("this locks up the machine");
+}
+
+FIXTURE_TEARDOWN(leaf)
+{
+}
+
+FIXTURE_FAULTS(leaf);
+
+TEST_FAULTS(leaf, migrating_leaf)
 {
 	static char copy[PMD_PAGES * 4096];
 	struct fetch fetch = {};
@@ -339,8 +354,6 @@ TEST(migrating_leaf)
 	size_t i;
 	int dev;
 
-	SKIP_WITHOUT_FIXES("this locks up the machine");
-	SKIP_WITHOUT_FAULTS();
 	OPEN_DEV(dev, MMOPS_DEV);
 	OPEN_DMIRROR(fetch.device);
 	fetch.map = map_thp(1);
@@ -350,18 +363,17 @@ TEST(migrating_leaf)
 	anon = status_kb("RssAnon");
 	ASSERT_EQ(PMD_PAGES, dmirror(fetch.device, HMM_DMIRROR_MIGRATE_TO_DEV, fetch.map, copy,
 				     PMD_PAGES));
-	ASSERT_EQ(0, close_gate("invalidation_ended", 1));
+	ASSERT_EQ(0, close_gate(INVALIDATION_ENDED, 1));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fetch_loop, &fetch));
-	ASSERT_TRUE(wait_at_gate("invalidation_ended", 1, &fetch.over));
+	ASSERT_TRUE(wait_at_gate(INVALIDATION_ENDED, 1, &fetch.over));
 	ASSERT_EQ(0, madvise(fetch.map, pmd_size(), MADV_DONTNEED));
-	ASSERT_EQ(0, open_gate("invalidation_ended"));
+	ASSERT_EQ(0, open_gate(INVALIDATION_ENDED));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	/* The stack of the thread is there as well. */
 	ASSERT_GT(anon - (long)pmd_size() / 2048, status_kb("RssAnon"));
 	for (i = 0; i < PMD_PAGES; i++) {
 		ASSERT_EQ(0, load(fetch.map, i));
 	}
-	END_FAULTS();
 }
 
 /*

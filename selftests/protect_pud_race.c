@@ -137,6 +137,8 @@ FIXTURE_TEARDOWN(protect_pud_race)
 		clear_faults();
 }
 
+FIXTURE_FAULTS(protect_pud_race);
+
 /* A delay that meets a call now and then. */
 static unsigned int some_us(FIXTURE_DATA(protect_pud_race) *self)
 {
@@ -267,11 +269,10 @@ static void steps_stop(struct steps *steps)
 
 /*
  * One round: the call up to @gate, then the other step until it is done, or waits for
- * the lock that is held there if it @may_spin, then @leave_out if there is that, then
- * the rest. Whether the call came to the gate.
+ * the lock that is held there if it @may_spin, then @leave_out, then the rest. Whether the call came to the gate.
  */
-static bool steps_at_gate(struct steps *steps, const char *gate, bool may_spin,
-			  const char *leave_out)
+static bool steps_at_gate(struct steps *steps, enum fault gate, bool may_spin,
+			  enum fault leave_out)
 {
 	FIXTURE_DATA(protect_pud_race) *self = steps->self;
 	bool met;
@@ -285,13 +286,13 @@ static bool steps_at_gate(struct steps *steps, const char *gate, bool may_spin,
 	partner_go(&steps->other, 0);
 	if (!wait_for_step(steps->other.thread, &self->other_done, may_spin ? STEP_CPU_NS : 0))
 		self->errors++;
-	if (leave_out && set_fault(leave_out, 1))
+	if (leave_out != NO_FAULT && set_fault(leave_out, 1))
 		self->errors++;
 	if (open_gate(gate))
 		self->errors++;
 	partner_wait(&steps->call);
 	partner_wait(&steps->other);
-	if (leave_out && set_fault(leave_out, 0))
+	if (leave_out != NO_FAULT && set_fault(leave_out, 0))
 		self->errors++;
 	return met;
 }
@@ -319,7 +320,7 @@ static size_t take_first_at_gate(FIXTURE_DATA(protect_pud_race) *self, void (*ta
 		return SIZE_MAX;
 	for (round = 0; round < GATE_ROUNDS; round++) {
 		populate(self);
-		if (!steps_at_gate(&steps, "entry_changes_now", may_spin, NULL))
+		if (!steps_at_gate(&steps, ENTRY_CHANGES_NOW, may_spin, NO_FAULT))
 			self->errors++;
 		if (list_leaves(self->dev, self->map, self->len / 2, &self->leaves))
 			self->errors++;
@@ -336,14 +337,12 @@ static size_t lost_when_cleared(uint32_t order)
 	return order == MMOPS_LEAFMAP_PTE ? 0 : GATE_ROUNDS;
 }
 
-TEST_F_TIMEOUT(protect_pud_race, control_clear_first, TEST_SECONDS)
+TEST_FAULTS(protect_pud_race, control_clear_first)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, take_first_at_gate(self, unmap_first, true));
-	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
+	ASSERT_EQ(0, set_fault(PROTECT_CLEAR_FIRST, 1));
 	ASSERT_EQ(lost_when_cleared(variant->order),
 		  take_first_at_gate(self, unmap_first, !lost_when_cleared(variant->order)));
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -397,7 +396,7 @@ TEST_F_TIMEOUT(protect_pud_race, split, TEST_SECONDS)
  * As race_split(), with both leaves split before the first is locked. Rounds in which
  * one of them is writable afterwards.
  */
-static size_t split_at_gate(FIXTURE_DATA(protect_pud_race) *self, const char *leave_out)
+static size_t split_at_gate(FIXTURE_DATA(protect_pud_race) *self, enum fault leave_out)
 {
 	/* A PTE is not split, and its table is locked before it is looked at. */
 	bool has_gate = self->unit > 16;
@@ -412,7 +411,7 @@ static size_t split_at_gate(FIXTURE_DATA(protect_pud_race) *self, const char *le
 			self->errors++;
 		populate(self);
 		choose_part(self);
-		if (steps_at_gate(&steps, "before_lock", false, leave_out) != has_gate)
+		if (steps_at_gate(&steps, BEFORE_LOCK, false, leave_out) != has_gate)
 			self->errors++;
 		if (list_leaves(self->dev, self->map, self->len, &self->leaves))
 			self->errors++;
@@ -422,13 +421,11 @@ static size_t split_at_gate(FIXTURE_DATA(protect_pud_race) *self, const char *le
 	return lost;
 }
 
-TEST_F_TIMEOUT(protect_pud_race, control_skip_retry, TEST_SECONDS)
+TEST_FAULTS(protect_pud_race, control_skip_retry)
 {
-	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, split_at_gate(self, NULL));
+	ASSERT_EQ(0, split_at_gate(self, NO_FAULT));
 	ASSERT_EQ(variant->order == MMOPS_LEAFMAP_PTE ? 0 : GATE_ROUNDS,
-		  split_at_gate(self, "skip_retry"));
-	END_FAULTS();
+		  split_at_gate(self, SKIP_RETRY));
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -510,7 +507,7 @@ static size_t dirty_at_gate(FIXTURE_DATA(protect_pud_race) *self)
 		return SIZE_MAX;
 	for (round = 0; round < GATE_ROUNDS; round++) {
 		choose_page(self);
-		if (!steps_at_gate(&steps, "entry_changes_now", false, NULL))
+		if (!steps_at_gate(&steps, ENTRY_CHANGES_NOW, false, NO_FAULT))
 			self->errors++;
 		lost += store_is_lost(self);
 	}
@@ -518,13 +515,11 @@ static size_t dirty_at_gate(FIXTURE_DATA(protect_pud_race) *self)
 	return lost;
 }
 
-TEST_F_TIMEOUT(protect_pud_race, control_stale_value, TEST_SECONDS)
+TEST_FAULTS(protect_pud_race, control_stale_value)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, dirty_at_gate(self));
-	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
+	ASSERT_EQ(0, set_fault(PROTECT_STALE_VALUE, 1));
 	ASSERT_EQ(GATE_ROUNDS, dirty_at_gate(self));
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -604,13 +599,11 @@ TEST_F_TIMEOUT(protect_pud_race, stale, TEST_SECONDS)
 	ASSERT_EQ(0, self->errors);
 }
 
-TEST_F_TIMEOUT(protect_pud_race, control_no_flush, TEST_SECONDS)
+TEST_FAULTS(protect_pud_race, control_no_flush)
 {
-	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 	/* One round is enough, unless the writer's CPU has lost its TLB. */
 	ASSERT_EQ(1, race_stale(self, _metadata, ROUNDS, true));
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -801,15 +794,13 @@ TEST_F_TIMEOUT(protect_pud_race, dontneed, TEST_SECONDS)
 	ASSERT_EQ(0, self->errors);
 }
 
-TEST_F_TIMEOUT(protect_pud_race, control_clear_first_dontneed, TEST_SECONDS)
+TEST_FAULTS(protect_pud_race, control_clear_first_dontneed)
 {
-	SKIP_WITHOUT_FAULTS();
 	USE_DAX();
 	ASSERT_EQ(0, take_first_at_gate(self, dontneed_first, true));
-	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
+	ASSERT_EQ(0, set_fault(PROTECT_CLEAR_FIRST, 1));
 	ASSERT_EQ(lost_when_cleared(variant->order),
 		  take_first_at_gate(self, dontneed_first, !lost_when_cleared(variant->order)));
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 }
 

@@ -75,6 +75,8 @@ FIXTURE_TEARDOWN(race)
 	write_file(SHMEM_ENABLED, "never");
 }
 
+FIXTURE_FAULTS(race);
+
 static bool wait_for(_Atomic uint64_t *what, uint64_t value)
 {
 	uint64_t end = now_ns() + 120000000000ULL;
@@ -189,7 +191,7 @@ static void *step_thread(void *arg)
  * Do @call up to a @gate, then @other until that is done, or waits for the lock that
  * @call holds if it @may_spin, then the rest.
  */
-static void steps_at_gate(race_t *self, const char *gate, int (*call)(race_t *self),
+static void steps_at_gate(race_t *self, enum fault gate, int (*call)(race_t *self),
 			  int (*other)(race_t *self), bool may_spin)
 {
 	struct step a = { .race = self, .cpu = CPU_A, .act = call };
@@ -229,23 +231,21 @@ static uint64_t dontneed_at_gate(race_t *self, bool in_order)
 	for (round = 0; round < GATE_ROUNDS; round++) {
 		if (!map_anon_huge(self))
 			self->errors++;
-		steps_at_gate(self, "entry_changes_now", protect_all, take_first, in_order);
+		steps_at_gate(self, ENTRY_CHANGES_NOW, protect_all, take_first, in_order);
 		left += pages_left(self, PMD_PAGES);
 	}
 	return left;
 }
 
-TEST_F_TIMEOUT(race, control_clear_first, TEST_SECONDS)
+TEST_FAULTS(race, control_clear_first)
 {
 	uint64_t left;
 
-	SKIP_WITHOUT_FAULTS();
 	if (!map_anon_huge(self))
 		SKIP(return, "no huge pages");
 	ASSERT_EQ(0, dontneed_at_gate(self, true));
-	ASSERT_EQ(0, set_fault("protect_clear_first", 1));
+	ASSERT_EQ(0, set_fault(PROTECT_CLEAR_FIRST, 1));
 	left = dontneed_at_gate(self, false);
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 	ASSERT_EQ(GATE_ROUNDS * PMD_PAGES / 16, left);
 }
@@ -374,20 +374,18 @@ static uint64_t lost_dirty_at_gate(race_t *self)
 		/* It is writable, clean, and in no TLB. */
 		if (unprotect_page(self) || clean_only(self->dev, self->fd, 0, HOT) < 0)
 			self->errors++;
-		steps_at_gate(self, "entry_changes_now", protect_page, store_to_page, false);
+		steps_at_gate(self, ENTRY_CHANGES_NOW, protect_page, store_to_page, false);
 		lost += clean_only(self->dev, self->fd, 0, HOT) != 1;
 	}
 	return lost;
 }
 
-TEST_F_TIMEOUT(race, control_stale_dirty, TEST_SECONDS)
+TEST_FAULTS(race, control_stale_dirty)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_TRUE(map_shmem(self, HOT));
 	ASSERT_EQ(0, lost_dirty_at_gate(self));
-	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
+	ASSERT_EQ(0, set_fault(PROTECT_STALE_VALUE, 1));
 	ASSERT_EQ(GATE_ROUNDS, lost_dirty_at_gate(self));
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -441,7 +439,7 @@ static uint64_t lost_young_at_gate(race_t *self)
 		    protect_page(self) ||
 		    count_leaves(self->dev, self->map, page_size(), &counts) || counts.pte.young)
 			self->errors++;
-		steps_at_gate(self, "entry_changes_now", unprotect_page, load_from_page,
+		steps_at_gate(self, ENTRY_CHANGES_NOW, unprotect_page, load_from_page,
 			      false);
 		if (count_leaves(self->dev, self->map, page_size(), &counts))
 			self->errors++;
@@ -450,14 +448,12 @@ static uint64_t lost_young_at_gate(race_t *self)
 	return lost;
 }
 
-TEST_F_TIMEOUT(race, control_stale_young, TEST_SECONDS)
+TEST_FAULTS(race, control_stale_young)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_TRUE(map_shmem(self, HOT));
 	ASSERT_EQ(0, lost_young_at_gate(self));
-	ASSERT_EQ(0, set_fault("protect_stale_value", 1));
+	ASSERT_EQ(0, set_fault(PROTECT_STALE_VALUE, 1));
 	ASSERT_EQ(GATE_ROUNDS, lost_young_at_gate(self));
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 }
 
@@ -530,7 +526,7 @@ static uint64_t missed_at_gate(race_t *self)
 	for (round = 0; round < GATE_ROUNDS; round++) {
 		if (!map_anon_huge(self))
 			self->errors++;
-		steps_at_gate(self, "before_lock", protect_all, split_first, false);
+		steps_at_gate(self, BEFORE_LOCK, protect_all, split_first, false);
 		if (count_leaves(self->dev, self->map, self->size, &counts) ||
 		    counts.pte.nr != PMD_PAGES - 1)
 			self->errors++;
@@ -539,17 +535,15 @@ static uint64_t missed_at_gate(race_t *self)
 	return left;
 }
 
-TEST_F_TIMEOUT(race, control_no_retry, TEST_SECONDS)
+TEST_FAULTS(race, control_no_retry)
 {
 	uint64_t left;
 
-	SKIP_WITHOUT_FAULTS();
 	if (!map_anon_huge(self))
 		SKIP(return, "no huge pages");
 	ASSERT_EQ(0, missed_at_gate(self));
-	ASSERT_EQ(0, set_fault("skip_retry", 1));
+	ASSERT_EQ(0, set_fault(SKIP_RETRY, 1));
 	left = missed_at_gate(self);
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 	ASSERT_EQ(GATE_ROUNDS * (PMD_PAGES - 1), left);
 }
@@ -624,16 +618,14 @@ TEST_F_TIMEOUT(race, flush, TEST_SECONDS)
 	ASSERT_EQ(0, self->errors);
 }
 
-TEST_F_TIMEOUT(race, control_no_flush, TEST_SECONDS)
+TEST_FAULTS(race, control_no_flush)
 {
 	uint64_t lost;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_TRUE(map_shmem(self, HOT));
-	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 	/* One round is enough, unless the CPU has lost its TLB. */
 	lost = unseen(self, ROUNDS, true);
-	END_FAULTS();
 	ASSERT_EQ(0, self->errors);
 	ASSERT_GT(lost, 0);
 	TH_LOG("%llu stores were not seen", (unsigned long long)lost);

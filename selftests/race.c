@@ -254,12 +254,12 @@ static uint64_t second_walk(struct race *race, unsigned int n, bool with_a, bool
 			continue;
 		if (with_a) {
 			/* The first that comes is A; B passes. */
-			if (gate && close_gate("before_flush", 1))
+			if (gate && close_gate(BEFORE_FLUSH, 1))
 				race->errors++;
 			atomic_store(&s->a_wanted, round);
 			wait_for(&s->a_started, round, 10000);
 			if (gate)
-				race->errors += !wait_at_gate("before_flush", 1, NULL);
+				race->errors += !wait_at_gate(BEFORE_FLUSH, 1, NULL);
 			else	/* A needs a moment to pass the hot pages. */
 				spin_us(rng_below(&rng, 300));
 		} else {
@@ -288,7 +288,7 @@ static uint64_t second_walk(struct race *race, unsigned int n, bool with_a, bool
 					race->errors++;
 			}
 		}
-		if (gate && open_gate("before_flush"))
+		if (gate && open_gate(BEFORE_FLUSH))
 			race->errors++;
 		if (with_a && !wait_for(&s->a_done, round, 60000))
 			race->errors++;
@@ -411,6 +411,8 @@ FIXTURE_TEARDOWN(race)
 		clear_faults();
 }
 
+FIXTURE_FAULTS(race);
+
 static void log_rounds(struct __test_metadata *_metadata, FIXTURE_DATA(race) *self)
 {
 	TH_LOG("%llu stores lost; walk B came second in %u of %u rounds, %u times within A's",
@@ -449,9 +451,8 @@ TEST_F_TIMEOUT(race, two_walks, TEST_SECONDS)
 /*
  * Controls. The first has the gate, and nothing left out.
  */
-TEST_F_TIMEOUT(race, control_gate_alone, TEST_SECONDS)
+TEST_FAULTS(race, control_gate_alone)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
 	self->lost = second_walk(&self->race, GATE_ROUNDS, true, true, false);
 	END_FAULTS();
@@ -463,11 +464,10 @@ TEST_F_TIMEOUT(race, control_gate_alone, TEST_SECONDS)
 	log_rounds(_metadata, self);
 }
 
-TEST_F_TIMEOUT(race, control_no_nested_check, TEST_SECONDS)
+TEST_FAULTS(race, control_no_nested_check)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
-	ASSERT_EQ(0, set_fault("skip_nested_check", 1));
+	ASSERT_EQ(0, set_fault(SKIP_NESTED_CHECK, 1));
 	self->lost = second_walk(&self->race, GATE_ROUNDS, true, true, true);
 	END_FAULTS();
 	race_end(&self->race);
@@ -476,11 +476,10 @@ TEST_F_TIMEOUT(race, control_no_nested_check, TEST_SECONDS)
 	log_rounds(_metadata, self);
 }
 
-TEST_F_TIMEOUT(race, control_no_flush, TEST_SECONDS)
+TEST_FAULTS(race, control_no_flush)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
-	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 	self->lost = second_walk(&self->race, GATE_ROUNDS, false, false, true);
 	END_FAULTS();
 	race_end(&self->race);
@@ -489,15 +488,14 @@ TEST_F_TIMEOUT(race, control_no_flush, TEST_SECONDS)
 	log_rounds(_metadata, self);
 }
 
-TEST_F_TIMEOUT(race, control_no_flush_replicate, TEST_SECONDS)
+TEST_FAULTS(race, control_no_flush_replicate)
 {
 	unsigned int n;
 
-	SKIP_WITHOUT_FAULTS();
 	/* Only what is lost last is still to be seen at the end. */
 	for (n = 0; n < GATE_ROUNDS && !self->lost; n++) {
 		ASSERT_EQ(0, race_start(&self->race));
-		ASSERT_EQ(0, set_fault("skip_flush", 1));
+		ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 		self->lost = replicate(&self->race, 1);
 		END_FAULTS();
 		race_end(&self->race);

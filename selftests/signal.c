@@ -73,6 +73,8 @@ FIXTURE_TEARDOWN(fatal)
 {
 }
 
+FIXTURE_FAULTS(fatal);
+
 static void dirty_all(FIXTURE_DATA(fatal) *self)
 {
 	int i;
@@ -380,14 +382,13 @@ TEST_F_TIMEOUT(fatal, soft_dirty_clear, TEST_SECONDS)
 }
 
 /* With the count left raised once, what the tests above look at is seen. */
-TEST_F_TIMEOUT(fatal, control_leaked_pending, TEST_SECONDS)
+TEST_FAULTS(fatal, control_leaked_pending)
 {
-	SKIP_WITHOUT_FAULTS();
 	if (!local_flushes())
 		SKIP(return, "the kernel does not count TLB flushes");
 	prepare(self);
 	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
-	ASSERT_EQ(0, set_fault("leak_pending", 1));
+	ASSERT_EQ(0, set_fault(LEAK_PENDING, 1));
 	write_protect(self->dev, self->fd, 0, 1);
 	clear_faults();
 	ASSERT_FALSE(nothing_pending(self, 50));

@@ -252,6 +252,8 @@ FIXTURE_TEARDOWN(pieces)
 {
 }
 
+FIXTURE_FAULTS(pieces);
+
 #define STORED(self)	(((self)->pages + 999) / 1000)
 
 TEST_F_TIMEOUT(pieces, are_told_one_by_one, TEST_SECONDS)
@@ -323,29 +325,27 @@ static void *clear_pieces(void *arg)
 	return (void *)soft_dirty_clear(self->dev, self->map, self->pages);
 }
 
-TEST_F_TIMEOUT(pieces, control_lock_is_dropped, TEST_SECONDS)
+TEST_FAULTS(pieces, control_lock_is_dropped)
 {
 	char *end = self->map + PIECE_PAGES * page_size();
 	pthread_t thread;
 	void *cleared;
 
-	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, close_gate("between_pieces", 1));
+	ASSERT_EQ(0, close_gate(BETWEEN_PIECES, 1));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, clear_pieces, self));
-	ASSERT_TRUE(wait_at_gate("between_pieces", 1, NULL));
+	ASSERT_TRUE(wait_at_gate(BETWEEN_PIECES, 1, NULL));
 	/* Each waits for the mmap lock. */
 	ASSERT_EQ(0, munmap(end + 50 * page_size(), 50 * page_size()));
 	ASSERT_NE(MAP_FAILED, mmap(NULL, page_size(), RW, LAZY, -1, 0));
 	store(self->map, 3, 1);
 	store(end, 3, 1);
-	ASSERT_EQ(0, open_gate("between_pieces"));
+	ASSERT_EQ(0, open_gate(BETWEEN_PIECES));
 	ASSERT_EQ(0, pthread_join(thread, &cleared));
 	/* One page more behind what was done, and no other. */
 	ASSERT_EQ(STORED(self) + 1, (int64_t)cleared);
 	ASSERT_EQ(1, count_soft_dirty(self->pagemap, self->map, 0, PIECE_PAGES));
 	ASSERT_EQ(1, count_soft_dirty(self->pagemap, self->map, 3, 1));
 	ASSERT_EQ(0, count_soft_dirty(self->pagemap, end, 0, 50));
-	END_FAULTS();
 }
 
 /*

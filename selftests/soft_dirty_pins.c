@@ -65,6 +65,8 @@ FIXTURE_TEARDOWN(pins)
 	close(self->pagemap);
 }
 
+FIXTURE_FAULTS(pins);
+
 /* The pinned pages and no others are kept. */
 #define EXPECT_KEPT(nr) do {							\
 	ASSERT_EQ(nr, kept_pages(self->dev, self->map, PAGES));			\
@@ -174,29 +176,26 @@ static void pin_in_between(struct __test_metadata *_metadata, FIXTURE_DATA(pins)
 {
 	struct clearer clearer = { .dev = self->dev, .map = self->map };
 
-	ASSERT_EQ(0, close_gate("soft_dirty_now", 1));
+	ASSERT_EQ(0, close_gate(SOFT_DIRTY_NOW, 1));
 	ASSERT_EQ(0, pthread_create(&clearer.thread, NULL, clear_them, &clearer));
-	ASSERT_TRUE(wait_at_gate("soft_dirty_now", 1, NULL));
+	ASSERT_TRUE(wait_at_gate(SOFT_DIRTY_NOW, 1, NULL));
 	ASSERT_EQ(0, pin(self->pins, self->map + FIRST * page_size(), NR, true));
-	ASSERT_EQ(0, open_gate("soft_dirty_now"));
+	ASSERT_EQ(0, open_gate(SOFT_DIRTY_NOW));
 	ASSERT_EQ(0, pthread_join(clearer.thread, NULL));
 	ASSERT_EQ(kept, clearer.kept);
 	ASSERT_EQ(kept, count_soft_dirty(self->pagemap, self->map, FIRST, NR));
 	ASSERT_EQ(kept, count_soft_dirty(self->pagemap, self->map, 0, PAGES));
-	END_FAULTS();
 }
 
-TEST_F_TIMEOUT(pins, control_pin_in_between, TEST_SECONDS)
+TEST_FAULTS(pins, control_pin_in_between)
 {
-	SKIP_WITHOUT_FAULTS();
 	pin_in_between(_metadata, self, NR);
 }
 
 /* As in clear_refs: the device stores, and nobody will know. */
-TEST_F_TIMEOUT(pins, control_no_pin_check, TEST_SECONDS)
+TEST_FAULTS(pins, control_no_pin_check)
 {
-	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("skip_pin_check", 1));
+	ASSERT_EQ(0, set_fault(SKIP_PIN_CHECK, 1));
 	pin_in_between(_metadata, self, 0);
 }
 

@@ -184,6 +184,8 @@ FIXTURE_TEARDOWN(writer)
 		clear_faults();
 }
 
+FIXTURE_FAULTS(writer);
+
 TEST_F_TIMEOUT(writer, clear, TEST_SECONDS)
 {
 	ASSERT_EQ(0, race_start(&self->race));
@@ -194,11 +196,10 @@ TEST_F_TIMEOUT(writer, clear, TEST_SECONDS)
 	ASSERT_GT(self->race.observed, rounds(ROUNDS) / 2);
 }
 
-TEST_F_TIMEOUT(writer, control_no_flush, TEST_SECONDS)
+TEST_FAULTS(writer, control_no_flush)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
-	ASSERT_EQ(0, set_fault("skip_flush", 1));
+	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 	self->lost = clear_and_look(&self->race, GATE_ROUNDS, true);
 	END_FAULTS();
 	race_end(&self->race);
@@ -298,11 +299,11 @@ static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DAT
 		/* All are writable. */
 		wait_for_pass(&self->race);
 		atomic_store(&migrator.done, false);
-		ASSERT_EQ(0, close_gate("invalidation_ended", 1));
+		ASSERT_EQ(0, close_gate(INVALIDATION_ENDED, 1));
 		atomic_store(&migrator.wanted, i + 1);
-		met = wait_at_gate("invalidation_ended", 1, &migrator.done);
+		met = wait_at_gate(INVALIDATION_ENDED, 1, &migrator.done);
 		clear(&self->race);
-		ASSERT_EQ(0, open_gate("invalidation_ended"));
+		ASSERT_EQ(0, open_gate(INVALIDATION_ENDED));
 		while (!atomic_load(&migrator.done))
 			sched_yield();
 		held += met;
@@ -316,23 +317,19 @@ static void clear_while_migrating(struct __test_metadata *_metadata, FIXTURE_DAT
 	TH_LOG("%u of %u migrations were held, %llu stores lost", held, migrator.moved,
 	       (unsigned long long)self->lost);
 	ASSERT_GT(held, 0);
-	ASSERT_EQ(held, get_fault("migrations_met"));
+	ASSERT_EQ(held, get_fault(MIGRATIONS_MET));
 }
 
-TEST_F_TIMEOUT(writer, control_migration_is_met, TEST_SECONDS)
+TEST_FAULTS(writer, control_migration_is_met)
 {
-	SKIP_WITHOUT_FAULTS();
 	clear_while_migrating(_metadata, self);
-	END_FAULTS();
 	ASSERT_EQ(0, self->lost);
 }
 
-TEST_F_TIMEOUT(writer, control_migration_stays_writable, TEST_SECONDS)
+TEST_FAULTS(writer, control_migration_stays_writable)
 {
-	SKIP_WITHOUT_FAULTS();
-	ASSERT_EQ(0, set_fault("keep_migration_writable", 1));
+	ASSERT_EQ(0, set_fault(KEEP_MIGRATION_WRITABLE, 1));
 	clear_while_migrating(_metadata, self);
-	END_FAULTS();
 	/* One page in each migration that was held. */
 	ASSERT_GT(self->lost, 0);
 }
@@ -370,6 +367,8 @@ FIXTURE_TEARDOWN(four)
 	if (self->race.path[0])
 		unlink(self->race.path);
 }
+
+FIXTURE_FAULTS(four);
 
 /* Harvest, and copy what was dirty. */
 static void harvest(struct race *race, struct harvest *h)
@@ -493,7 +492,7 @@ static void *clearer_rounds(void *arg)
 static void begin(struct race *race, struct caller *caller, uint64_t round, unsigned int nr)
 {
 	atomic_store(&caller->wanted, round);
-	if (!wait_at_gate("before_flush", nr, NULL))
+	if (!wait_at_gate(BEFORE_FLUSH, nr, NULL))
 		race->errors++;
 }
 
@@ -512,7 +511,7 @@ static uint64_t in_step(struct race *race, bool loses)
 	for (round = 1; round <= GATE_ROUNDS && !(loses && lost); round++) {
 		/* All pages writable, dirty and soft-dirty. */
 		wait_for_pass(race);
-		if (close_gate("before_flush", 2))
+		if (close_gate(BEFORE_FLUSH, 2))
 			race->errors++;
 		begin(race, &race->harvester, round, 1);
 		begin(race, &race->clearer, round, 2);
@@ -525,7 +524,7 @@ static uint64_t in_step(struct race *race, bool loses)
 			lost += unseen(race);
 		}
 		race->rounds++;
-		if (open_gate("before_flush") || !wait_for(&race->harvester.done, round) ||
+		if (open_gate(BEFORE_FLUSH) || !wait_for(&race->harvester.done, round) ||
 		    !wait_for(&race->clearer.done, round))
 			race->errors++;
 	}
@@ -542,9 +541,8 @@ static void log_rounds(struct __test_metadata *_metadata, FIXTURE_DATA(four) *se
 	       self->race.rounds, self->race.overlapped);
 }
 
-TEST_F_TIMEOUT(four, control_gate_alone, TEST_SECONDS)
+TEST_FAULTS(four, control_gate_alone)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
 	self->lost = in_step(&self->race, false);
 	END_FAULTS();
@@ -557,11 +555,10 @@ TEST_F_TIMEOUT(four, control_gate_alone, TEST_SECONDS)
 	ASSERT_GT(self->race.overlapped, 0);
 }
 
-TEST_F_TIMEOUT(four, control_no_pending, TEST_SECONDS)
+TEST_FAULTS(four, control_no_pending)
 {
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_EQ(0, race_start(&self->race));
-	ASSERT_EQ(0, set_fault("skip_pending", 1));
+	ASSERT_EQ(0, set_fault(SKIP_PENDING, 1));
 	self->lost = in_step(&self->race, true);
 	END_FAULTS();
 	race_end(&self->race);

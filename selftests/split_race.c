@@ -179,6 +179,8 @@ FIXTURE_TEARDOWN(split)
 		write_file(SHMEM_ENABLED, "never");
 }
 
+FIXTURE_FAULTS(split);
+
 /* A new file in one clean leaf. The page frame of the leaf, or 0. */
 static uint64_t new_leaf(FIXTURE_DATA(split) *self)
 {
@@ -266,13 +268,13 @@ static void *op_thread(void *arg)
  */
 static bool op_at_gate(struct race *race, pthread_t other, bool in_order)
 {
-	if (close_gate("split_now", 1))
+	if (close_gate(SPLIT_NOW, 1))
 		return false;
 	atomic_store(&race->go, true);
-	race->within += wait_at_gate("split_now", 1, &race->split_done);
+	race->within += wait_at_gate(SPLIT_NOW, 1, &race->split_done);
 	atomic_store(&race->op_go, true);
 	return wait_for_step(other, &race->op_done, in_order ? STEP_CPU_NS : 0) &&
-	       !open_gate("split_now");
+	       !open_gate(SPLIT_NOW);
 }
 
 /* Do @op at a random time of the split. */
@@ -400,16 +402,14 @@ RACE_TEST(munmap, MUNMAP)
  * Controls. The first have the gate, and nothing left out.
  */
 #define CONTROL_TEST(name, op, clear_first)					\
-TEST_F_TIMEOUT(split, control_ ## name, TEST_SECONDS)				\
+TEST_FAULTS(split, control_ ## name)				\
 {										\
 	/* write_protect leaves nothing writable, whatever mprotect() passes over. */ \
 	bool fails = (clear_first) && !((op) == MPROTECT && self->race.protect); \
 	uint64_t wrong;								\
 										\
-	SKIP_WITHOUT_FAULTS();							\
-	ASSERT_EQ(0, set_fault("split_clear_first", clear_first));		\
+	ASSERT_EQ(0, set_fault(SPLIT_CLEAR_FIRST, clear_first));		\
 	wrong = race_split(self, op, GATE_ROUNDS, true, !(clear_first));	\
-	END_FAULTS();								\
 	log_wrong(_metadata, self);						\
 	ASSERT_NE(~0ULL, wrong);						\
 	ASSERT_EQ(GATE_ROUNDS, self->race.within);				\

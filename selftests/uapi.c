@@ -90,6 +90,8 @@ FIXTURE_TEARDOWN(uapi)
 {
 }
 
+FIXTURE_FAULTS(uapi);
+
 /* Every page dirty and writable. */
 static void dirty_all(FIXTURE_DATA(uapi) *self)
 {
@@ -758,7 +760,7 @@ static int write_protect_mapped(int dev, int fd)
 }
 
 /* Who stands at a gate goes on when it is opened, and when it is killed; all others pass. */
-TEST_F_TIMEOUT(uapi, gates, TEST_SECONDS)
+TEST_FAULTS(uapi, gates)
 {
 	static const char *const wrong[] = { "x", "-1", "1 2 3", "65536", "1 65536", "1,2" };
 	/* Two files: who stands at the gate keeps others from mapping its own. */
@@ -766,14 +768,13 @@ TEST_F_TIMEOUT(uapi, gates, TEST_SECONDS)
 	unsigned int i;
 	pid_t pid;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_GE(fd, 0);
 	ASSERT_GE(other, 0);
 	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
 		ASSERT_EQ(-EINVAL, write_file(FAULTS_DIR "before_flush", wrong[i]));
 	}
 	/* The first passes, the second stops, the third passes. */
-	ASSERT_EQ(0, close_gate_after("before_flush", 1, 1));
+	ASSERT_EQ(0, close_gate_after(BEFORE_FLUSH, 1, 1));
 	for (i = 0; i < 2; i++) {
 		bool kill_it = i;
 
@@ -784,22 +785,21 @@ TEST_F_TIMEOUT(uapi, gates, TEST_SECONDS)
 		ASSERT_GE(pid, 0);
 		if (!pid)
 			_exit(write_protect_mapped(self->dev, fd) != 0);
-		ASSERT_TRUE(wait_at_gate("before_flush", 1, NULL));
-		ASSERT_EQ(1, get_fault("before_flush"));
+		ASSERT_TRUE(wait_at_gate(BEFORE_FLUSH, 1, NULL));
+		ASSERT_EQ(1, get_fault(BEFORE_FLUSH));
 		ASSERT_EQ(0, waitpid(pid, &status, WNOHANG));
 		ASSERT_EQ(0, write_protect_mapped(self->dev, other));
 		if (kill_it) {
 			ASSERT_EQ(0, kill(pid, SIGKILL));
 		} else {
-			ASSERT_EQ(0, open_gate("before_flush"));
+			ASSERT_EQ(0, open_gate(BEFORE_FLUSH));
 		}
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_EQ(kill_it, WIFSIGNALED(status));
 		ASSERT_EQ(kill_it, !WIFEXITED(status) || WEXITSTATUS(status));
-		ASSERT_EQ(0, get_fault("before_flush"));
-		ASSERT_EQ(0, close_gate("before_flush", 1));
+		ASSERT_EQ(0, get_fault(BEFORE_FLUSH));
+		ASSERT_EQ(0, close_gate(BEFORE_FLUSH, 1));
 	}
-	END_FAULTS();
 	close(fd);
 	close(other);
 }
@@ -808,16 +808,25 @@ TEST_F_TIMEOUT(uapi, gates, TEST_SECONDS)
 TEST_F_TIMEOUT(uapi, faults_where_they_belong, TEST_SECONDS)
 {
 	struct mmops_info info = {};
+	int i;
 
 	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
 	if (info.features & MMOPS_FEATURE_FAULTS) {
-		ASSERT_EQ(0, set_fault("before_flush", 0));
-		ASSERT_EQ(0, set_fault("skip_flush", 0));
-		ASSERT_EQ(0, set_fault("skip_nested_check", 0));
-		ASSERT_EQ(0, set_fault("transfer_before_flush", 0));
+		for (i = 0; i < NR_FAULTS; i++) {
+			ASSERT_EQ(0, set_fault(i, 0)) {
+				TH_LOG("no %s", fault_names[i]);
+			}
+		}
 	} else {
 		ASSERT_NE(0, access(FAULTS_DIR, F_OK));
 	}
+}
+
+/* What is asked of both builds. */
+TEST_FAULTS(uapi, of_both)
+{
+	uapi_info(_metadata, self, variant);
+	uapi_faults_where_they_belong(_metadata, self, variant);
 }
 
 TEST_HARNESS_MAIN

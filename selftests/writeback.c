@@ -26,13 +26,7 @@ FIXTURE(shmem)
 
 FIXTURE_SETUP(shmem)
 {
-	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = map_shared(self->fd, 0, PAGES);
-	ASSERT_NE(self->map, NULL);
-	self->h = new_harvest(PAGES);
-	ASSERT_NE(self->h.bitmap, NULL);
+	SETUP_MEMFD(self, PAGES, 0);
 	/*
 	 * A page that is read first is mapped writable with a clean folio: the
 	 * store then leaves its mark in the entry alone.
@@ -185,6 +179,8 @@ FIXTURE_TEARDOWN(disk)
 		rmdir(self->dir);
 	}
 }
+
+FIXTURE_FAULTS(disk);
 
 /* What the disk has: a direct read passes the page cache by. */
 static const char *read_disk(FIXTURE_DATA(disk) *self)
@@ -387,16 +383,16 @@ static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bo
 		atomic_store(&self->started, 0);
 		pthread_create(&threads[0], NULL, writer, self);
 		wait_for_passes(self, 2);
-		if (gate && close_gate("before_flush", 2))
+		if (gate && close_gate(BEFORE_FLUSH, 2))
 			return ~0ULL;
 		pthread_create(&threads[1], NULL, walk_protect, self);
 		if (gate)
-			met = wait_at_gate("before_flush", 1, NULL);
+			met = wait_at_gate(BEFORE_FLUSH, 1, NULL);
 		while (atomic_load(&self->started) < 1)
 			sched_yield();
 		pthread_create(&threads[2], NULL, walk_clean, self);
 		if (gate)
-			met = met && wait_at_gate("before_flush", 2, NULL);
+			met = met && wait_at_gate(BEFORE_FLUSH, 2, NULL);
 		while (atomic_load(&self->started) < 2)
 			sched_yield();
 		sync_file_range(self->fd, 0, bytes, SYNC_FILE_RANGE_WAIT_BEFORE |
@@ -404,7 +400,7 @@ static uint64_t writeback_in_window(FIXTURE_DATA(disk) *self, unsigned int n, bo
 		wait_for_passes(self, 2);
 		atomic_store(&self->control.stop, true);
 		pthread_join(threads[0], NULL);
-		if (gate && open_gate("before_flush"))
+		if (gate && open_gate(BEFORE_FLUSH))
 			return ~0ULL;
 		pthread_join(threads[1], NULL);
 		pthread_join(threads[2], NULL);
@@ -436,19 +432,17 @@ TEST_F_TIMEOUT(disk, writeback_in_window, TEST_SECONDS)
 	ASSERT_EQ(0, writeback_in_window(self, rounds(ROUNDS), false, false));
 }
 
-TEST_F_TIMEOUT(disk, control_transfer_before_flush, TEST_SECONDS)
+TEST_FAULTS(disk, control_transfer_before_flush)
 {
 	uint64_t lost;
 
-	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < NR_TEST_CPUS)
 		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
 	map_many(_metadata, self);
 	/* The same steps, with nothing left out. */
 	ASSERT_EQ(0, writeback_in_window(self, 2, true, false));
-	ASSERT_EQ(0, set_fault("transfer_before_flush", 1));
+	ASSERT_EQ(0, set_fault(TRANSFER_BEFORE_FLUSH, 1));
 	lost = writeback_in_window(self, GATE_ROUNDS, true, true);
-	END_FAULTS();
 	TH_LOG("%llu stores did not reach the disk", (unsigned long long)lost);
 	ASSERT_NE(~0ULL, lost);
 	ASSERT_GT(lost, 0);

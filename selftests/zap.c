@@ -57,6 +57,8 @@ FIXTURE_TEARDOWN(zap)
 {
 }
 
+FIXTURE_FAULTS(zap);
+
 static bool is_there(const char *map, size_t page)
 {
 	return pagemap_entry(map + page * page_size()) & (PAGEMAP_PRESENT | PAGEMAP_SWAP);
@@ -832,26 +834,25 @@ TEST_F_TIMEOUT(zap, as_madvise, TEST_SECONDS)
 }
 
 /* Without memory for a queue, one of a few slots does. */
-TEST_F_TIMEOUT(zap, no_memory_for_queue, TEST_SECONDS)
+TEST_FAULTS(zap, no_memory_for_queue)
 {
 	int fd = new_memfd(PAGES);
 	char *shared = map_shared(fd, 0, PAGES), *anon = map_anon(PAGES), *huge = map_thp(2);
 	size_t i;
 
-	SKIP_WITHOUT_FAULTS();
 	ASSERT_NE(shared, NULL);
 	ASSERT_NE(anon, NULL);
 	madvise(anon, PAGES * page_size(), MADV_NOHUGEPAGE);
 	store_range(shared, 0, PAGES, 1);
 	store_range(anon, 0, PAGES, 1);
 	read_counters(self);
-	ASSERT_EQ(0, set_fault("gather_no_memory", 1));
+	ASSERT_EQ(0, set_fault(GATHER_NO_MEMORY, 1));
 	ASSERT_EQ(PAGES, zap(self->dev, shared, PAGES));
 	ASSERT_EQ(PAGES, zap(self->dev, anon, PAGES));
 	if (huge) {
 		ASSERT_EQ(2 * PMD_PAGES - 100, zap(self->dev, huge, 2 * PMD_PAGES - 100));
 	}
-	ASSERT_EQ(0, set_fault("gather_no_memory", 0));
+	ASSERT_EQ(0, set_fault(GATHER_NO_MEMORY, 0));
 	ASSERT_EQ(self->shmem - pages_kb(PAGES), status_kb("RssShmem"));
 	ASSERT_EQ(self->anon - pages_kb(PAGES + (huge ? 2 * PMD_PAGES - 100 : 0)),
 		  status_kb("RssAnon"));
@@ -943,18 +944,18 @@ static void zap_while_moving(struct __test_metadata *_metadata, FIXTURE_DATA(zap
 	}
 	atomic_store(&mover->over, false);
 	if (mover->gate) {
-		ASSERT_EQ(0, close_gate("invalidation_ended", 1));
+		ASSERT_EQ(0, close_gate(INVALIDATION_ENDED, 1));
 	}
 	atomic_store(&mover->wanted, round);
 	while (atomic_load(&mover->started) < round)
 		sched_yield();
 	if (mover->gate)
-		wait_at_gate("invalidation_ended", 1, &mover->over);
+		wait_at_gate(INVALIDATION_ENDED, 1, &mover->over);
 	for (end = now_ns() + ns; now_ns() < end;)
 		;
 	zapped = zap(self->dev, mover->map, pages);
 	if (mover->gate) {
-		ASSERT_EQ(0, open_gate("invalidation_ended"));
+		ASSERT_EQ(0, open_gate(INVALIDATION_ENDED));
 	}
 	while (atomic_load(&mover->done) < round)
 		sched_yield();
@@ -978,10 +979,10 @@ static void zap_while_moving(struct __test_metadata *_metadata, FIXTURE_DATA(zap
 static unsigned int zap_at_gate(struct __test_metadata *_metadata, FIXTURE_DATA(zap) *self,
 				struct mover *mover, uint64_t round)
 {
-	unsigned int before = get_fault("migrations_zapped");
+	unsigned int before = get_fault(MIGRATIONS_ZAPPED);
 
 	zap_while_moving(_metadata, self, mover, round, 0);
-	return get_fault("migrations_zapped") - before;
+	return get_fault(MIGRATIONS_ZAPPED) - before;
 }
 
 /* @wanted rounds, or with the gate three of each kind. False if nothing moves. */
@@ -1065,14 +1066,12 @@ TEST_F_TIMEOUT(zap, migrating_leaf, TEST_SECONDS)
 	rounds_with_device(_metadata, self, rounds(MIGRATING_ROUNDS), false);
 }
 
-TEST_F_TIMEOUT(zap, control_migrating_leaf_is_met, TEST_SECONDS)
+TEST_FAULTS(zap, control_migrating_leaf_is_met)
 {
-	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
 	ASSERT_EQ(0, subscribe(self->dev, NULL, 0, MMOPS_NOTIFIER_MM));
 	rounds_with_device(_metadata, self, 0, true);
-	END_FAULTS();
 }
 
 TEST_F_TIMEOUT(zap, migrating, TEST_SECONDS)
@@ -1083,15 +1082,13 @@ TEST_F_TIMEOUT(zap, migrating, TEST_SECONDS)
 		SKIP(return, "the kernel has neither CONFIG_MEMORY_FAILURE nor huge pages");
 }
 
-TEST_F_TIMEOUT(zap, control_migration_is_met, TEST_SECONDS)
+TEST_FAULTS(zap, control_migration_is_met)
 {
-	SKIP_WITHOUT_FAULTS();
 	if (nr_cpus() < 2)
 		SKIP(return, "needs 2 CPUs");
 	ASSERT_EQ(0, subscribe(self->dev, NULL, 0, MMOPS_NOTIFIER_MM));
 	if (!rounds_with_mover(_metadata, self, 0, true))
 		SKIP(return, "the kernel has neither CONFIG_MEMORY_FAILURE nor huge pages");
-	END_FAULTS();
 }
 
 TEST_HARNESS_MAIN

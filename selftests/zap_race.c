@@ -87,6 +87,8 @@ FIXTURE_TEARDOWN(race)
 		clear_faults();
 }
 
+FIXTURE_FAULTS(race);
+
 static void spin_until(uint64_t ns)
 {
 	while (now_ns() < ns)
@@ -195,7 +197,7 @@ static bool is_stuck(FIXTURE_DATA(race) *self, pthread_t store, struct watch *wa
  */
 static bool let_by(FIXTURE_DATA(race) *self, pthread_t clean, pthread_t store, bool in_order)
 {
-	bool met = wait_at_gate("zap_before_flush", 1, &self->zap_done);
+	bool met = wait_at_gate(ZAP_BEFORE_FLUSH, 1, &self->zap_done);
 	uint64_t start = cpu_ns_of(clean), passes;
 	struct watch watch = {};
 
@@ -211,7 +213,7 @@ static bool let_by(FIXTURE_DATA(race) *self, pthread_t clean, pthread_t store, b
 	atomic_store(&self->stop, true);
 	while (!atomic_load(&self->stored) && !is_stuck(self, store, &watch))
 		sched_yield();
-	return !open_gate("zap_before_flush") && met;
+	return !open_gate(ZAP_BEFORE_FLUSH) && met;
 }
 
 /*
@@ -246,7 +248,7 @@ static uint64_t run_rounds(FIXTURE_DATA(race) *self, unsigned int n, bool loses,
 			pthread_create(&threads[i], NULL, functions[i], self);
 		while (atomic_load(&self->ready) < 3)
 			sched_yield();
-		if (self->gate && close_gate("zap_before_flush", 1))
+		if (self->gate && close_gate(ZAP_BEFORE_FLUSH, 1))
 			return ~0ULL;
 		atomic_store(&self->begin, true);
 		if (self->gate)
@@ -272,11 +274,10 @@ TEST_F_TIMEOUT(race, writeback, TEST_SECONDS)
 	TH_LOG("%llu stores did not fault", (unsigned long long)stale);
 }
 
-TEST_F_TIMEOUT(race, control_mark_before_flush, TEST_SECONDS)
+TEST_FAULTS(race, control_mark_before_flush)
 {
 	uint64_t stale = 0, lost;
 
-	SKIP_WITHOUT_FAULTS();
 	self->gate = true;
 	/* The same, with the steps in order: nothing is lost. */
 	ASSERT_EQ(0, run_rounds(self, GATE_ROUNDS, false, &stale));
@@ -284,9 +285,8 @@ TEST_F_TIMEOUT(race, control_mark_before_flush, TEST_SECONDS)
 	TH_LOG("in order: %llu stale stores, none lost", (unsigned long long)stale);
 
 	stale = 0;
-	ASSERT_EQ(0, set_fault("mark_before_flush", 1));
+	ASSERT_EQ(0, set_fault(MARK_BEFORE_FLUSH, 1));
 	lost = run_rounds(self, GATE_ROUNDS, true, &stale);
-	END_FAULTS();
 	TH_LOG("marked before the flush: %llu stale stores, %llu lost",
 	       (unsigned long long)stale, (unsigned long long)lost);
 	ASSERT_NE(~0ULL, lost);

@@ -88,10 +88,7 @@ impl Files {
 
         let directory = KBox::try_pin_init(
             try_pin_init!(Directory {
-                files <- dir.scope((), c_str!("faults"), |(), dir| {
-                    super::make_files(dir);
-                    gate::GIVEN_UP.make_file(dir, c_str!("gates_given_up"));
-                }),
+                files <- dir.scope((), c_str!("faults"), |(), dir| super::make_files(dir)),
                 dir: dir.clone(),
             }? Error),
             GFP_KERNEL,

@@ -2,8 +2,10 @@
 
 //! Points at which a thread stops until a test lets it go.
 
-use super::Count;
-use crate::signal;
+use crate::{
+    faults::gates_given_up,
+    signal, //
+};
 use core::hint;
 use kernel::{
     debugfs::ScopedDir,
@@ -22,9 +24,6 @@ use kernel::{
     },
     uaccess::UserSliceReader, //
 };
-
-/// Threads that went on though nobody let them go.
-pub(super) static GIVEN_UP: Count = Count::new();
 
 /// What a gate is about to do.
 #[derive(Clone, Copy)]
@@ -154,7 +153,7 @@ impl Place {
             let is_late = start.elapsed().as_nanos() > patience.as_nanos();
 
             if is_late {
-                GIVEN_UP.reached();
+                gates_given_up();
             }
             if is_late || wait().is_err() {
                 self.update(|old| {
