@@ -10,44 +10,44 @@ demo bench: export OUT := $(OUT)
 
 .DEFAULT_GOAL := help
 
-## demo: replicate a live LMDB database in the guest; installs what is missing (Debian)
+## demo: replicate a live LMDB database in the guest
 demo:
 	@scripts/demo
 
-## check: all tests on the plain kernel, installs as demo does; TESTS="fork race" for some, SHAKE=N
+## check: run all tests on the plain kernel
 check:
 	@scripts/check plain
 
-## check-debug: the same on the debug kernel; a kernel report fails it; FIXES=1: see kernel/fixes
+## check-debug: run them on the debug kernel, where a kernel report fails
 check-debug:
 	@scripts/check debug
 
-## check-models: verify Documentation/models with spin, within larger bounds than check does
+## check-models: verify Documentation/models with spin, within larger bounds
 check-models:
 	@scripts/deps --install
 	@scripts/models --full
 
-## bench: measure against the kernel; writes OUT=out/bench.json, bench.svg; PROFILE=1: profile.txt
+## bench: measure against the kernel, write bench.json and bench.svg
 bench:
 	@scripts/bench
 
-## shell: a prompt in the guest with the modules loaded; FLAVOUR=plain|debug
+## shell: a prompt in the guest, with the modules loaded
 shell:
 	@scripts/shell
 
-## kernel: build the patched kernel; FLAVOUR=plain|debug, KERNEL_SRC=dir for another source
+## kernel: build the patched kernel
 kernel:
 	@scripts/kernel $(FLAVOUR)
 
-## modules: build the modules; KDIR=dir for a kernel of your own, MMOPS_FAULTS=1 for test faults
+## modules: build the modules
 modules:
 	@scripts/modules modules
 
-## modules_install: install the modules below INSTALL_MOD_PATH
+## modules_install: install the modules
 modules_install: modules
 	@scripts/modules modules_install
 
-## rustdoc: documentation of the crate mmops, as HTML
+## rustdoc: write the documentation of the crate as HTML
 rustdoc:
 	@scripts/rustdoc
 
@@ -63,23 +63,44 @@ rustfmt:
 rustfmtcheck:
 	@scripts/rustfmt --check
 
-## clippy: lint the Rust code; a warning is an error
+## clippy: lint the Rust code, where a warning is an error
 clippy:
 	@scripts/clippy
 
-## unsafe-report: all unsafe code by layer, with its reasons; fails where one is missing
+## unsafe-report: list all unsafe code by layer, with its reasons
 unsafe-report:
 	@scripts/unsafe-report
 
-## clean: remove built modules, tools and tests from the cache; kernels stay
+## clean: remove all that was built but the kernels
 clean:
 	@scripts/clean
+
+# What `make help` says of the variables: "#= VARIABLE (targets): text".
+#= BENCH_ARGS (bench): options of mmops-bench
+#= BUSY=1 (check): keep all CPUs of this machine busy meanwhile
+#= CONTROLS=20 (check): run the negative controls alone, so often
+#= FIXES=1 (check, check-debug): with kernel/fixes, which it shows to work
+#= FLAVOUR=debug (kernel, modules, shell): the debug kernel
+#= INSTALL_MOD_PATH=dir (modules_install): where to install
+#= KDIR=dir (modules): a kernel of your own
+#= KERNEL_SRC=dir (all that build a kernel): another source of it
+#= MEMORY=12G (shell): memory of the guest
+#= MMOPS_FAULTS=1 (modules, shell): the faults for negative controls
+#= OUT=dir (demo, bench): where results are written
+#= PROFILE=1 (bench): write profile.txt as well
+#= SHAKE=7 (check): move threads from CPU to CPU, with this seed
+#= TESTS="fork race" (check): these programs of selftests/ alone
 
 ## help: this list
 help:
 	@echo 'Targets:'
 	@sed -n 's/^## \([a-z_-]*\): \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 	@echo
+	@echo 'Variables, and the targets that take them:'
+	@sed -n 's/^#= \(.*\) (\(.*\)): \(.*\)/  \1\t\2\t\3/p' $(firstword $(MAKEFILE_LIST)) | \
+		expand -t 26,54
+	@echo
+	@echo 'What is missing on the machine is installed by demo and check, on Debian.'
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
 .PHONY: demo check check-debug check-models bench shell kernel modules modules_install rustdoc \
