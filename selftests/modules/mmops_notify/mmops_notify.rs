@@ -3,21 +3,16 @@
 //! `/dev/mmops_notify`: a driver that uses its subscriptions where it would wait for itself, and
 //! leaves them behind. For tests; the interface is `mmops_notify.h`.
 
+#[macro_use]
+#[path = "../misc_device.rs"]
+mod misc_device;
+
 use core::{
     fmt::Write,
     pin::Pin, //
 };
 use kernel::{
-    fs::File,
-    ioctl::{
-        _IOC_SIZE,
-        _IOWR, //
-    },
-    miscdevice::{
-        MiscDevice,
-        MiscDeviceOptions,
-        MiscDeviceRegistration, //
-    },
+    ioctl::_IOWR,
     mm::MmWithUser,
     new_mutex,
     prelude::*,
@@ -30,8 +25,7 @@ use kernel::{
         Arc,
         Mutex,
         SetOnce, //
-    },
-    uaccess::UserSlice, //
+    }, //
 };
 use mmops::{
     gather::with_gather,
@@ -68,7 +62,6 @@ use mmops::{
         WalkMut, //
     }, //
 };
-use zerocopy::FromZeros;
 use zerocopy_derive::Immutable;
 
 module! {
@@ -115,44 +108,9 @@ struct Arg {
     text: [u8; 256],
 }
 
-#[pin_data]
-struct MmopsNotify {
-    #[pin]
-    _misc: MiscDeviceRegistration<Device>,
-}
-
-impl kernel::InPlaceModule for MmopsNotify {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            _misc <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"mmops_notify" }),
-        })
-    }
-}
-
-struct Device;
-
-#[vtable]
-impl MiscDevice for Device {
-    type Ptr = Pin<KBox<Self>>;
-
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        Ok(KBox::pin(Self, GFP_KERNEL)?)
-    }
-
-    fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        if cmd != IOC {
-            return Err(ENOTTY);
-        }
-
-        let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
-        let mut arg = Arg::new_zeroed();
-
-        user().reader().read_slice(arg.as_mut_bytes())?;
-        arg.run()?;
-        user().writer().write_slice(arg.as_bytes())?;
-        Ok(0)
-    }
-}
+misc_device!(MmopsNotify, c"mmops_notify", {
+    IOC => Arg::run,
+});
 
 /// How often all that is [`Told`] was told.
 static TOLD: Atomic<u64> = Atomic::new(0);

@@ -3,23 +3,17 @@
 //! `/dev/mmops_ref`: the kernel's own C functions and those of the crate `mmops`, on the same
 //! range and timed the same way. For tests and benchmarks; the interface is `mmops_ref.h`.
 
+#[macro_use]
+#[path = "../misc_device.rs"]
+mod misc_device;
+
 mod exclusive;
 mod nested;
 mod nonblock;
 
-use core::pin::Pin;
 use kernel::{
     bindings,
-    fs::File,
-    ioctl::{
-        _IOC_SIZE,
-        _IOWR, //
-    },
-    miscdevice::{
-        MiscDevice,
-        MiscDeviceOptions,
-        MiscDeviceRegistration, //
-    },
+    ioctl::_IOWR,
     prelude::*,
     time::{
         Instant,
@@ -41,7 +35,6 @@ use mmops::{
     mapping::Mapping,
     range::PageRange, //
 };
-use zerocopy::Immutable;
 use zerocopy_derive::Immutable;
 
 module! {
@@ -102,56 +95,13 @@ struct Dirty {
     reserved: [u64; 2],
 }
 
-#[pin_data]
-struct MmopsRef {
-    #[pin]
-    _misc: MiscDeviceRegistration<Device>,
-}
-
-impl kernel::InPlaceModule for MmopsRef {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            _misc <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"mmops_ref" }),
-        })
-    }
-}
-
-struct Device;
-
-#[vtable]
-impl MiscDevice for Device {
-    type Ptr = Pin<KBox<Self>>;
-
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        Ok(KBox::pin(Self, GFP_KERNEL)?)
-    }
-
-    fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
-
-        match cmd {
-            IOC_DIRTY => with_arg(user, Dirty::run),
-            exclusive::IOC => with_arg(user, exclusive::Exclusive::run),
-            nested::IOC => with_arg(user, nested::Nested::run),
-            nonblock::IOC => with_arg(user, nonblock::Nonblock::run),
-            exclusive::IOC_PROGRAM => with_arg(user, exclusive::Program::run),
-            _ => Err(ENOTTY),
-        }
-    }
-}
-
-/// Reads an argument, calls `f`, and writes the argument back.
-fn with_arg<A: FromBytes + IntoBytes + Immutable>(
-    user: impl Fn() -> UserSlice,
-    f: impl FnOnce(&mut A) -> Result,
-) -> Result<isize> {
-    let mut arg = A::new_zeroed();
-
-    user().reader().read_slice(arg.as_mut_bytes())?;
-    f(&mut arg)?;
-    user().writer().write_slice(arg.as_bytes())?;
-    Ok(0)
-}
+misc_device!(MmopsRef, c"mmops_ref", {
+    IOC_DIRTY => Dirty::run,
+    exclusive::IOC => exclusive::Exclusive::run,
+    nested::IOC => nested::Nested::run,
+    nonblock::IOC => nonblock::Nonblock::run,
+    exclusive::IOC_PROGRAM => exclusive::Program::run,
+});
 
 impl Dirty {
     fn run(&mut self) -> Result {

@@ -7,21 +7,14 @@
 //! each walk, and what takes a closure, without `unsafe`. So the build shows that none needs what
 //! is exported to `mmops.ko` alone, and the test that each does what it says.
 
-use core::pin::Pin;
+#[macro_use]
+#[path = "../misc_device.rs"]
+mod misc_device;
+
 use kernel::{
-    fs::File,
-    ioctl::{
-        _IOC_SIZE,
-        _IOWR, //
-    },
-    miscdevice::{
-        MiscDevice,
-        MiscDeviceOptions,
-        MiscDeviceRegistration, //
-    },
+    ioctl::_IOWR,
     page::PAGE_SIZE,
-    prelude::*,
-    uaccess::UserSlice, //
+    prelude::*, //
 };
 use mmops::{
     gather::with_gather,
@@ -64,7 +57,6 @@ use mmops::{
         zap_vma, //
     }, //
 };
-use zerocopy::FromZeros;
 use zerocopy_derive::Immutable;
 
 module! {
@@ -113,44 +105,9 @@ struct Arg {
     reserved: [u64; 2],
 }
 
-#[pin_data]
-struct MmopsWalk {
-    #[pin]
-    _misc: MiscDeviceRegistration<Device>,
-}
-
-impl kernel::InPlaceModule for MmopsWalk {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            _misc <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"mmops_walk" }),
-        })
-    }
-}
-
-struct Device;
-
-#[vtable]
-impl MiscDevice for Device {
-    type Ptr = Pin<KBox<Self>>;
-
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        Ok(KBox::pin(Self, GFP_KERNEL)?)
-    }
-
-    fn ioctl(_me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        if cmd != IOC {
-            return Err(ENOTTY);
-        }
-
-        let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
-        let mut arg = Arg::new_zeroed();
-
-        user().reader().read_slice(arg.as_mut_bytes())?;
-        arg.run()?;
-        user().writer().write_slice(arg.as_bytes())?;
-        Ok(0)
-    }
-}
+misc_device!(MmopsWalk, c"mmops_walk", {
+    IOC => Arg::run,
+});
 
 /// What a walk found.
 #[derive(Default)]
