@@ -191,6 +191,15 @@ impl OpenDevice {
         Ok(())
     }
 
+    /// The device gets `range` for itself, and reads it; what it read is copied to the buffer of
+    /// the command. A page that a CPU takes back in between is made exclusive again.
+    fn exclusive(&self, range: &AddrRange, command: &mut Command) -> Result {
+        self.mirror.make_exclusive(range).map_err(errno)?;
+        self.read(range, command, |mirror, rest, _| {
+            mirror.make_exclusive(rest)
+        })
+    }
+
     /// Tells for each page of `range` what is mapped, in a byte of the buffer of the command.
     fn snapshot(&self, range: &AddrRange, command: &mut Command) -> Result {
         let mut bytes = KVec::new();
@@ -215,23 +224,6 @@ impl OpenDevice {
             .map_err(errno)
     }
 
-    /// The device gets `range` for itself, and reads it; what it read is copied to the buffer of
-    /// the command. A page that a CPU takes back in between is made exclusive again.
-    fn exclusive(&self, range: &AddrRange, command: &mut Command) -> Result {
-        self.mirror.make_exclusive(range).map_err(errno)?;
-        self.read(range, command, |mirror, rest, _| {
-            mirror.make_exclusive(rest)
-        })
-    }
-
-    /// Brings `range` to where the device can write it. Its memory is that of the system, so the
-    /// pages stay where they are, and have not to be brought back.
-    fn migrate_to_device(&self, range: &AddrRange, command: &mut Command) -> Result {
-        self.mirror.fault(range, Access::Write).map_err(errno)?;
-        command.cpages = range.nr_pages() as u64;
-        Ok(())
-    }
-
     /// `EPERM` if the device has exclusive access to a page of `range`.
     fn check_exclusive(&self, range: &AddrRange) -> Result {
         for part in copy::parts(range) {
@@ -245,6 +237,14 @@ impl OpenDevice {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Brings `range` to where the device can write it. Its memory is that of the system, so the
+    /// pages stay where they are, and have not to be brought back.
+    fn migrate_to_device(&self, range: &AddrRange, command: &mut Command) -> Result {
+        self.mirror.fault(range, Access::Write).map_err(errno)?;
+        command.cpages = range.nr_pages() as u64;
         Ok(())
     }
 }

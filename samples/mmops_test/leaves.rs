@@ -4,7 +4,11 @@
 //!
 //! The mmap lock is not held while records are copied to the caller, since that may fault.
 
-use crate::uapi;
+use crate::{
+    addr_range,
+    address_space,
+    uapi, //
+};
 use kernel::{
     prelude::*,
     uaccess::UserSlice, //
@@ -14,10 +18,7 @@ use mmops::{
         self,
         MIN_ROOM, //
     },
-    mm::{
-        self,
-        MmapRead, //
-    },
+    mm::MmapRead,
     range::AddrRange, //
 };
 
@@ -25,8 +26,7 @@ use mmops::{
 const BATCH: usize = 8 * MIN_ROOM;
 
 pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
-    let start = arg.addr as usize;
-    let range = AddrRange::new(start, start.checked_add(arg.len as usize).ok_or(EINVAL)?)?;
+    let range = addr_range(arg.addr, arg.len)?;
     let vec_len = arg.vec_len as usize;
 
     if vec_len < MIN_ROOM {
@@ -35,10 +35,7 @@ pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
 
     let bytes = vec_len.checked_mul(size_of::<uapi::Leaf>()).ok_or(EINVAL)?;
     let mut user = UserSlice::new(UserPtr::from_addr(arg.vec as usize), bytes).writer();
-    let mm = match arg.pidfd {
-        -1 => mm::current()?,
-        pidfd => mm::of_pidfd(pidfd)?,
-    };
+    let mm = address_space(arg.pidfd)?;
     let mut list = KVVec::new();
     let mut records = KVVec::with_capacity(BATCH, GFP_KERNEL)?;
 

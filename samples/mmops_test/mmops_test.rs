@@ -74,6 +74,16 @@ impl kernel::InPlaceModule for MmopsTest {
     }
 }
 
+/// Calls the function of the argument that `cmd` stands for.
+macro_rules! ioctls {
+    ($cmd:ident, $user:ident, { $($arg:ident => $call:expr,)* }) => {
+        match $cmd {
+            $(uapi::$arg::IOCTL => uapi::with_arg($user, $call),)*
+            _ => Err(ENOTTY),
+        }
+    };
+}
+
 /// An open `/dev/mmops`.
 #[pin_data]
 struct Device {
@@ -101,25 +111,22 @@ impl MiscDevice for Device {
     fn ioctl(me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let user = || UserSlice::new(UserPtr::from_addr(arg), _IOC_SIZE(cmd));
 
-        match cmd {
-            uapi::Info::IOCTL => uapi::with_arg(user, info),
-            uapi::WriteProtect::IOCTL => uapi::with_arg(user, write_protect),
-            uapi::CleanRecord::IOCTL => uapi::with_arg(user, harvest::clean_record),
-            uapi::Zap::IOCTL => uapi::with_arg(user, zap::zap),
-            uapi::SoftDirtyClear::IOCTL => uapi::with_arg(user, soft_dirty::clear),
-            uapi::Exclusive::IOCTL => uapi::with_arg(user, |arg| exclusive::exclusive(me, arg)),
-            uapi::Revoke::IOCTL => uapi::with_arg(user, exclusive::revoke),
-            uapi::AtomicAdd::IOCTL => uapi::with_arg(user, exclusive::atomic_add),
-            uapi::NotifierLog::IOCTL => uapi::with_arg(user, |arg| notifier_log::log(me, arg)),
-            uapi::NotifierSubscribe::IOCTL => {
-                uapi::with_arg(user, |arg| notifier_log::subscribe(me, arg))
-            }
-            uapi::NotifierProbe::IOCTL => uapi::with_arg(user, |arg| notifier_log::probe(me, arg)),
-            uapi::Protect::IOCTL => uapi::with_arg(user, protect::protect),
-            uapi::Age::IOCTL => uapi::with_arg(user, age::age),
-            uapi::Leaves::IOCTL => uapi::with_arg(user, leaves::leaves),
-            _ => Err(ENOTTY),
-        }
+        ioctls!(cmd, user, {
+            Info => info,
+            WriteProtect => write_protect,
+            CleanRecord => harvest::clean_record,
+            Zap => zap::zap,
+            SoftDirtyClear => soft_dirty::clear,
+            Exclusive => |arg| exclusive::exclusive(me, arg),
+            Revoke => exclusive::revoke,
+            AtomicAdd => exclusive::atomic_add,
+            NotifierLog => |arg| notifier_log::log(me, arg),
+            NotifierSubscribe => |arg| notifier_log::subscribe(me, arg),
+            NotifierProbe => |arg| notifier_log::probe(me, arg),
+            Protect => protect::protect,
+            Leaves => leaves::leaves,
+            Age => age::age,
+        })
     }
 }
 

@@ -2,29 +2,25 @@
 
 //! `MMOPS_IOC_PROTECT`: protect leaves below what their VMA allows.
 
-use crate::uapi;
+use crate::{
+    addr_range,
+    address_space,
+    uapi, //
+};
 use kernel::prelude::*;
 use mmops::{
-    mm::{
-        self,
-        MmapRead, //
-    },
+    mm::MmapRead,
     protect::{
         self,
         Access,
         LargeFrames, //
-    },
-    range::AddrRange, //
+    }, //
 };
 
 pub(crate) fn protect(arg: &mut uapi::Protect) -> Result {
-    let start = arg.addr as usize;
-    let range = AddrRange::new(start, start.checked_add(arg.len as usize).ok_or(EINVAL)?)?;
+    let range = addr_range(arg.addr, arg.len)?;
     let access = Access::from_prot(arg.prot).ok_or(EINVAL)?;
-    let mm = match arg.pidfd {
-        -1 => mm::current()?,
-        pidfd => mm::of_pidfd(pidfd)?,
-    };
+    let mm = address_space(arg.pidfd)?;
     let frames = if arg.flags & uapi::PROTECT_LARGE != 0 {
         LargeFrames::Keep
     } else {

@@ -3,16 +3,14 @@
 //! `MMOPS_IOC_SOFT_DIRTY_CLEAR`: clear the soft-dirty bits of a process, all or of a range.
 
 use crate::{
+    addr_range,
+    address_space,
     interrupted,
     uapi, //
 };
 use kernel::prelude::*;
 use mmops::{
-    mm::{
-        self,
-        MmapRead, //
-    },
-    range::AddrRange,
+    mm::MmapRead,
     soft_dirty::{
         self,
         Outcome,
@@ -22,34 +20,25 @@ use mmops::{
 
 pub(crate) fn clear(arg: &mut uapi::SoftDirtyClear) -> Result {
     let is_all = arg.flags & uapi::SOFT_DIRTY_ALL != 0;
-    let range = |arg: &uapi::SoftDirtyClear| {
-        let start = arg.addr as usize;
-
-        AddrRange::new(start, start.checked_add(arg.len as usize).ok_or(EINVAL)?)
-    };
-
-    if !is_all {
-        range(arg)?;
-    }
-
+    let range = (!is_all)
+        .then(|| addr_range(arg.addr, arg.len))
+        .transpose()?;
     let untouched = if arg.flags & uapi::SOFT_DIRTY_FORGET != 0 {
         Untouched::Forget
     } else {
         Untouched::Keep
     };
-    let mm = match arg.pidfd {
-        -1 => mm::current()?,
-        pidfd => mm::of_pidfd(pidfd)?,
-    };
-    let range = if is_all {
-        MmapRead::lock(&mm).user_range()?
-    } else {
-        range(arg)?
-    };
-    let outcome = if is_all {
-        soft_dirty::clear_all(&mm)
-    } else {
-        soft_dirty::clear(&mm, &range, untouched)
+    let mm = address_space(arg.pidfd)?;
+    let (len, outcome) = match range {
+        Some(range) => (
+            range.end() - range.start(),
+            soft_dirty::clear(&mm, &range, untouched),
+        ),
+        None => {
+            let all = MmapRead::lock(&mm).user_range()?;
+
+            (all.end() - all.start(), soft_dirty::clear_all(&mm))
+        }
     };
     let outcome = match outcome {
         Err(e) if e == EINTR => Outcome::default(),
@@ -59,5 +48,5 @@ pub(crate) fn clear(arg: &mut uapi::SoftDirtyClear) -> Result {
     arg.cleared = outcome.cleared as u64;
     arg.kept = outcome.kept as u64;
     arg.done = outcome.done as u64;
-    interrupted(outcome.done < range.end() - range.start())
+    interrupted(outcome.done < len)
 }
