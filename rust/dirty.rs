@@ -236,6 +236,25 @@ pub struct Outcome {
 /// None today; a caller has to expect that there will be.
 ///
 /// Source: `wp_shared_mapping_range()`.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     dirty::{self, Huge},
+///     mapping::Mapping,
+///     range::PageRange,
+/// };
+///
+/// # let fd = 0;
+/// let mut mapping = Mapping::fget(fd)?;
+/// let range = PageRange::new(0, 512)?;
+/// let outcome = dirty::write_protect(&mut mapping, &range, Huge::Split)?;
+///
+/// pr_info!("{} of {} pages were writable\n", outcome.changed, range.nr());
+/// // A fatal signal, and how far the call got before it.
+/// outcome.stopped.map_or(Ok(()), Err)
+/// ```
 pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
     let mut walker = WriteProtect {
         changed: 0,
@@ -291,6 +310,27 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 /// Nothing was changed then.
 ///
 /// Source: `clean_record_shared_mapping_range()`.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     bitmap::{RecordBitmap, BITS_PER_WORD},
+///     dirty::{self, Huge, Transfer},
+///     mapping::Mapping,
+///     range::PageRange,
+/// };
+///
+/// # let fd = 0;
+/// let mut mapping = Mapping::fget(fd)?;
+/// let range = PageRange::new(0, 512)?;
+/// let mut words = KVec::from_elem(0u64, range.nr().div_ceil(BITS_PER_WORD), GFP_KERNEL)?;
+/// let mut record = RecordBitmap::new(&mut words, range.first());
+///
+/// dirty::clean_record(&mut mapping, &range, &mut record, Huge::Keep, Transfer::ToFolio)?;
+/// pr_info!("dirty pages are within bits {} to {}\n", record.start(), record.end());
+/// Ok(())
+/// ```
 pub fn clean_record(
     mapping: &mut Mapping,
     range: &PageRange,

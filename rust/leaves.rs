@@ -129,6 +129,24 @@ pub struct Leaf {
 /// # Errors
 ///
 /// `EINTR` if a fatal signal came.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     leaves::{self, MIN_ROOM},
+///     mm::{self, MmapRead},
+/// };
+///
+/// let mm = mm::current()?;
+/// let mut guard = MmapRead::lock(&mm);
+/// let range = guard.user_range()?;
+/// let mut list = KVVec::with_capacity(MIN_ROOM, GFP_KERNEL)?;
+/// let next = leaves::list(&mut guard, &range, &mut list)?;
+///
+/// pr_info!("{} leaves up to {:#x}\n", list.len(), next);
+/// Ok(())
+/// ```
 pub fn list(guard: &mut MmapRead<'_>, range: &AddrRange, list: &mut KVVec<Leaf>) -> Result<usize> {
     let mut walker = Lister {
         next: range.start(),

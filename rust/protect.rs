@@ -190,6 +190,27 @@ pub struct Outcome {
 ///   `mprotect(2)`.
 ///
 /// Source: `do_mprotect_pkey()`, `change_protection()`.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     mm::{self, MmapRead},
+///     protect::{self, Access, LargeFrames},
+///     range::AddrRange,
+/// };
+///
+/// # let (pidfd, start, end, prot) = (0, 0, 0, 1);
+/// let mm = mm::of_pidfd(pidfd)?;
+/// let range = AddrRange::new(start, end)?;
+/// // As mprotect(2) has it: PROT_READ, for instance.
+/// let access = Access::from_prot(prot).ok_or(EINVAL)?;
+/// let outcome =
+///     protect::protect(&mut MmapRead::lock(&mm), &range, access, LargeFrames::Split)?;
+///
+/// pr_info!("{} base pages, {} huge\n", outcome.ptes, outcome.pmds + outcome.puds);
+/// outcome.stopped.map_or(Ok(()), Err)
+/// ```
 pub fn protect(
     guard: &mut MmapRead<'_>,
     range: &AddrRange,

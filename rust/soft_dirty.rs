@@ -168,6 +168,24 @@ pub struct Outcome {
 /// On each of them no page that read as soft-dirty reads otherwise.
 ///
 /// Source: `clear_refs_write()`.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     mm,
+///     range::AddrRange,
+///     soft_dirty::{self, Untouched},
+/// };
+///
+/// # let (pidfd, start, end) = (0, 0, 0);
+/// let mm = mm::of_pidfd(pidfd)?;
+/// let range = AddrRange::new(start, end)?;
+/// let outcome = soft_dirty::clear(&mm, &range, Untouched::Keep)?;
+///
+/// pr_info!("{} pages cleared, {} kept\n", outcome.cleared, outcome.kept);
+/// Ok(())
+/// ```
 pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result<Outcome> {
     is_supported()?;
     // A hole that comes later is passed over.

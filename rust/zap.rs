@@ -115,6 +115,24 @@ pub struct Outcome {
 ///   begin at one of its pages.
 ///
 /// Source: `madvise_dontneed_free()`, `zap_vma_range()`.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     mm::{self, MmapRead},
+///     range::AddrRange,
+///     zap,
+/// };
+///
+/// # let (start, end) = (0, 0);
+/// let mm = mm::current()?;
+/// let range = AddrRange::new(start, end)?;
+/// let outcome = zap::zap(&mut MmapRead::lock(&mm), &range)?;
+///
+/// pr_info!("{} pages are gone\n", outcome.zapped);
+/// Ok(())
+/// ```
 pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
     guard.for_each_vma(range, |vma, part| check(vma, &part))?;
 

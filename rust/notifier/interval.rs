@@ -376,6 +376,40 @@ impl<T: IntervalOps, B: Backend> Drop for IntervalNotifier<T, B> {
 /// place of the call.
 ///
 /// `new_interval_notifier!(mm, range, data)`; see [`IntervalNotifier::new`].
+///
+/// # Examples
+///
+/// ```
+/// use core::pin::Pin;
+/// use mmops::{
+///     mm,
+///     new_interval_notifier,
+///     notifier::{IntervalNotifier, IntervalOps, Invalidated},
+///     range::AddrRange,
+/// };
+///
+/// struct Cache;
+///
+/// impl IntervalOps for Cache {
+///     fn invalidate(self: Pin<&mut Self>, what: &Invalidated) {
+///         // Here a driver drops what it has of these addresses.
+///         pr_info!("{} pages\n", what.range().nr_pages());
+///     }
+/// }
+///
+/// # let (start, end) = (0, 0);
+/// let mm = mm::current()?;
+/// let range = AddrRange::new(start, end)?;
+/// let notifier: Pin<KBox<IntervalNotifier<Cache>>> =
+///     KBox::try_pin_init(new_interval_notifier!(&mm, range, Cache), GFP_KERNEL)?;
+///
+/// let token = notifier.read_begin()?;
+/// // Here it looks addresses up.
+/// if let Some(mut critical) = notifier.lock_if_current(token) {
+///     let _cache: Pin<&mut Cache> = critical.as_mut();
+/// }
+/// Ok(())
+/// ```
 #[macro_export]
 macro_rules! new_interval_notifier {
     ($mm:expr, $range:expr, $data:expr $(, $name:literal)? $(,)?) => {
