@@ -14,9 +14,9 @@ use kernel::{
 
 /// A VMA that a walk visits.
 ///
-/// Less is known of it than of a [`VmaRef`](kernel::mm::virt::VmaRef): a walk over an address space does not hold the mmap
-/// locks, so flags other than the immutable ones may change at any time. Its bounds do not, since
-/// `i_mmap_rwsem` or the mmap lock is held.
+/// Less is known of it than of a [`VmaRef`](kernel::mm::virt::VmaRef): a walk over an address space
+/// does not hold the mmap locks, so flags other than the immutable ones may change at any time. Its
+/// bounds do not, since `i_mmap_rwsem` or the mmap lock is held.
 ///
 /// # Invariants
 ///

@@ -269,7 +269,8 @@ static void steps_stop(struct steps *steps)
 
 /*
  * One round: the call up to @gate, then the other step until it is done, or waits for
- * the lock that is held there if it @may_spin, then @leave_out, then the rest. Whether the call came to the gate.
+ * the lock that is held there if it @may_spin, then @leave_out, then the rest. Whether the
+ * call came to the gate.
  */
 static bool steps_at_gate(struct steps *steps, enum fault gate, bool may_spin,
 			  enum fault leave_out)

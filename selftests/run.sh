@@ -9,8 +9,9 @@ usage() {
 	cat <<-END
 	Usage: run.sh [--dir DIR] [--faults] [PROGRAM...]
 
-	Runs PROGRAMs (default: all that this machine can run) from DIR and prints one
-	TAP stream with a plan at its end. Each result is named PROGRAM: test. Exits with 1 if a result is "not ok".
+	Runs PROGRAMs (default: all that this machine can run) from DIR and prints one TAP
+	stream with a plan at its end. Each result is named PROGRAM: test. Exits with 1 if a
+	result is "not ok".
 
 	  --dir DIR  where the programs are (default: OUT of selftests/Makefile)
 	  --faults   against the fault build of mmops.ko: of a program that has tests for it
@@ -55,8 +56,8 @@ can_run() {
 	esac
 }
 
-# fault_fixtures PROGRAM: the fixtures of its tests for the fault build, FIXTURE_FAULTS() in faults.h.
-# Controls need that, and what the plain build has passed is not repeated on it.
+# fault_fixtures PROGRAM: the fixtures of its tests for the fault build, as FIXTURE_FAULTS() in
+# faults.h makes them. Controls need that, and what the plain build has passed is not repeated on it.
 fault_fixtures() {
 	"$dir/$1" -l 2>&1 | sed -nE 's/^([a-z_0-9]+_faults)( .*|$)/\1/p'
 }

@@ -20,7 +20,8 @@
 /*
  * Original: try_grab_folio(), mm/gup.c
  *
- * With FOLL_PIN: beyond a reference, reclaim leaves the file system's data of a pinned folio (buffers) alone, which marking it dirty needs.
+ * With FOLL_PIN: beyond a reference, reclaim leaves the file system's data of a pinned
+ * folio (buffers) alone, which marking it dirty needs.
  * Called with the page table lock of a present entry that maps the folio held,
  * so reclaim, which looks after it has unmapped, sees the pin. False if the count
  * has overflowed, which makes it negative: no user may raise it further.
@@ -181,7 +182,8 @@ __mmops_helper void mmops_free_deposited_table(struct mm_struct *mm, pmd_t *pmdp
  * Original: vma_pgprot_modify(), mm/vma.h; vma_set_page_prot(), mm/mmap.c
  *
  * The protection that entries of @vma have if only @access (VM_READ, VM_WRITE,
- * VM_EXEC) of what the VMA allows is asked for. Where the VMA wants to see write faults, vm_page_prot says so already.
+ * VM_EXEC) of what the VMA allows is asked for. Where the VMA wants to see write faults,
+ * vm_page_prot says so already.
  */
 __mmops_helper unsigned long mmops_vma_protection(struct vm_area_struct *vma,
 						  unsigned long access)

@@ -288,7 +288,8 @@ unsafe fn zap_nonpresent(
 
             // SAFETY: There are so many entries from the place on, the first of which is of swap.
             nr = unsafe { b::mmops_swap_pte_batch(table.entry_ptr(i), raw, left) } as usize;
-            // SAFETY: The batch is of such entries, which kept these places in swap and were counted.
+            // SAFETY: The batch is of such entries, which kept these places in swap, and were
+            // counted.
             unsafe {
                 table.take_nonpresent(i, nr, gather);
                 b::mmops_swap_put(raw, nr as u32);

@@ -2,9 +2,9 @@
 
 //! Cases of clearing accessed bits against a write of 1 to `/proc/self/clear_refs`.
 //!
-//! Before each call all pages of the region are stored to, so that every leaf is young. The clock is
-//! in userspace, around the one system call on either side. The kernel clears the whole process, of
-//! which the region is nearly all, and does not flush the TLB; the call of mmops does.
+//! Before each call all pages of the region are stored to, so that every leaf is young. The clock
+//! is in userspace, around the one system call on either side. The kernel clears the whole process,
+//! of which the region is nearly all, and does not flush the TLB; the call of mmops does.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
