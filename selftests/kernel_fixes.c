@@ -108,20 +108,20 @@ static char *map_behind_private(FIXTURE_DATA(ref) *self)
 	return map;
 }
 
-TEST_F(ref, private_mapping_ends_write_protect)
+TEST_F_TIMEOUT(ref, private_mapping_ends_write_protect, TEST_SECONDS)
 {
 	ASSERT_NE(map_behind_private(self), NULL);
 	ASSERT_FIXED(4, 0, ref_protect(self, 0, 8));
 }
 
-TEST_F(ref, private_mapping_ends_clean_record)
+TEST_F_TIMEOUT(ref, private_mapping_ends_clean_record, TEST_SECONDS)
 {
 	ASSERT_NE(map_behind_private(self), NULL);
 	ASSERT_FIXED(0xf0, 0, ({ ref_clean(self, 0, 8); self->bitmap; }));
 }
 
 /* The same without the private mapping, or with one behind: what is asserted above is its doing. */
-TEST_F(ref, private_mapping_behind)
+TEST_F_TIMEOUT(ref, private_mapping_behind, TEST_SECONDS)
 {
 	char *map = map_shared(self->fd, 0, 4);
 
@@ -135,7 +135,7 @@ TEST_F(ref, private_mapping_behind)
 }
 
 /* Pages 10..14 and a bitmap that begins with page 0: *start is a bit, and 4 a number of pages. */
-TEST_F(ref, first_bit)
+TEST_F_TIMEOUT(ref, first_bit, TEST_SECONDS)
 {
 	char *map = map_shared(self->fd, 0, 16);
 
@@ -148,7 +148,7 @@ TEST_F(ref, first_bit)
 }
 
 /* Nothing is dirty: that no bit is known stays as it was said. */
-TEST_F(ref, no_bit)
+TEST_F_TIMEOUT(ref, no_bit, TEST_SECONDS)
 {
 	char *map = map_shared(self->fd, 0, 16);
 
@@ -183,7 +183,7 @@ static int signal_of_load(const char *map, size_t page)
 }
 
 /* The marker of a guard region has the bit of pte_dirty(). */
-TEST_F(ref, marker_is_recorded)
+TEST_F_TIMEOUT(ref, marker_is_recorded, TEST_SECONDS)
 {
 	char *map = map_shared(self->fd, 0, 8);
 
@@ -196,7 +196,7 @@ TEST_F(ref, marker_is_recorded)
 }
 
 /* A marker that was moved is soft-dirty, and has the bit of pte_write() then. */
-TEST_F(ref, marker_is_write_protected)
+TEST_F_TIMEOUT(ref, marker_is_write_protected, TEST_SECONDS)
 {
 	char *map = map_shared(self->fd, 0, 8), *to = reserve(8, 0);
 
@@ -282,7 +282,7 @@ static void page_out(FIXTURE_DATA(collapse) *self)
 }
 
 /* The folio is clean, and only a PTE knows of the store. */
-TEST_F(collapse, store_by_pte)
+TEST_F_TIMEOUT(collapse, store_by_pte, TEST_SECONDS)
 {
 	uint64_t value = ~0ULL;
 
@@ -299,7 +299,7 @@ TEST_F(collapse, store_by_pte)
 }
 
 /* The same without the collapse: the store stays in any kernel. */
-TEST_F(collapse, store_without_collapse)
+TEST_F_TIMEOUT(collapse, store_without_collapse, TEST_SECONDS)
 {
 	uint64_t value = ~0ULL;
 
@@ -318,13 +318,15 @@ TEST_F(collapse, store_without_collapse)
 struct fetch {
 	int device;
 	char *map;
-	atomic_bool over;
+	atomic_bool go, over;
 };
 
 static void *fetch_loop(void *arg)
 {
 	struct fetch *fetch = arg;
 
+	while (!atomic_load(&fetch->go))
+		sched_yield();
 	dmirror(fetch->device, HMM_DMIRROR_MIGRATE_TO_SYS, fetch->map, NULL, PMD_PAGES);
 	atomic_store(&fetch->over, true);
 	return NULL;
@@ -360,11 +362,13 @@ TEST_FAULTS(leaf, migrating_leaf)
 	if (!fetch.map)
 		SKIP(return, "no huge pages");
 	ASSERT_EQ(0, subscribe(dev, NULL, 0, MMOPS_NOTIFIER_MM));
-	anon = status_kb("RssAnon");
 	ASSERT_EQ(PMD_PAGES, dmirror(fetch.device, HMM_DMIRROR_MIGRATE_TO_DEV, fetch.map, copy,
 				     PMD_PAGES));
-	ASSERT_EQ(0, close_gate(INVALIDATION_ENDED, 1));
+	anon = status_kb("RssAnon");
+	/* The stack of a thread is an invalidation, too. */
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fetch_loop, &fetch));
+	ASSERT_EQ(0, close_gate(INVALIDATION_ENDED, 1));
+	atomic_store(&fetch.go, true);
 	ASSERT_TRUE(wait_at_gate(INVALIDATION_ENDED, 1, &fetch.over));
 	ASSERT_EQ(0, madvise(fetch.map, pmd_size(), MADV_DONTNEED));
 	ASSERT_EQ(0, open_gate(INVALIDATION_ENDED));
