@@ -128,34 +128,40 @@ macro_rules! huge_leaf {
                 $value::from_raw(unsafe { bindings::$get(self.entry.as_ptr()) })
             }
 
+            /// Replaces the entry of a present leaf by `change`, which returns the old one; the scope
+            /// flushes what it maps. `None` if the entry is not present, and nothing was done.
+            #[inline]
+            fn update(
+                &mut self,
+                scope: &mut FlushScope<'s>,
+                change: impl FnOnce(*mut bindings::$raw) -> bindings::$raw,
+            ) -> Option<$value> {
+                if !self.value().present() {
+                    return None;
+                }
+
+                let old = change(self.entry.as_ptr());
+
+                scope.record_leaves(self.leaf_addr(), $size, $size);
+                Some($value::from_raw(old))
+            }
+
             /// Removes the write permission of a present leaf; the dirty state stays. Returns the
             /// old value; `None` if the entry is not present, and nothing was done.
             ///
             /// In place and atomic: the entry is never left cleared.
             #[inline]
             pub fn wrprotect(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
-                if !self.value().present() {
-                    return None;
-                }
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
-                let old = unsafe { bindings::$wrprotect(self.entry.as_ptr()) };
-
-                scope.record_leaves(self.leaf_addr(), $size, $size);
-                Some($value::from_raw(old))
+                self.update(scope, |entry| unsafe { bindings::$wrprotect(entry) })
             }
 
             /// Removes the accessed bit of a present leaf. Returns the old value; `None` if the entry
             /// is not present, and nothing was done.
             #[inline]
             pub fn mkold(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
-                if !self.value().present() {
-                    return None;
-                }
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
-                let old = unsafe { bindings::$mkold(self.entry.as_ptr()) };
-
-                scope.record_leaves(self.leaf_addr(), $size, $size);
-                Some($value::from_raw(old))
+                self.update(scope, |entry| unsafe { bindings::$mkold(entry) })
             }
 
             /// Removes the dirty bit of a present leaf; the write permission stays. Returns the old
@@ -167,14 +173,8 @@ macro_rules! huge_leaf {
             #[inline]
             #[must_use = "the dirty bit is lost unless it is recorded"]
             pub(crate) unsafe fn mkclean(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
-                if !self.value().present() {
-                    return None;
-                }
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
-                let old = unsafe { bindings::$mkclean(self.entry.as_ptr()) };
-
-                scope.record_leaves(self.leaf_addr(), $size, $size);
-                Some($value::from_raw(old))
+                self.update(scope, |entry| unsafe { bindings::$mkclean(entry) })
             }
 
             /// As [`Self::mkclean`]; `None` if the leaf was not dirty.
