@@ -16,7 +16,6 @@
 #define STORED		100UL		/* the page that is stored to */
 #define PART		10UL		/* pages at an end of the leaf, which is the other part */
 #define VALUE		0x1234567890ULL
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 FIXTURE(contract)
 {

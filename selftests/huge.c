@@ -6,7 +6,6 @@
 #include "faults.h"
 #include "kselftest_harness.h"
 
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define LEAVES		2UL
 #define PAGES		(LEAVES * PMD_PAGES)
 
@@ -17,26 +16,6 @@ FIXTURE(huge)
 	char before[16];	/* what SHMEM_ENABLED was */
 	struct harvest h;
 };
-
-/* The word in brackets of a sysfs file with a choice. */
-static int read_choice(const char *path, char *word, size_t size)
-{
-	char text[256] = "", *start, *end;
-	FILE *f = fopen(path, "r");
-
-	if (!f)
-		return -errno;
-	if (!fgets(text, sizeof(text), f))
-		text[0] = 0;
-	fclose(f);
-	start = strchr(text, '[');
-	end = strchr(text, ']');
-	if (!start || !end)
-		return -EINVAL;
-	*end = 0;
-	snprintf(word, size, "%s", start + 1);
-	return 0;
-}
 
 static long huge_kb(const char *map)
 {

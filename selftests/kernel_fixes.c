@@ -17,7 +17,6 @@
 #include "notifier.h"
 #include "zap.h"
 
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define DAX_PUD		"/dev/dax0.0"
 #define VALUE		0x1234567890ULL
 /* MADV_PAGEOUT may find the folio on its way to the lists that it takes it from. */
@@ -220,26 +219,6 @@ FIXTURE(collapse)
 	char before[16];
 	char *map;
 };
-
-/* The word in brackets of a sysfs file with a choice. */
-static int read_choice(const char *path, char *word, size_t size)
-{
-	char text[256] = "", *start, *end;
-	FILE *f = fopen(path, "r");
-
-	if (!f)
-		return -errno;
-	if (!fgets(text, sizeof(text), f))
-		text[0] = '\0';
-	fclose(f);
-	start = strchr(text, '[');
-	end = start ? strchr(start, ']') : NULL;
-	if (!end || (size_t)(end - start) > size)
-		return -EINVAL;
-	memcpy(word, start + 1, end - start - 1);
-	word[end - start - 1] = '\0';
-	return 0;
-}
 
 /* A huge folio of a hole, which was read once; what maps it is gone. */
 FIXTURE_SETUP(collapse)

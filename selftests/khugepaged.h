@@ -8,7 +8,6 @@
 
 #include "mmops_selftest.h"
 
-#define THP_DIR			"/sys/kernel/mm/transparent_hugepage/"
 #define KHUGEPAGED_DIR		THP_DIR "khugepaged/"
 #define SCAN_SLEEP		KHUGEPAGED_DIR "scan_sleep_millisecs"
 /* Scans of all memory after which a page table is not going to be collapsed. */
@@ -27,21 +26,6 @@ static inline unsigned long read_number(const char *path)
 	return number;
 }
 
-/* The word in brackets in a file of sysfs, which is what is chosen. */
-static inline void read_choice(const char *path, char *word, size_t size)
-{
-	char text[256] = "", *from, *to;
-	FILE *f = fopen(path, "r");
-
-	if (f && !fgets(text, sizeof(text), f))
-		text[0] = '\0';
-	if (f)
-		fclose(f);
-	from = strchr(text, '[');
-	to = from ? strchr(from, ']') : NULL;
-	snprintf(word, size, "%.*s", to ? (int)(to - from - 1) : 0, to ? from + 1 : "");
-}
-
 /*
  * Let khugepaged make one huge page of the PTE table at @map, whose memory is of a
  * memfd. It unmaps the pages, and may or may not map the new one. 0 or -errno.
@@ -52,10 +36,11 @@ static inline int khugepaged_collapse(char *map)
 	unsigned long collapsed = read_number(KHUGEPAGED_DIR "pages_collapsed"), scans;
 	int ret = 0;
 
-	read_choice(THP_DIR "shmem_enabled", shmem, sizeof(shmem));
-	read_choice(THP_ENABLED, enabled, sizeof(enabled));
+	if (read_choice(SHMEM_ENABLED, shmem, sizeof(shmem)) ||
+	    read_choice(THP_ENABLED, enabled, sizeof(enabled)))
+		return -ENODEV;
 	snprintf(sleep, sizeof(sleep), "%lu", read_number(SCAN_SLEEP));
-	if (write_file(THP_DIR "shmem_enabled", "advise") || write_file(THP_ENABLED, "madvise"))
+	if (write_file(SHMEM_ENABLED, "advise") || write_file(THP_ENABLED, "madvise"))
 		return -ENODEV;
 	if (madvise(map, pmd_size(), MADV_HUGEPAGE))
 		ret = -errno;
@@ -67,7 +52,7 @@ static inline int khugepaged_collapse(char *map)
 		sched_yield();
 	}
 	write_file(SCAN_SLEEP, sleep);
-	write_file(THP_DIR "shmem_enabled", shmem);
+	write_file(SHMEM_ENABLED, shmem);
 	write_file(THP_ENABLED, enabled);
 	if (ret)
 		return ret;

@@ -442,7 +442,29 @@ static inline int write_file(const char *path, const char *text)
 	return ret;
 }
 
-#define THP_ENABLED	"/sys/kernel/mm/transparent_hugepage/enabled"
+#define THP_DIR		"/sys/kernel/mm/transparent_hugepage/"
+#define THP_ENABLED	THP_DIR "enabled"
+#define SHMEM_ENABLED	THP_DIR "shmem_enabled"
+
+/* The word in brackets in a file of sysfs, which is what is chosen. 0 or -errno. */
+static inline int read_choice(const char *path, char *word, size_t size)
+{
+	char text[256] = "", *start, *end;
+	FILE *f = fopen(path, "r");
+
+	if (!f)
+		return -errno;
+	if (!fgets(text, sizeof(text), f))
+		text[0] = '\0';
+	fclose(f);
+	start = strchr(text, '[');
+	end = start ? strchr(start, ']') : NULL;
+	if (!end || (size_t)(end - start) > size)
+		return -EINVAL;
+	memcpy(word, start + 1, end - start - 1);
+	word[end - start - 1] = '\0';
+	return 0;
+}
 
 /* Anonymous memory of @leaves aligned PMDs, each a huge leaf and stored to; or NULL. */
 static inline char *map_thp(size_t leaves)

@@ -16,7 +16,6 @@
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
 #define SLAB		"/sys/kernel/debug/failslab/"
 #define PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define MAX_ROUNDS	5000
 
 /* Settings, as they are here and as the kernel boots. */

@@ -19,7 +19,6 @@
 
 #define PAGES	16UL
 
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 /* All of a huge page, in pages. */
 #define HUGE	"0-512"

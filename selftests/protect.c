@@ -18,7 +18,6 @@
 #include "kselftest_harness.h"
 #include "swap.h"
 
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define LEAVES		4UL
 #define PAGES		(LEAVES * PMD_PAGES)
 #define RW		(PROT_READ | PROT_WRITE)

@@ -29,7 +29,6 @@
 #include "kselftest_harness.h"
 #include "leaves.h"
 
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define RW		(PROT_READ | PROT_WRITE)
 #define ROUNDS		20U
 #define GATE_ROUNDS	3U

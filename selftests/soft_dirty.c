@@ -31,7 +31,6 @@ struct pm_scan {
 #define PM_SCAN		_IOWR('f', 16, struct pm_scan)
 #define PM_SOFT_DIRTY	(1 << 7)
 
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define NR_HUGEPAGES	"/proc/sys/vm/nr_hugepages"
 
 #define PAGES		1100UL

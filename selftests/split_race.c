@@ -31,7 +31,6 @@
 #define PAGES		PMD_PAGES
 #define ROUNDS		60U
 #define GATE_ROUNDS	3U
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define KPF_DIRTY	4
 /* A call that splits takes about as long. */
 #define SPREAD_NS	3000000

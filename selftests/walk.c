@@ -16,7 +16,6 @@
 #include "kselftest_harness.h"
 
 #define WALK_DEV	"/dev/mmops_walk"
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 static int walk_arg(int dev, struct mmops_walk *arg)
 {

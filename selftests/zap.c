@@ -26,7 +26,6 @@
 
 #define PAGES		1000UL
 #define KPF_DIRTY	4
-#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define NR_HUGEPAGES	"/proc/sys/vm/nr_hugepages"
 
 FIXTURE(zap)
