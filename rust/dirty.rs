@@ -57,6 +57,7 @@
 //!   its leaf;
 //! - `munmap()`, and the end of the process;
 //! - writeback of a disk file system;
+//! - a [tracker](crate::track) of a process that maps the page, which takes the bit for itself;
 //! - migration, on a machine whose migration entries have no room for a dirty bit.
 //!
 //! Nor if there never was one, since the store went through no entry of the file's mappings:
@@ -139,7 +140,7 @@ use kernel::{
 
 /// Folios that wait for the TLB flush at the most. One flush serves as many pages, and the queue
 /// stays a small allocation.
-const QUEUE_FOLIOS: usize = 4096;
+pub(crate) const QUEUE_FOLIOS: usize = 4096;
 
 /// Dirty entries of one PTE table from which on the TLB is flushed before its lock is released.
 const FLUSH_LOCKED: usize = 128;
@@ -552,7 +553,9 @@ impl WalkMut for CleanRecord<'_, '_> {
     ) -> Result {
         self.changed += match self.transfer {
             Transfer::ToFolio => {
-                clean_record_table_queue(table, scope, self.bitmap, &mut self.queue)
+                let first = table.pgoff();
+
+                clean_record_table_queue(table, scope, self.bitmap, first, &mut self.queue)
             }
             Transfer::Skip => clean_record_table(table, scope, self.bitmap, self.flush_locked),
         };
@@ -680,13 +683,14 @@ impl CleanRecord<'_, '_> {
     }
 }
 
-/// Cleans the dirty entries of one PTE table, sets their bits in `bitmap`, and returns them and
-/// their number.
+/// Cleans the dirty entries of one PTE table, sets their bits in `bitmap`, where `first` is that of
+/// the first entry, and returns them and their number.
 #[inline(always)]
 fn clean_record_entries<'s>(
     table: &mut PteTable<'_, 's>,
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
+    first: usize,
 ) -> (EntrySet, usize) {
     let mut taken = EntrySet::EMPTY;
 
@@ -701,9 +705,9 @@ fn clean_record_entries<'s>(
             }
         },
     );
-    let mut count = bitmap.set_words(table.pgoff(), taken.words());
+    let mut count = bitmap.set_words(first, taken.words());
     if table.vma().may_have_pins() {
-        count -= keep_pinned(table, &mut taken, bitmap);
+        count -= keep_pinned(table, &mut taken, bitmap, first);
     }
     (taken, count)
 }
@@ -720,6 +724,7 @@ fn keep_pinned(
     table: &PteTable<'_, '_>,
     taken: &mut EntrySet,
     bitmap: &mut RecordBitmap<'_>,
+    first: usize,
 ) -> usize {
     let pinned = table.pinned();
     let mut kept = 0;
@@ -732,7 +737,7 @@ fn keep_pinned(
             table.redirty(i);
         }
     });
-    bitmap.set_words(table.pgoff(), pinned.words());
+    bitmap.set_words(first, pinned.words());
     kept
 }
 
@@ -745,7 +750,7 @@ fn clean_record_table<'s>(
     bitmap: &mut RecordBitmap<'_>,
     flush_locked: bool,
 ) -> usize {
-    let changed = clean_record_entries(table, scope, bitmap).1;
+    let changed = clean_record_entries(table, scope, bitmap, table.pgoff()).1;
 
     if flush_locked && changed != 0 {
         scope.flush_locked();
@@ -758,15 +763,17 @@ fn waits_for_flush() -> bool {
     crate::faults::transfer_before_flush() || crate::faults::trylock_fails()
 }
 
-/// As [`clean_record_table`], and notes the folios that owe a dirty mark.
+/// As [`clean_record_table`], and notes the folios that owe a dirty mark. `first` is the offset, in
+/// the bitmap's terms, of the page that the first entry maps.
 #[inline(never)]
-fn clean_record_table_queue<'s>(
+pub(crate) fn clean_record_table_queue<'s>(
     table: &mut PteTable<'_, 's>,
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
+    first: usize,
     queue: &mut DirtyQueue,
 ) -> usize {
-    let (mut taken, mut changed) = clean_record_entries(table, scope, bitmap);
+    let (mut taken, mut changed) = clean_record_entries(table, scope, bitmap, first);
     // Many entries: one flush here is less than a pin for each. The lock of the table keeps what
     // the entries map, so only folios that are clean by now have to wait, and be pinned.
     let flushed = changed >= FLUSH_LOCKED && !waits_for_flush();

@@ -147,6 +147,24 @@ table! {
     /// A clear of soft-dirty does not ask for pins after it has changed an entry.
     Fault skip_pin_check;
 
+    /// A tracker that is told of an invalidation marks nothing.
+    Fault track_skip_mark;
+
+    /// The begin of an epoch leaves nothing marked for the invalidations that are under way.
+    Fault track_skip_in_flight;
+
+    /// What is marked while the begin of an epoch walks is left to the next epoch alone.
+    Fault track_skip_late;
+
+    /// What a harvest finds is told to no tracker but the one that it was made for.
+    Fault track_skip_others;
+
+    /// A page that came to where nothing was is not looked for.
+    Fault track_skip_new;
+
+    /// The dirty bits that the begin of an epoch has taken go to no folio.
+    Fault track_skip_transfer;
+
     /// A clear of soft-dirty met a writable migration entry.
     Count migrations_met;
 
@@ -168,6 +186,13 @@ table! {
 
     /// A walk has seen a PTE table, and is about to lock it.
     Gate before_table_lock;
+
+    /// The begin of an epoch has taken the marks, and is about to walk.
+    Gate track_marks_taken;
+
+    /// A subscriber of an address space was told of the begin of an invalidation. No entry has
+    /// changed yet.
+    Gate invalidation_begun;
 
     /// A subscriber of an address space was told of the end of an invalidation. Whoever migrates a
     /// page has put migration entries in its place by then, and not moved it yet.

@@ -6,7 +6,8 @@
 //! ([`walk`]), the TLB flush that a removed permission owes ([`tlb`]), the events that secondary
 //! MMUs have to see ([`notifier`]), pages that wait for a flush ([`gather`]), and values of
 //! page-table entries ([`pgtable`]). On top of it stand the operations themselves: [`dirty`],
-//! [`soft_dirty`], [`zap`], [`protect`] and [`exclusive`], and mirrors for devices ([`hmm`]).
+//! [`soft_dirty`], [`zap`], [`protect`], [`exclusive`] and [`track`], and mirrors for devices
+//! ([`hmm`]).
 //!
 //! A driver uses the operations, or writes one of its own as a [`walk::WalkMut`]; neither needs
 //! `unsafe`. Three rules are carried by types:
@@ -35,6 +36,7 @@
 //! - [`dirty`]: at the end, when `i_mmap_rwsem` is released, under the folio lock. Where more
 //!   folios wait than there is room for, some are marked before, after a flush of their own, if
 //!   their lock is free.
+//! - [`track`]: as [`dirty`], when the mmap lock is released.
 //! - [`zap`]: before the page-table lock is released, after a flush under it.
 //! - [`exclusive`]: when the folio, which is locked meanwhile, is unlocked: after the end of the
 //!   notification, and after the device was programmed.
@@ -66,6 +68,7 @@ pub mod range;
 pub mod signal;
 pub mod soft_dirty;
 pub mod tlb;
+pub mod track;
 pub mod vma;
 pub mod walk;
 pub mod zap;
@@ -86,6 +89,7 @@ pub const HAS_FAULTS: bool = cfg!(mmops_faults);
 /// `ENODEV` on a Xen PV guest, whose page tables are not what the crate takes them for.
 struct MmopsModule {
     _late_marks: folio::LateMarks,
+    _subjects: track::Global,
     _notifiers: notifier::Global,
     _faults: faults::Files,
 }
@@ -99,6 +103,7 @@ impl kernel::Module for MmopsModule {
         }
         Ok(Self {
             _late_marks: folio::LateMarks::new()?,
+            _subjects: track::Global::new()?,
             _notifiers: notifier::Global::new()?,
             _faults: faults::Files::new()?,
         })

@@ -100,6 +100,13 @@ impl DirtyQueue {
         });
     }
 
+    /// Drops all folios without a mark, which loses what was stored: for a fault alone.
+    pub(crate) fn forget(&mut self) {
+        if let Some(batch) = &mut self.batch {
+            batch.as_mut().retain(|_| false);
+        }
+    }
+
     /// Marks all folios dirty and drops them.
     ///
     /// If a fatal signal has come, those whose lock is held by somebody else are left to a kernel

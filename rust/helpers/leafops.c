@@ -322,3 +322,33 @@ __mmops_helper bool mmops_excl_again(struct vm_area_struct *vma, unsigned long a
 		set_pte_at(vma->vm_mm, addr, ptep, pte_swp_mksoft_dirty(pte));
 	return true;
 }
+
+/* What an entry stands for, to a tracker. */
+#define MMOPS_TRACK_ZEROES	0	/* nothing that was ever stored to */
+#define MMOPS_TRACK_MEMORY	1	/* a page, wherever it is */
+#define MMOPS_TRACK_UNKNOWN	2	/* a device may store to it, or it comes and goes untold */
+
+static __always_inline unsigned int mmops_softleaf_track_kind(softleaf_t entry)
+{
+	if (softleaf_is_swap(entry) || softleaf_is_migration(entry) || softleaf_is_hwpoison(entry))
+		return MMOPS_TRACK_MEMORY;
+	if (softleaf_is_uffd_wp_marker(entry))
+		return MMOPS_TRACK_ZEROES;
+	return MMOPS_TRACK_UNKNOWN;
+}
+
+__mmops_helper unsigned int mmops_pte_track_kind(pte_t pte)
+{
+	if (pte_none(pte))
+		return MMOPS_TRACK_ZEROES;
+	if (likely(pte_present(pte)))
+		return pte_special(pte) ? MMOPS_TRACK_ZEROES : MMOPS_TRACK_MEMORY;
+	return mmops_softleaf_track_kind(softleaf_from_pte(pte));
+}
+
+__mmops_helper unsigned int mmops_pmd_track_kind(pmd_t pmd)
+{
+	if (pmd_present(pmd))
+		return pmd_special(pmd) ? MMOPS_TRACK_ZEROES : MMOPS_TRACK_MEMORY;
+	return mmops_softleaf_track_kind(softleaf_from_pmd(pmd));
+}

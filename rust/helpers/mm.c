@@ -38,6 +38,19 @@ __mmops_helper bool mmops_vma_is_shadow_stack(const struct vm_area_struct *vma)
 	return vma->vm_flags & VM_SHADOW_STACK;
 }
 
+/*
+ * Whether the dirty bits of a VMA tell of each store that goes through its entries,
+ * and the notifiers of each entry that goes. Not so for hugetlbfs, whose page tables
+ * have rules of their own; for page frames, which a driver maps and maps anew as it
+ * likes; for DAX; nor for shadow stacks, whose entries are dirty by definition.
+ */
+__mmops_helper bool mmops_vma_is_trackable(const struct vm_area_struct *vma)
+{
+	const unsigned long flags = VM_HUGETLB | VM_PFNMAP | VM_MIXEDMAP | VM_IO | VM_SHADOW_STACK;
+
+	return !(READ_ONCE(vma->vm_flags) & flags) && !vma_is_dax(vma);
+}
+
 __mmops_helper bool mmops_vma_has_recency(const struct vm_area_struct *vma)
 {
 	return vma_has_recency(vma);

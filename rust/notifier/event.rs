@@ -37,6 +37,8 @@ pub(crate) enum Cause<'a> {
     Clear,
     ProtectionVma,
     ProtectionPage,
+    /// As `ProtectionPage`: a harvest for trackers, which hear of it in another way.
+    Harvest,
     SoftDirty,
     /// For a device, or for nobody.
     Exclusive(Option<OwnerRef<'a>>),
@@ -47,7 +49,7 @@ impl Cause<'_> {
         match self {
             Cause::Clear => Event::Clear,
             Cause::ProtectionVma => Event::ProtectionVma,
-            Cause::ProtectionPage => Event::ProtectionPage,
+            Cause::ProtectionPage | Cause::Harvest => Event::ProtectionPage,
             Cause::SoftDirty => Event::SoftDirty,
             Cause::Exclusive(_) => Event::Exclusive,
         }
@@ -56,9 +58,17 @@ impl Cause<'_> {
     pub(super) fn owner(self) -> *mut c_void {
         match self {
             Cause::Exclusive(Some(owner)) => owner.as_ptr(),
+            Cause::Harvest => harvester(),
             _ => ptr::null_mut(),
         }
     }
+}
+
+/// Who harvests for trackers: an address that nobody else has.
+pub(super) fn harvester() -> *mut c_void {
+    static HARVESTER: u8 = 0;
+
+    ptr::from_ref(&HARVESTER).cast_mut().cast()
 }
 
 impl Event {
@@ -113,6 +123,9 @@ impl ChangeEvent {
     /// [`Event::ProtectionPage`]: the pages stay, but what may be done to them has to be looked up
     /// in the page tables.
     pub const PROTECTION_PAGE: Self = Self(Cause::ProtectionPage);
+
+    /// [`Event::ProtectionPage`] of a harvest for [trackers](crate::track).
+    pub(crate) const HARVEST: Self = Self(Cause::Harvest);
 
     /// [`Event::SoftDirty`], as `/proc/PID/clear_refs` has it.
     pub(crate) const SOFT_DIRTY: Self = Self(Cause::SoftDirty);

@@ -3,6 +3,7 @@
 //! What a subscriber is told of an invalidation.
 
 use super::{
+    event,
     Event,
     Owner,
     OwnerRef, //
@@ -13,7 +14,8 @@ use crate::{
 };
 use core::{
     cmp,
-    fmt, //
+    fmt,
+    ptr, //
 };
 use kernel::{
     page::{
@@ -51,6 +53,13 @@ impl Invalidated {
     /// [`take_from_cpu`](crate::exclusive::take_from_cpu).
     pub fn is_from(&self, owner: &Owner) -> bool {
         self.is_own(owner.to_ref())
+    }
+
+    /// Whether this is a harvest for trackers, each of which gets what is found.
+    ///
+    /// Only the address of a `static` of the crate says so, which nobody else can name.
+    pub(crate) fn is_harvest(&self) -> bool {
+        self.event == Event::ProtectionPage && ptr::eq(self.owner, event::harvester())
     }
 
     /// Whether the callback may sleep.

@@ -165,6 +165,9 @@ impl<T: MmOps> Inner<T> {
 
         if let Some(what) = what {
             inside::called_back(|| this.data.invalidate_range_start(&what));
+            if what.may_block() {
+                crate::faults::invalidation_begun();
+            }
         }
         0
     }

@@ -99,6 +99,12 @@ macro_rules! huge_leaf {
                 self.addr & !($size - 1)
             }
 
+            /// First address of the part of the leaf that the walk covers.
+            #[inline]
+            pub fn addr(&self) -> usize {
+                self.addr
+            }
+
             /// First address behind the part of the leaf that the walk covers.
             #[inline]
             pub fn end(&self) -> usize {

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Trackers: which pages of a process may have changed since one asked last.
+//!
+//! A [`Tracker`] takes the dirty bits of a range of addresses out of the page tables, and is told
+//! by the notifiers of each entry that goes with its bit. A store costs nothing: no entry loses its
+//! write permission. Nothing is placed into the process, it is not stopped, and what its
+//! `/proc/PID/pagemap` tells stays the same. Documentation/track.rst has the argument why no store
+//! is missed, and Documentation/models/track.pml a model of it.
+//!
+//! # Epochs
+//!
+//! ```text
+//! begin()   what changed since the last begin() is the epoch, and is told by next()
+//! commit()  it is done with
+//! abort()   its pages are in the next epoch again
+//! ```
+//!
+//! A page whose contents may have changed between the return of one [`Tracker::begin`] and the call
+//! of the next is in the epoch that this one begins. What changes while the call runs is in it or
+//! in the next; if it is in this one alone, it changed before the call returned. The first epoch
+//! has all pages.
+//!
+//! # What is not seen
+//!
+//! This is mode *fast*: only what goes through the entries of the process is seen.
+//!
+//! - Stores by who has looked the page up and has not pinned it, or has let go by the time of the
+//!   begin: `ptrace()`, `/proc/PID/mem`, `process_vm_writev()`, `O_DIRECT` and registered buffers
+//!   of io_uring that end between two begins, RDMA, VFIO, and stores of a virtual machine, which go
+//!   through the page tables of KVM. A page that is pinned and mapped at a begin is in this epoch
+//!   and in the next.
+//! - Changes of a file that is mapped, unless they are made through this mapping: by `write()`, or
+//!   by another process.
+//!
+//! # What is reported though it did not change
+//!
+//! - All pages of a huge leaf, if one was stored to.
+//! - All of what an invalidation covers whose kind takes dirty bits along: `fork()` (all private
+//!   mappings), reclaim, migration, collapse and the split of a huge page, writeback of a file, a
+//!   harvest of [`crate::dirty`], `MADV_FREE`. In the next epoch as well, if it was under way at
+//!   the begin.
+//! - The 2 MiB around the place where a mapping is cut, as by `munmap()` of a part: the kernel
+//!   tells of a huge page there, whether there is one or not.
+//! - A page of a file that is mapped anew, if its folio is dirty and stores are permitted: the
+//!   kernel makes such an entry dirty from the start.
+//! - In each epoch: where nothing is mapped, and what cannot be tracked (hugetlbfs, page frames,
+//!   DAX, shadow stacks), entries of devices (device-private, device-exclusive), guard markers, and
+//!   pages that are pinned.
+//! - A page of a leaf of a file whose bit could not be given to the folio, and a huge leaf that the
+//!   range covers in part: as long as they are dirty.
+//!
+//! # Locks
+//!
+//! ```text
+//! the trackers of the address space (Mutex)
+//!   mmap_lock (read)
+//!     mmu_notifier_invalidate_range_start
+//!       what is in flight (SpinLock)
+//!     page-table lock
+//! ```
+//!
+//! A callback takes the spinlock alone, and sets bits atomically.
+
+mod bits;
+mod harvest;
+mod marks;
+mod subject;
+
+pub(crate) use subject::Global;
+
+use crate::{
+    bitmap::BITS_PER_WORD,
+    faults,
+    notifier::MmNotifier,
+    range::AddrRange, //
+};
+use bits::{
+    Bits,
+    Pages, //
+};
+use core::{
+    cmp,
+    mem, //
+};
+use kernel::{
+    mm::MmWithUser,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+use marks::{
+    Marks,
+    Watch, //
+};
+use subject::Member;
+
+/// Base pages of a range that are told apart at the most: 64 GiB. A tracker of a larger range is in
+/// the state [`Summary::is_overflow`].
+pub const MAX_PAGES: usize = 1 << 24;
+
+/// Why a page is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It was stored to: its dirty bit was set.
+    Written,
+    /// Nobody knows: its entry went and may have had a dirty bit, its contents may be new or gone,
+    /// or it cannot be tracked.
+    Changed,
+}
+
+/// Consecutive pages that are reported for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Where they are.
+    pub range: AddrRange,
+    /// Why they are reported.
+    pub kind: Kind,
+}
+
+/// What an epoch holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Base pages of kind [`Kind::Written`].
+    pub written: usize,
+    /// Base pages of kind [`Kind::Changed`].
+    pub changed: usize,
+    /// There are no bits: the range is too large, or there was no memory. Each epoch has all of it.
+    pub is_overflow: bool,
+    /// The address space has ended, by exit or exec. All pages are reported, now and later.
+    pub has_ended: bool,
+}
+
+/// The bitmaps of an epoch. All have the same words, or none.
+struct Epoch {
+    written: KVVec<u64>,
+    changed: KVVec<u64>,
+    /// Pages that were there at the last begin.
+    there: KVVec<u64>,
+    /// Room for those of the next.
+    there_next: KVVec<u64>,
+    /// It has begun, and neither was committed nor aborted.
+    is_open: bool,
+    /// All pages count as changed, whatever the bitmaps say.
+    is_all: bool,
+    /// Number of the epoch, from 1 on.
+    number: u64,
+}
+
+impl Epoch {
+    fn new(words: usize) -> Result<Self> {
+        let words = || KVVec::from_elem(0, words, GFP_KERNEL_ACCOUNT);
+
+        Ok(Self {
+            written: words()?,
+            changed: words()?,
+            there: words()?,
+            there_next: words()?,
+            is_open: false,
+            is_all: false,
+            number: 0,
+        })
+    }
+
+    /// Makes the pages that came to where nothing was count as changed.
+    fn add_new(&mut self) {
+        if faults::track_skip_new() {
+            return;
+        }
+        for ((changed, there), next) in self
+            .changed
+            .iter_mut()
+            .zip(self.there.iter())
+            .zip(self.there_next.iter())
+        {
+            *changed |= next & !there;
+        }
+    }
+
+    /// Leaves no bit set that stands for no page, nor one of each kind for the same.
+    fn trim(&mut self, pages: &Pages) {
+        for (i, (written, changed)) in self
+            .written
+            .iter_mut()
+            .zip(self.changed.iter_mut())
+            .enumerate()
+        {
+            *written &= pages.mask(i);
+            *changed &= pages.mask(i) & !*written;
+        }
+    }
+
+    /// Leaves its pages to the next epoch.
+    fn give_back(&mut self, marks: &Marks) {
+        let base = marks.pages.base();
+
+        marks.written.set_words(base, &self.written);
+        marks.changed.set_words(base, &self.changed);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.written.fill(0);
+        self.changed.fill(0);
+        self.is_all = false;
+        self.is_open = false;
+    }
+}
+
+/// A range of an address space of which is known what changes.
+///
+/// Any number of them may be on one address space, on the same pages or on others, and none
+/// notices the others: what a harvest of one takes is told to all.
+///
+/// It keeps the `mm_struct`, not the memory. After exit or exec of the process it reports that it
+/// has ended.
+///
+/// A value must be dropped neither inside of an invalidation nor in the callback of a subscriber,
+/// as [`MmNotifier`] says.
+pub struct Tracker {
+    // The first: nobody is to tell the others anything after the notifier is gone.
+    member: Member,
+    marks: Arc<Marks>,
+    epoch: Epoch,
+    _notifier: Pin<KBox<MmNotifier<Watch>>>,
+}
+
+impl Tracker {
+    /// Begins to track `range` of `mm`. Pages of it need not be mapped.
+    ///
+    /// Sleeps, and takes the mmap lock for writing: it must not be held, nor any lock below it.
+    /// Allocates 6 bits for each page, charged to the memory cgroup of the caller, if there are not
+    /// more than [`MAX_PAGES`] and the memory is there.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is not even memory for what does not grow with the range; `EINTR` if a
+    /// signal came; `EDEADLK` if the current task is inside of a walk or an invalidation, or in a
+    /// callback of a subscriber.
+    pub fn new(mm: &MmWithUser, range: &AddrRange) -> Result<Self> {
+        let pages = Pages::of(range);
+        let (bits, epoch) = Self::allocate(&pages).map_or_else(
+            |_| Epoch::new(0).map(|epoch| (None, epoch)),
+            |(bits, epoch)| Ok((Some(bits), epoch)),
+        )?;
+        let marks = Marks::new(pages, bits)?;
+        let notifier = KBox::try_pin_init(
+            MmNotifier::new(mm, Watch(marks.clone())),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+
+        Ok(Self {
+            // From here on it is told what others find. Until its first epoch all is marked.
+            member: Member::new(mm, marks.clone())?,
+            marks,
+            epoch,
+            _notifier: notifier,
+        })
+    }
+
+    fn allocate(pages: &Pages) -> Result<((Bits, Bits), Epoch)> {
+        if pages.nr() > MAX_PAGES {
+            return Err(E2BIG);
+        }
+        Ok((
+            (Bits::new(pages, false)?, Bits::new(pages, true)?),
+            Epoch::new(pages.words())?,
+        ))
+    }
+
+    /// Begins an epoch: what changed since the last one began is in it.
+    ///
+    /// Waits for the harvests of other trackers of the same address space. Sleeps, and takes the
+    /// mmap lock for reading, and folio locks.
+    ///
+    /// # Errors
+    ///
+    /// - `EBUSY` if an epoch is open;
+    /// - `EDEADLK` if the current task is inside of a walk or an invalidation, or in a callback of
+    ///   a subscriber;
+    /// - `EINTR` after a fatal signal, `ENOMEM`.
+    ///
+    /// No epoch is open then that was not before, and nothing is lost.
+    pub fn begin(&mut self) -> Result<Summary> {
+        if self.epoch.is_open {
+            return Err(EBUSY);
+        }
+        crate::notifier::may_wait()?;
+
+        // Dropped after the lock, since the last one ends the address space.
+        let mm = self.member.subject().mm().mmget_not_zero();
+        let trackers = self.member.subject().trackers();
+
+        if self.marks.is_overflow {
+            self.epoch.is_all = true;
+        } else if let Some(mm) = &mm {
+            let epoch = &mut self.epoch;
+
+            self.marks.written.take(&mut epoch.written);
+            self.marks.changed.take(&mut epoch.changed);
+            self.marks.mark_in_flight();
+            faults::track_marks_taken();
+
+            let ret = harvest::harvest(
+                mm,
+                &self.marks,
+                &trackers,
+                &mut epoch.written,
+                &mut epoch.there_next,
+            );
+
+            if let Err(e) = ret {
+                epoch.give_back(&self.marks);
+                return Err(e);
+            }
+            epoch.add_new();
+            mem::swap(&mut epoch.there, &mut epoch.there_next);
+            // An entry that went before the walk came to it had been stored to before the call.
+            if !faults::track_skip_late() {
+                self.marks.changed.copy(&mut epoch.changed);
+            }
+        }
+        drop(trackers);
+
+        // If it ends later, the next epoch tells.
+        let has_ended = mm.is_none() || self.marks.has_ended();
+
+        self.epoch.is_all |= has_ended;
+        self.epoch.is_open = true;
+        self.epoch.number += 1;
+        self.epoch.trim(&self.marks.pages);
+        Ok(self.summary(has_ended))
+    }
+
+    fn summary(&self, has_ended: bool) -> Summary {
+        let count = |words: &[u64]| words.iter().map(|word| word.count_ones() as usize).sum();
+        let (written, changed) = if self.epoch.is_all {
+            (0, self.marks.pages.nr())
+        } else {
+            (count(&self.epoch.written), count(&self.epoch.changed))
+        };
+
+        Summary {
+            written,
+            changed,
+            is_overflow: self.marks.is_overflow,
+            has_ended,
+        }
+    }
+
+    /// Number of the open epoch, from 1 on: another one has another number.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if none is open.
+    pub fn epoch(&self) -> Result<u64> {
+        if self.epoch.is_open {
+            Ok(self.epoch.number)
+        } else {
+            Err(ENOENT)
+        }
+    }
+
+    /// The first pages of the open epoch that lie at `addr` or behind; `None` if there are none, or
+    /// if no epoch is open.
+    pub fn next(&self, addr: usize) -> Option<Changed> {
+        let pages = &self.marks.pages;
+        let from = cmp::max(addr.div_ceil(PAGE_SIZE), pages.first);
+
+        if !self.epoch.is_open || from >= pages.end {
+            return None;
+        }
+        if self.epoch.is_all {
+            return changed(from, pages.end, Kind::Changed);
+        }
+
+        let first = self.first_set(from, |written, changed| written | changed)?;
+        let kind = self.kind(first)?;
+        let end = self
+            .first_other(first, kind)
+            .map_or(pages.end, |end| cmp::min(end, pages.end));
+
+        changed(first, end, kind)
+    }
+
+    /// Bits of both kinds of a word.
+    fn word(&self, i: usize) -> Option<(u64, u64)> {
+        Some((*self.epoch.written.get(i)?, *self.epoch.changed.get(i)?))
+    }
+
+    fn kind(&self, page: usize) -> Option<Kind> {
+        let bit = page - self.marks.pages.base();
+        let (written, changed) = self.word(bit / BITS_PER_WORD)?;
+        let is_set = |word: u64| word >> (bit % BITS_PER_WORD) & 1 != 0;
+
+        if is_set(written) {
+            Some(Kind::Written)
+        } else {
+            is_set(changed).then_some(Kind::Changed)
+        }
+    }
+
+    /// The first page behind `page` that is not of this kind.
+    fn first_other(&self, page: usize, kind: Kind) -> Option<usize> {
+        self.first_set(page, |written, changed| match kind {
+            Kind::Written => !written,
+            Kind::Changed => !changed,
+        })
+    }
+
+    /// The first page from `page` on whose bit is set in what `f` makes of the words.
+    fn first_set(&self, page: usize, f: impl Fn(u64, u64) -> u64) -> Option<usize> {
+        let base = self.marks.pages.base();
+        let (mut i, mut mask) = (
+            (page - base) / BITS_PER_WORD,
+            u64::MAX << (page % BITS_PER_WORD),
+        );
+
+        while let Some((written, changed)) = self.word(i) {
+            let bits = f(written, changed) & mask;
+
+            if bits != 0 {
+                return Some(base + i * BITS_PER_WORD + bits.trailing_zeros() as usize);
+            }
+            mask = u64::MAX;
+            i += 1;
+        }
+        None
+    }
+
+    /// Ends the open epoch: its pages are done with.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if none is open.
+    pub fn commit(&mut self) -> Result {
+        self.epoch()?;
+        self.epoch.clear();
+        Ok(())
+    }
+
+    /// Ends the open epoch: its pages are in the next one, with those that change until then.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if none is open.
+    pub fn abort(&mut self) -> Result {
+        self.epoch()?;
+        self.epoch.give_back(&self.marks);
+        Ok(())
+    }
+}
+
+/// The pages with the numbers `first..end`.
+fn changed(first: usize, end: usize, kind: Kind) -> Option<Changed> {
+    let range = AddrRange::new(first << PAGE_SHIFT, end << PAGE_SHIFT).ok()?;
+
+    Some(Changed { range, kind })
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The walk at the begin of an epoch.
+//!
+//! It takes the dirty bits of the range out of the entries, gives them to the folios, and tells all
+//! trackers of the address space. The rules are those of [`crate::dirty`]: the TLB is flushed
+//! before the folios are marked, and before anybody is told.
+
+use super::{
+    bits::Pages,
+    marks::Marks, //
+};
+use crate::{
+    bindings,
+    bitmap::{
+        RecordBitmap,
+        BITS_PER_WORD, //
+    },
+    dirty::{
+        clean_record_table_queue,
+        QUEUE_FOLIOS, //
+    },
+    faults,
+    folio::DirtyQueue,
+    mm::MmapRead,
+    notifier::ChangeEvent,
+    pgtable::{
+        PmdLeaf,
+        PteTable,
+        PudLeaf, //
+    },
+    range::{
+        AddrRange,
+        PMD_SIZE,
+        PUD_SIZE, //
+    },
+    signal,
+    tlb::{
+        FlushScope,
+        UnlockedScope, //
+    },
+    vma::Vma,
+    walk::{
+        walk_page_range_one_scope_mut,
+        LeafAction,
+        SpareTable,
+        WalkMut, //
+    }, //
+};
+use core::cmp;
+use kernel::{
+    mm::{
+        virt::VmaRef,
+        MmWithUser, //
+    },
+    page::PAGE_SHIFT,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What is looked at under one hold of the mmap lock; leaves do not reach beyond.
+const PIECE: usize = PUD_SIZE;
+
+/// What a walk finds in a piece, and in the whole range.
+struct Found<'f> {
+    /// Pages that were dirty.
+    written: RecordBitmap<'f>,
+    /// Pages that cannot be tracked: they count as changed, in this epoch and in the next.
+    unknown: RecordBitmap<'f>,
+    /// Pages that are there, in memory or in swap.
+    there: RecordBitmap<'f>,
+}
+
+/// A bitmap whose bit 0 is the page with that number, and which is clear.
+fn clear(words: &mut [u64], base: usize) -> RecordBitmap<'_> {
+    words.fill(0);
+    RecordBitmap::new(words, base)
+}
+
+/// Takes the dirty bits of the pages of `marks`, and tells all `trackers`, of which it is one.
+///
+/// `written` gets the pages for `marks`, and `there` those that are there; both are bitmaps whose
+/// words are as those of `marks`.
+///
+/// Sleeps, and takes the mmap lock for reading, and folio locks.
+///
+/// # Errors
+///
+/// `EINTR` after a fatal signal, `ENOMEM`. What was taken before is told.
+pub(super) fn harvest(
+    mm: &MmWithUser,
+    marks: &Arc<Marks>,
+    trackers: &[Arc<Marks>],
+    written: &mut [u64],
+    there: &mut [u64],
+) -> Result {
+    let pages = marks.pages;
+    let range = AddrRange::new(pages.first << PAGE_SHIFT, pages.end << PAGE_SHIFT)?;
+    let words = cmp::min(pages.words(), (PIECE >> PAGE_SHIFT) / BITS_PER_WORD + 1);
+    let mut found = KVVec::from_elem(0, words, GFP_KERNEL)?;
+    let mut unknown = KVVec::from_elem(0, words, GFP_KERNEL)?;
+    let mut queue = DirtyQueue::new(cmp::min(pages.nr(), QUEUE_FOLIOS))?;
+    let mut start = range.start();
+
+    there.fill(0);
+    while start < range.end() {
+        let end = start + cmp::min(PIECE - start % PIECE, range.end() - start);
+        let piece = AddrRange::new(start, end)?;
+        let base = Pages::of(&piece).base();
+        let mut walker = Harvest {
+            found: Found {
+                written: clear(&mut found, base),
+                unknown: clear(&mut unknown, base),
+                there: RecordBitmap::new(there, pages.base()),
+            },
+            queue: &mut queue,
+        };
+        let ret = walker.piece(mm, &piece);
+
+        // Whatever the walk came to: what it has taken is gone.
+        tell(marks, trackers, base, &found, &unknown);
+        take_own(written, pages.base(), base, &found);
+        ret?;
+        start = end;
+    }
+    Ok(())
+}
+
+/// Tells what was found in a piece, of which bit 0 is the page with the number `base`.
+fn tell(own: &Arc<Marks>, trackers: &[Arc<Marks>], base: usize, found: &[u64], unknown: &[u64]) {
+    for marks in trackers {
+        if !Arc::ptr_eq(marks, own) && !faults::track_skip_others() {
+            marks.written.set_words(base, found);
+        }
+        marks.changed.set_words(base, unknown);
+    }
+}
+
+/// Sets the bits of `found` in `words`, whose bit 0 is the page with the number `first`.
+fn take_own(words: &mut [u64], first: usize, base: usize, found: &[u64]) {
+    let skip = (base - first) / BITS_PER_WORD;
+
+    for (word, found) in words.iter_mut().skip(skip).zip(found) {
+        *word |= found;
+    }
+}
+
+struct Harvest<'f, 'q> {
+    found: Found<'f>,
+    queue: &'q mut DirtyQueue,
+}
+
+impl Harvest<'_, '_> {
+    fn piece(&mut self, mm: &MmWithUser, piece: &AddrRange) -> Result {
+        loop {
+            signal::interruption()?;
+
+            let mut guard = MmapRead::lock(mm);
+
+            self.look_at_vmas(&guard, piece)?;
+            let ret = walk_page_range_one_scope_mut(&mut guard, piece, self);
+
+            drop(guard);
+            if faults::track_skip_transfer() {
+                self.queue.forget();
+            }
+            // The scope of the walk has flushed.
+            self.queue.transfer();
+            match ret {
+                // The queue was full of folios whose lock was taken. What is clean already is not
+                // found again, so each turn gets further.
+                Err(e) if e == EAGAIN => continue,
+                ret => return ret,
+            }
+        }
+    }
+
+    /// Notes what no entry tells of: where nothing is mapped something may come, and some mappings
+    /// cannot be tracked.
+    fn look_at_vmas(&mut self, guard: &MmapRead<'_>, piece: &AddrRange) -> Result {
+        let mut behind = piece.start();
+
+        guard.for_each_mapped(piece, |vma, part| {
+            if let Ok(hole) = AddrRange::new(behind, part.start()) {
+                set(&mut self.found.unknown, &hole);
+            }
+            behind = part.end();
+            if !is_trackable(vma) {
+                set(&mut self.found.unknown, &part);
+            } else if !is_anonymous(vma) {
+                // A page of the file comes and goes, and is the same.
+                set(&mut self.found.there, &part);
+            }
+            Ok(())
+        })?;
+        if let Ok(hole) = AddrRange::new(behind, piece.end()) {
+            set(&mut self.found.unknown, &hole);
+        }
+        Ok(())
+    }
+
+    /// Notes what `nr` pages from the one with the number `first` on are.
+    #[inline(always)]
+    fn note(&mut self, first: usize, nr: usize, kind: u32) {
+        match kind {
+            bindings::MMOPS_TRACK_ZEROES => {}
+            bindings::MMOPS_TRACK_MEMORY => self.found.there.set_range(first, nr),
+            _ => self.found.unknown.set_range(first, nr),
+        }
+    }
+}
+
+/// Sets the bits of a range of addresses.
+fn set(bits: &mut RecordBitmap<'_>, range: &AddrRange) {
+    bits.set_range(range.start() >> PAGE_SHIFT, range.nr_pages());
+}
+
+fn is_trackable(vma: &VmaRef) -> bool {
+    // SAFETY: The VMA is valid for as long as the reference.
+    unsafe { bindings::mmops_vma_is_trackable(vma.as_ptr()) }
+}
+
+fn is_anonymous(vma: &VmaRef) -> bool {
+    // SAFETY: As above.
+    unsafe { bindings::mmops_vma_is_anonymous(vma.as_ptr()) }
+}
+
+impl WalkMut for Harvest<'_, '_> {
+    const EVENT: ChangeEvent = ChangeEvent::HARVEST;
+
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        // SAFETY: The VMA is valid for as long as the value.
+        unsafe { bindings::mmops_vma_is_trackable(vma.as_ptr()) }
+    }
+
+    fn checkpoint(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
+        signal::pending()?;
+
+        let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
+
+        if self.queue.room() >= nr {
+            return Ok(());
+        }
+        scope.flush();
+        self.queue.transfer_trylock();
+        if self.queue.room() >= nr {
+            Ok(())
+        } else {
+            Err(EAGAIN)
+        }
+    }
+
+    #[inline(always)]
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result {
+        let first = table.addr() >> PAGE_SHIFT;
+
+        // Before the queue pins some as well.
+        if table.vma().may_have_pins() {
+            // Who stores to them may do so after this walk, and let go before the next.
+            self.found.unknown.set_words(first, table.pinned().words());
+        }
+        clean_record_table_queue(table, scope, &mut self.found.written, first, self.queue);
+        table.for_each(|addr, pte| {
+            // SAFETY: The function computes on the value alone.
+            let kind = unsafe { bindings::mmops_pte_track_kind(pte.as_raw()) };
+
+            self.note(addr >> PAGE_SHIFT, 1, kind);
+        });
+        Ok(())
+    }
+
+    fn pmd_leaf<'s>(
+        &mut self,
+        leaf: &mut PmdLeaf<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction<SpareTable>> {
+        let value = leaf.value();
+        let addr = leaf.addr();
+        let (first, nr) = (addr >> PAGE_SHIFT, (leaf.end() - addr) >> PAGE_SHIFT);
+        // SAFETY: The function computes on the value alone.
+        let kind = unsafe { bindings::mmops_pmd_track_kind(value.as_raw()) };
+
+        self.note(first, nr, kind);
+        if !value.present() {
+            return Ok(LeafAction::Done);
+        }
+        if leaf.is_pinned() {
+            self.found.written.set_range(first, nr);
+            self.found.unknown.set_range(first, nr);
+        } else if value.dirty() {
+            self.found.written.set_range(first, nr);
+            // Of a leaf that the piece, and so the range, covers in part, the rest is not told to
+            // anybody: it stays dirty, and is found again.
+            if !leaf.is_partial() {
+                // SAFETY: The bit is recorded, and the queue gets the folio, or the leaf gets the
+                // bit back.
+                if let Some(taken) = unsafe { leaf.clean(scope) } {
+                    // SAFETY: The leaf is present and not special, the bit was taken from it, and
+                    // its lock is held.
+                    if !taken.special && !unsafe { self.queue.push(taken.pfn, false) } {
+                        leaf.redirty();
+                    }
+                }
+            }
+        }
+        Ok(LeafAction::Done)
+    }
+
+    /// Only DAX and page frames have such leaves, which no tracker visits.
+    fn pud_leaf<'s>(
+        &mut self,
+        leaf: &mut PudLeaf<'_, 's>,
+        _scope: &mut FlushScope<'s>,
+    ) -> Result<LeafAction> {
+        let addr = leaf.addr();
+
+        self.note(
+            addr >> PAGE_SHIFT,
+            (leaf.end() - addr) >> PAGE_SHIFT,
+            bindings::MMOPS_TRACK_UNKNOWN,
+        );
+        Ok(LeafAction::Done)
+    }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a tracker collects until its next epoch begins, and what it is told of invalidations.
+
+use super::bits::{
+    Bits,
+    Pages, //
+};
+use crate::{
+    faults,
+    notifier::{
+        Event,
+        Invalidated,
+        MmOps, //
+    }, //
+};
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+/// Invalidations of one range that are under way at the same time and told apart.
+const IN_FLIGHT: usize = 64;
+
+/// Invalidations that have begun and not ended.
+struct InFlight {
+    /// What they change.
+    ranges: [Pages; IN_FLIGHT],
+    /// Entries of `ranges` that are in use: the first.
+    nr: usize,
+    /// Those that found no room. All of the range may change.
+    more: usize,
+}
+
+impl InFlight {
+    const UNUSED: Pages = Pages { first: 0, end: 1 };
+
+    fn begin(&mut self, pages: Pages) {
+        match self.ranges.get_mut(self.nr) {
+            Some(range) => {
+                *range = pages;
+                self.nr += 1;
+            }
+            None => self.more += 1,
+        }
+    }
+
+    /// One with the same pages as another may be taken for it: the number is right, and so are the
+    /// pages of those that are left.
+    fn end(&mut self, pages: Pages) {
+        let Some(used) = self.ranges.get_mut(..self.nr) else {
+            return;
+        };
+
+        match used.iter().position(|range| *range == pages) {
+            Some(i) => {
+                let last = self.nr - 1;
+
+                used.swap(i, last);
+                self.nr = last;
+            }
+            None => self.more = self.more.saturating_sub(1),
+        }
+    }
+}
+
+/// What a tracker collects.
+#[pin_data]
+pub(super) struct Marks {
+    /// What is tracked.
+    pub(super) pages: Pages,
+    /// Pages whose dirty bit was taken.
+    pub(super) written: Bits,
+    /// Pages whose entry went, or that cannot be tracked.
+    pub(super) changed: Bits,
+    /// The bits above are missing: all of the range counts as changed.
+    pub(super) is_overflow: bool,
+    #[pin]
+    in_flight: SpinLock<InFlight>,
+    has_ended: Atomic<bool>,
+}
+
+impl Marks {
+    /// All pages are marked as changed: the first epoch reports them.
+    pub(super) fn new(pages: Pages, bits: Option<(Bits, Bits)>) -> Result<Arc<Self>> {
+        let is_overflow = bits.is_none();
+        let (written, changed) = bits.unwrap_or((Bits::none(), Bits::none()));
+
+        Arc::pin_init(
+            pin_init!(Self {
+                pages,
+                written,
+                changed,
+                is_overflow,
+                in_flight <- new_spinlock!(InFlight {
+                    ranges: [InFlight::UNUSED; IN_FLIGHT],
+                    nr: 0,
+                    more: 0,
+                }),
+                has_ended: Atomic::new(false),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Whether the address space has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Acquire)
+    }
+
+    /// Marks what is being invalidated just now: what is there may be stored to until the entries
+    /// go, though a harvest has been there.
+    pub(super) fn mark_in_flight(&self) {
+        if faults::track_skip_in_flight() {
+            return;
+        }
+
+        let in_flight = self.in_flight.lock();
+
+        for pages in in_flight.ranges.iter().take(in_flight.nr) {
+            self.changed.set(pages);
+        }
+        if in_flight.more != 0 {
+            self.changed.set(&self.pages);
+        }
+    }
+
+    /// The pages that an invalidation may take the dirty bit of, or give new contents.
+    fn affected(&self, what: &Invalidated) -> Option<Pages> {
+        match what.event() {
+            // Entries stay where they are, and dirty if they were.
+            Event::ProtectionVma | Event::SoftDirty => None,
+            // Who harvests tells what was found: see `harvest`.
+            Event::ProtectionPage if what.is_harvest() => None,
+            _ => Pages::of(what.range()).within(&self.pages),
+        }
+    }
+}
+
+/// The subscription of a tracker.
+pub(super) struct Watch(pub(super) Arc<Marks>);
+
+impl MmOps for Watch {
+    fn invalidate_range_start(&self, what: &Invalidated) {
+        let Some(pages) = self.0.affected(what) else {
+            return;
+        };
+
+        // In this order: whoever takes the marks looks for what is under way after that.
+        self.0.in_flight.lock().begin(pages);
+        if !faults::track_skip_mark() {
+            self.0.changed.set(&pages);
+        }
+    }
+
+    fn invalidate_range_end(&self, what: &Invalidated) {
+        if let Some(pages) = self.0.affected(what) {
+            self.0.in_flight.lock().end(pages);
+        }
+    }
+
+    fn release(&self) {
+        self.0.has_ended.store(true, Release);
+    }
+}
+
+#[kunit_tests(mmops_track_marks)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_flight_is_counted() {
+        let mut in_flight = InFlight {
+            ranges: [InFlight::UNUSED; IN_FLIGHT],
+            nr: 0,
+            more: 0,
+        };
+        let pages = |n: usize| Pages {
+            first: n,
+            end: n + 1,
+        };
+
+        for n in 0..IN_FLIGHT + 10 {
+            in_flight.begin(pages(n / 2));
+        }
+        assert_eq!((in_flight.nr, in_flight.more), (IN_FLIGHT, 10));
+        // Those that found no room end first, in the place of others where they are the same.
+        for n in (0..IN_FLIGHT + 10).rev() {
+            in_flight.end(pages(n / 2));
+            assert_eq!(in_flight.nr + in_flight.more, n);
+        }
+        assert_eq!((in_flight.nr, in_flight.more), (0, 0));
+    }
+}
