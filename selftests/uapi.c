@@ -117,7 +117,8 @@ TEST_F_TIMEOUT(uapi, info, TEST_SECONDS)
 			  MMOPS_FEATURE_HUGE_LEAVES | MMOPS_FEATURE_ZAP |
 			  MMOPS_FEATURE_SOFT_DIRTY |
 			  MMOPS_FEATURE_EXCLUSIVE | MMOPS_FEATURE_NOTIFIER |
-			  MMOPS_FEATURE_PROTECT | MMOPS_FEATURE_LEAVES | MMOPS_FEATURE_AGE;
+			  MMOPS_FEATURE_PROTECT | MMOPS_FEATURE_LEAVES | MMOPS_FEATURE_AGE |
+			  MMOPS_FEATURE_TRACK;
 
 	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
 	ASSERT_EQ(MMOPS_UAPI_VERSION, info.version);
@@ -185,10 +186,11 @@ TEST_F_TIMEOUT(uapi, unknown_calls, TEST_SECONDS)
  * stored to, and the first ones are exclusive.
  */
 enum {
-	CALL_INFO, CALL_WRITE_PROTECT, CALL_CLEAN_RECORD, CALL_LOG, CALL_PROBE,
+	CALL_INFO, CALL_WRITE_PROTECT, CALL_CLEAN_RECORD, CALL_LOG, CALL_PROBE, CALL_TRACK_BEGIN,
+	CALL_TRACK_READ, CALL_TRACK_END,
 	/* From here on by a pidfd. */
 	CALL_SUBSCRIBE, CALL_LEAVES, CALL_AGE, CALL_PROTECT, CALL_REVOKE, CALL_EXCLUSIVE, CALL_ATOMIC_ADD,
-	CALL_SOFT_DIRTY_CLEAR, CALL_ZAP, NR_CALLS
+	CALL_SOFT_DIRTY_CLEAR, CALL_TRACK_OPEN, CALL_ZAP, NR_CALLS
 };
 
 #define CALL_OF_PROCESS	CALL_SUBSCRIBE
@@ -212,6 +214,10 @@ struct call {
 		struct mmops_atomic_add atomic_add;
 		struct mmops_soft_dirty_clear soft_dirty_clear;
 		struct mmops_zap zap;
+		struct mmops_track_open track_open;
+		struct mmops_track_begin track_begin;
+		struct mmops_track_read track_read;
+		struct mmops_track_end track_end;
 	} arg;
 };
 
@@ -220,6 +226,8 @@ struct calls {
 	int subscribed;		/* a device that was told of the exclusive pages */
 	struct mmops_notifier_event event;
 	struct mmops_leaf leaves[MMOPS_LEAVES_MIN];
+	int tracked;		/* a device with a tracker of the memory */
+	struct mmops_track_range ranges[2];
 	struct call call[NR_CALLS];
 };
 
@@ -235,6 +243,7 @@ static struct calls *new_calls(FIXTURE_DATA(uapi) *self, int pidfd)
 		return NULL;
 	c->map = map;
 	c->subscribed = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
+	c->tracked = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
 
 #define CALL(index, device, command, member, ...)				\
 	c->call[index] = (struct call){						\
@@ -249,6 +258,10 @@ static struct calls *new_calls(FIXTURE_DATA(uapi) *self, int pidfd)
 	CALL(CALL_LOG, c->subscribed, MMOPS_IOC_NOTIFIER_LOG, log,
 	     .events = (uintptr_t)&c->event, .nr = 1);
 	CALL(CALL_PROBE, c->subscribed, MMOPS_IOC_NOTIFIER_PROBE, probe, 0);
+	CALL(CALL_TRACK_BEGIN, c->tracked, MMOPS_IOC_TRACK_BEGIN, track_begin, 0);
+	CALL(CALL_TRACK_READ, c->tracked, MMOPS_IOC_TRACK_READ, track_read,
+	     .vec = (uintptr_t)c->ranges, .vec_len = ARRAY_SIZE(c->ranges));
+	CALL(CALL_TRACK_END, c->tracked, MMOPS_IOC_TRACK_END, track_end, 0);
 	CALL(CALL_SUBSCRIBE, self->dev, MMOPS_IOC_NOTIFIER_SUBSCRIBE, subscribe,
 	     .pidfd = pidfd, .addr = addr, .len = len, .capacity = 1);
 	CALL(CALL_LEAVES, self->dev, MMOPS_IOC_LEAVES, leaves,
@@ -267,6 +280,8 @@ static struct calls *new_calls(FIXTURE_DATA(uapi) *self, int pidfd)
 	     .rounds = 1);
 	CALL(CALL_SOFT_DIRTY_CLEAR, self->dev, MMOPS_IOC_SOFT_DIRTY_CLEAR, soft_dirty_clear,
 	     .pidfd = pidfd, .addr = addr, .len = len);
+	CALL(CALL_TRACK_OPEN, self->dev, MMOPS_IOC_TRACK_OPEN, track_open,
+	     .pidfd = pidfd, .flags = MMOPS_TRACK_FAST, .addr = addr, .len = len);
 	CALL(CALL_ZAP, self->dev, MMOPS_IOC_ZAP, zap,
 	     .pidfd = pidfd, .addr = addr, .len = len);
 #undef CALL
@@ -277,9 +292,11 @@ static struct calls *new_calls(FIXTURE_DATA(uapi) *self, int pidfd)
 static void fill(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) *self, struct calls *c)
 {
 	struct mmops_notifier_subscribe subscribe = c->call[CALL_SUBSCRIBE].arg.subscribe;
+	struct mmops_track_open track = c->call[CALL_TRACK_OPEN].arg.track_open;
 
 	subscribe.capacity = 16;
 	store_range(c->map, 0, PAGES, 1);
+	ASSERT_EQ(0, ioctl(c->tracked, MMOPS_IOC_TRACK_OPEN, &track));
 	ASSERT_EQ(0, ioctl(c->subscribed, MMOPS_IOC_NOTIFIER_SUBSCRIBE, &subscribe));
 	ASSERT_EQ(TAKEN, exclusive(self->dev, c->map, TAKEN));
 }
@@ -288,6 +305,7 @@ static void fill(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) *self, st
 static void assert_filled(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) *self,
 			  struct calls *c)
 {
+	struct mmops_track_range no_range = {};
 	struct mmops_leaf no_leaf = {};
 	struct leaf_counts counts;
 	size_t i;
@@ -305,6 +323,9 @@ static void assert_filled(struct __test_metadata *_metadata, FIXTURE_DATA(uapi) 
 	ASSERT_EQ(0, c->event.end);
 	for (i = 0; i < MMOPS_LEAVES_MIN; i++) {
 		ASSERT_EQ(0, memcmp(&c->leaves[i], &no_leaf, sizeof(no_leaf)));
+	}
+	for (i = 0; i < ARRAY_SIZE(c->ranges); i++) {
+		ASSERT_EQ(0, memcmp(&c->ranges[i], &no_range, sizeof(no_range)));
 	}
 	ASSERT_EQ(0, count_bits(self->bitmap, PAGES));
 }
@@ -327,6 +348,12 @@ static void assert_calls_work(struct __test_metadata *_metadata, FIXTURE_DATA(ua
 		ASSERT_EQ(1, c->call[CALL_LOG].arg.log.nr);
 		ASSERT_EQ(MMOPS_EVENT_EXCLUSIVE, c->event.event);
 		ASSERT_EQ((uintptr_t)c->map, c->event.start);
+		/* The first epoch, with the exclusive pages as those of which nobody knows. */
+		ASSERT_EQ(PAGES - TAKEN, c->call[CALL_TRACK_BEGIN].arg.track_begin.written);
+		ASSERT_EQ(TAKEN, c->call[CALL_TRACK_BEGIN].arg.track_begin.changed);
+		ASSERT_EQ(2, c->call[CALL_TRACK_READ].arg.track_read.nr);
+		ASSERT_EQ(TAKEN * page_size(), c->ranges[0].len);
+		ASSERT_EQ(MMOPS_TRACK_CHANGED, c->ranges[0].kind);
 	}
 	ASSERT_EQ(PAGES, c->call[CALL_LEAVES].arg.leaves.nr);
 	ASSERT_EQ(PAGES - TAKEN, c->call[CALL_AGE].arg.age.aged);

@@ -482,6 +482,56 @@ TEST_F_TIMEOUT(ranges, fuzz_atomic_add, TEST_SECONDS)
 	ASSERT_LT(succeeded, n);
 }
 
+/* A tracker, of which the first epoch has all of its range; and that no page was touched by it. */
+TEST_F_TIMEOUT(ranges, fuzz_track_open, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(1000), succeeded = 0;
+	struct area *area = &self->area;
+	struct rng rng = { test_seed() };
+	size_t page;
+
+	for (i = 0; i < n; i++) {
+		int dev = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
+		struct mmops_track_open arg, before;
+		struct mmops_track_begin begin = {};
+		uint64_t may = 0;
+
+		ASSERT_GE(dev, 0);
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? MMOPS_TRACK_FAST : random_word(&rng);
+		area_random_range(area, &rng, &arg.addr, &arg.len);
+		random_reserved(&rng, arg.reserved, 2);
+		before = arg;
+		if (arg.flags != MMOPS_TRACK_FAST || !is_addr_range(arg.addr, arg.len))
+			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, 2);
+
+		errno = 0;
+		if (ioctl(dev, MMOPS_IOC_TRACK_OPEN, &arg)) {
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+			ASSERT_EQ(-1, ioctl(dev, MMOPS_IOC_TRACK_BEGIN, &begin));
+			ASSERT_EQ(ENODEV, errno);
+		} else {
+			bool overflow = arg.len / page_size() > 1UL << 24;
+
+			ASSERT_FUZZ_SUCCESS(may, i);
+			ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+			ASSERT_EQ(0, ioctl(dev, MMOPS_IOC_TRACK_BEGIN, &begin));
+			ASSERT_EQ(overflow ? MMOPS_TRACK_OVERFLOW : 0, begin.state);
+			ASSERT_EQ(arg.len / page_size(), begin.written + begin.changed);
+			succeeded++;
+		}
+		close(dev);
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (area_is_writable(area, page)) {
+				ASSERT_EQ(1 + page, load(area->map, page));
+			}
+		}
+	}
+	ASSERT_GT(succeeded, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
 /* Subscriptions, reading of the log and probing, with and without a subscription. */
 TEST_F_TIMEOUT(ranges, fuzz_notifier, TEST_SECONDS)
 {

@@ -13,6 +13,7 @@ mod leaves;
 mod notifier_log;
 mod protect;
 mod soft_dirty;
+mod track;
 mod uapi;
 mod zap;
 
@@ -90,6 +91,9 @@ struct Device {
     /// What the file is subscribed to; see [`notifier_log`].
     #[pin]
     subscription: Mutex<notifier_log::Slot>,
+    /// What the file tracks; see [`track`].
+    #[pin]
+    tracker: Mutex<track::Slot>,
     /// Who makes pages exclusive through the file.
     owner: Owner,
 }
@@ -102,6 +106,7 @@ impl MiscDevice for Device {
         KBox::try_pin_init(
             try_pin_init!(Self {
                 subscription <- new_mutex!(None),
+                tracker <- new_mutex!(None),
                 owner: Owner::new()?,
             }),
             GFP_KERNEL,
@@ -126,6 +131,10 @@ impl MiscDevice for Device {
             Protect => protect::protect,
             Leaves => leaves::leaves,
             Age => age::age,
+            TrackOpen => |arg| track::open(me, arg),
+            TrackBegin => |arg| track::begin(me, arg),
+            TrackRead => |arg| track::read(me, arg),
+            TrackEnd => |arg| track::end(me, arg),
         })
     }
 }
@@ -143,6 +152,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_PROTECT
         | uapi::FEATURE_LEAVES
         | uapi::FEATURE_AGE
+        | uapi::FEATURE_TRACK
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

@@ -10,7 +10,7 @@ use kernel::{
 use zerocopy::Immutable;
 use zerocopy_derive::Immutable;
 
-pub(crate) const VERSION: u32 = 0x0001_0002;
+pub(crate) const VERSION: u32 = 0x0001_0003;
 
 pub(crate) const FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
@@ -22,6 +22,7 @@ pub(crate) const FEATURE_NOTIFIER: u64 = 1 << 6;
 pub(crate) const FEATURE_PROTECT: u64 = 1 << 7;
 pub(crate) const FEATURE_LEAVES: u64 = 1 << 8;
 pub(crate) const FEATURE_AGE: u64 = 1 << 9;
+pub(crate) const FEATURE_TRACK: u64 = 1 << 10;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
 pub(crate) const SPLIT: u32 = 1 << 0;
@@ -42,6 +43,13 @@ pub(crate) const NOTIFIER_OWN: u32 = 1 << 1;
 pub(crate) const NOTIFIER_END: u32 = 1 << 2;
 pub(crate) const NOTIFIER_MAX_EVENTS: u32 = 1 << 16;
 pub(crate) const NOTIFIER_MAX_DELAY_MS: u32 = 1000;
+
+pub(crate) const TRACK_FAST: u32 = 1 << 0;
+pub(crate) const TRACK_OVERFLOW: u32 = 1 << 0;
+pub(crate) const TRACK_ENDED: u32 = 1 << 1;
+pub(crate) const TRACK_WRITTEN: u32 = 1;
+pub(crate) const TRACK_CHANGED: u32 = 2;
+pub(crate) const TRACK_ABORT: u32 = 1 << 0;
 
 const MAGIC: u32 = 0xBD;
 
@@ -399,6 +407,91 @@ impl Arg for Age {
 
     fn is_valid(&self) -> bool {
         self.reserved == [0; 2] && self.flags == 0
+    }
+}
+
+/// `struct mmops_track_open`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct TrackOpen {
+    pub(crate) pidfd: i32,
+    pub(crate) flags: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for TrackOpen {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0e);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == TRACK_FAST
+    }
+}
+
+/// `struct mmops_track_begin`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct TrackBegin {
+    pub(crate) flags: u32,
+    pub(crate) state: u32,
+    pub(crate) written: u64,
+    pub(crate) changed: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for TrackBegin {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0f);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
+    }
+}
+
+/// `struct mmops_track_range`
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct TrackRange {
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+    pub(crate) kind: u32,
+    pub(crate) reserved: u32,
+}
+
+/// `struct mmops_track_read`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct TrackRead {
+    pub(crate) addr: u64,
+    pub(crate) vec: u64,
+    pub(crate) vec_len: u64,
+    pub(crate) nr: u64,
+    pub(crate) needed: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for TrackRead {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x10);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2]
+    }
+}
+
+/// `struct mmops_track_end`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct TrackEnd {
+    pub(crate) flags: u32,
+    pad: u32,
+    reserved: [u64; 2],
+}
+
+impl Arg for TrackEnd {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x11);
+
+    fn is_valid(&self) -> bool {
+        self.pad == 0 && self.reserved == [0; 2] && self.flags & !TRACK_ABORT == 0
     }
 }
 

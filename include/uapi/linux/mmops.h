@@ -22,7 +22,7 @@
 #include <linux/types.h>
 
 /* Version of this interface: major in the upper 16 bits, minor in the lower. */
-#define MMOPS_UAPI_VERSION		0x00010002
+#define MMOPS_UAPI_VERSION		0x00010003
 
 /* mmops_info::features */
 #define MMOPS_FEATURE_WRITE_PROTECT	(1ULL << 0)
@@ -43,6 +43,8 @@
 #define MMOPS_FEATURE_LEAVES		(1ULL << 8)
 /* MMOPS_IOC_AGE */
 #define MMOPS_FEATURE_AGE		(1ULL << 9)
+/* MMOPS_IOC_TRACK_* */
+#define MMOPS_FEATURE_TRACK		(1ULL << 10)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -534,6 +536,105 @@ struct mmops_age {
 	__u64 reserved[2];
 };
 
+/*
+ * Modes of MMOPS_IOC_TRACK_OPEN.
+ *
+ * MMOPS_TRACK_FAST: take dirty bits, and leave entries writable. A store costs no
+ * fault. Not seen are changes that do not go through the entries of the process:
+ * by ptrace(2), /proc/PID/mem, process_vm_writev(2), a virtual machine, a device
+ * whose pin does not last to the begin of an epoch, and through a mapped file.
+ */
+#define MMOPS_TRACK_FAST		(1U << 0)
+
+/**
+ * struct mmops_track_open - argument of MMOPS_IOC_TRACK_OPEN
+ * @pidfd: in: the process, or -1 for the caller
+ * @flags: in: the mode: MMOPS_TRACK_FAST
+ * @addr: in: first address, in bytes; a multiple of the page size
+ * @len: in: length, in bytes; likewise. Need not be mapped
+ * @reserved: must be zero
+ */
+struct mmops_track_open {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 reserved[2];
+};
+
+/* mmops_track_begin::state */
+/* The range is too large, or memory is short: all of it is reported, always. */
+#define MMOPS_TRACK_OVERFLOW		(1U << 0)
+/* The address space has ended, by exit or exec: all of it is reported. */
+#define MMOPS_TRACK_ENDED		(1U << 1)
+
+/**
+ * struct mmops_track_begin - argument of MMOPS_IOC_TRACK_BEGIN
+ * @flags: in: must be zero
+ * @state: out: MMOPS_TRACK_OVERFLOW, MMOPS_TRACK_ENDED
+ * @written: out: pages of kind MMOPS_TRACK_WRITTEN
+ * @changed: out: pages of kind MMOPS_TRACK_CHANGED
+ * @reserved: must be zero
+ */
+struct mmops_track_begin {
+	__u32 flags;
+	__u32 state;
+	__u64 written;
+	__u64 changed;
+	__u64 reserved[2];
+};
+
+/* mmops_track_range::kind */
+#define MMOPS_TRACK_WRITTEN		1	/* a store was seen */
+#define MMOPS_TRACK_CHANGED		2	/* may have changed, or may yet: not known */
+
+/**
+ * struct mmops_track_range - pages that are reported for the same reason
+ * @addr: first address
+ * @len: length, in bytes
+ * @kind: MMOPS_TRACK_WRITTEN or MMOPS_TRACK_CHANGED
+ * @reserved: zero
+ */
+struct mmops_track_range {
+	__u64 addr;
+	__u64 len;
+	__u32 kind;
+	__u32 reserved;
+};
+
+/**
+ * struct mmops_track_read - argument of MMOPS_IOC_TRACK_READ
+ * @addr: in: where to begin; out: where a next call goes on
+ * @vec: in: address of an array of struct mmops_track_range
+ * @vec_len: in: number of records in it
+ * @nr: out: number of records written, in ascending order
+ * @needed: out: number of records from @addr on, whether there was room or not
+ * @reserved: must be zero
+ */
+struct mmops_track_read {
+	__u64 addr;
+	__u64 vec;
+	__u64 vec_len;
+	__u64 nr;
+	__u64 needed;
+	__u64 reserved[2];
+};
+
+/* mmops_track_end::flags: the pages are in the next epoch again. */
+#define MMOPS_TRACK_ABORT		(1U << 0)
+
+/**
+ * struct mmops_track_end - argument of MMOPS_IOC_TRACK_END
+ * @flags: in: MMOPS_TRACK_ABORT, or 0: the pages are done with
+ * @pad: must be zero
+ * @reserved: must be zero
+ */
+struct mmops_track_end {
+	__u32 flags;
+	__u32 pad;
+	__u64 reserved[2];
+};
+
 #define MMOPS_IOC_MAGIC			0xBD
 #define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
 #define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
@@ -550,5 +651,9 @@ struct mmops_age {
 	_IOWR(MMOPS_IOC_MAGIC, 0x0b, struct mmops_notifier_subscribe)
 #define MMOPS_IOC_NOTIFIER_PROBE	_IOWR(MMOPS_IOC_MAGIC, 0x0c, struct mmops_notifier_probe)
 #define MMOPS_IOC_AGE			_IOWR(MMOPS_IOC_MAGIC, 0x0d, struct mmops_age)
+#define MMOPS_IOC_TRACK_OPEN		_IOWR(MMOPS_IOC_MAGIC, 0x0e, struct mmops_track_open)
+#define MMOPS_IOC_TRACK_BEGIN		_IOWR(MMOPS_IOC_MAGIC, 0x0f, struct mmops_track_begin)
+#define MMOPS_IOC_TRACK_READ		_IOWR(MMOPS_IOC_MAGIC, 0x10, struct mmops_track_read)
+#define MMOPS_IOC_TRACK_END		_IOWR(MMOPS_IOC_MAGIC, 0x11, struct mmops_track_end)
 
 #endif /* _UAPI_LINUX_MMOPS_H */

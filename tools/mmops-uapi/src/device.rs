@@ -64,6 +64,8 @@ bitflags! {
         const LEAVES = MMOPS_FEATURE_LEAVES;
         /// [`Device::age`].
         const AGE = MMOPS_FEATURE_AGE;
+        /// `MMOPS_IOC_TRACK_*` are there.
+        const TRACK = MMOPS_FEATURE_TRACK;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.

@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use crate::units::{Bytes, Pages};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
-pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0002;
+pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0003;
 
 /// `mmops_info::features`: [`MMOPS_IOC_WRITE_PROTECT`] is there.
 pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
@@ -31,6 +31,8 @@ pub const MMOPS_FEATURE_PROTECT: u64 = 1 << 7;
 pub const MMOPS_FEATURE_LEAVES: u64 = 1 << 8;
 /// `mmops_info::features`: [`MMOPS_IOC_AGE`] is there.
 pub const MMOPS_FEATURE_AGE: u64 = 1 << 9;
+/// `mmops_info::features`: `MMOPS_IOC_TRACK_*` are there.
+pub const MMOPS_FEATURE_TRACK: u64 = 1 << 10;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -377,6 +379,77 @@ pub struct mmops_age {
     pub reserved: [u64; 2],
 }
 
+/// [`mmops_track_open::flags`]: take dirty bits, and leave entries writable.
+pub const MMOPS_TRACK_FAST: u32 = 1 << 0;
+/// [`mmops_track_begin::state`]: all of the range is reported, always.
+pub const MMOPS_TRACK_OVERFLOW: u32 = 1 << 0;
+/// [`mmops_track_begin::state`]: the address space has ended.
+pub const MMOPS_TRACK_ENDED: u32 = 1 << 1;
+/// [`mmops_track_range::kind`]: a store was seen.
+pub const MMOPS_TRACK_WRITTEN: u32 = 1;
+/// [`mmops_track_range::kind`]: the pages may have changed, or may yet.
+pub const MMOPS_TRACK_CHANGED: u32 = 2;
+/// [`mmops_track_end::flags`]: the pages are in the next epoch again.
+pub const MMOPS_TRACK_ABORT: u32 = 1 << 0;
+
+/// Argument of [`MMOPS_IOC_TRACK_OPEN`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_track_open {
+    pub pidfd: i32,
+    pub flags: u32,
+    pub addr: u64,
+    pub len: u64,
+    pub reserved: [u64; 2],
+}
+
+/// Argument of [`MMOPS_IOC_TRACK_BEGIN`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_track_begin {
+    pub flags: u32,
+    pub state: u32,
+    pub written: u64,
+    pub changed: u64,
+    pub reserved: [u64; 2],
+}
+
+/// Pages that [`MMOPS_IOC_TRACK_READ`] reports for the same reason.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_track_range {
+    pub addr: u64,
+    pub len: u64,
+    pub kind: u32,
+    pub reserved: u32,
+}
+
+/// Argument of [`MMOPS_IOC_TRACK_READ`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_track_read {
+    pub addr: u64,
+    pub vec: u64,
+    pub vec_len: u64,
+    pub nr: u64,
+    pub needed: u64,
+    pub reserved: [u64; 2],
+}
+
+/// Argument of [`MMOPS_IOC_TRACK_END`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_track_end {
+    pub flags: u32,
+    pub pad: u32,
+    pub reserved: [u64; 2],
+}
+
 const _: () = {
     assert!(size_of::<mmops_info>() == 48);
     assert!(offset_of!(mmops_info, features) == 8);
@@ -410,6 +483,10 @@ const NOTIFIER_PROBE_NR: u8 = 0x0c;
 const PROTECT_NR: u8 = 0x09;
 const LEAVES_NR: u8 = 0x0a;
 const AGE_NR: u8 = 0x0d;
+const TRACK_OPEN_NR: u8 = 0x0e;
+const TRACK_BEGIN_NR: u8 = 0x0f;
+const TRACK_READ_NR: u8 = 0x10;
+const TRACK_END_NR: u8 = 0x11;
 
 /// Number as the ioctl is issued with it; the C library's type for it differs between libraries.
 const fn number(nr: u8, size: usize) -> u32 {
@@ -447,6 +524,14 @@ pub const MMOPS_IOC_PROTECT: u32 = number(PROTECT_NR, size_of::<mmops_protect>()
 pub const MMOPS_IOC_LEAVES: u32 = number(LEAVES_NR, size_of::<mmops_leaves>());
 /// Makes the leaves of a process old, and counts those that were young.
 pub const MMOPS_IOC_AGE: u32 = number(AGE_NR, size_of::<mmops_age>());
+/// Begins to track a range of a process.
+pub const MMOPS_IOC_TRACK_OPEN: u32 = number(TRACK_OPEN_NR, size_of::<mmops_track_open>());
+/// Begins an epoch: what changed since the last is in it.
+pub const MMOPS_IOC_TRACK_BEGIN: u32 = number(TRACK_BEGIN_NR, size_of::<mmops_track_begin>());
+/// Reports the pages of an epoch.
+pub const MMOPS_IOC_TRACK_READ: u32 = number(TRACK_READ_NR, size_of::<mmops_track_read>());
+/// Ends an epoch.
+pub const MMOPS_IOC_TRACK_END: u32 = number(TRACK_END_NR, size_of::<mmops_track_end>());
 
 nix::ioctl_readwrite!(
     /// Issues [`MMOPS_IOC_INFO`].
@@ -606,4 +691,49 @@ nix::ioctl_readwrite!(
     MMOPS_IOC_MAGIC,
     AGE_NR,
     mmops_age
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_TRACK_OPEN`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_track_open,
+    MMOPS_IOC_MAGIC,
+    TRACK_OPEN_NR,
+    mmops_track_open
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_TRACK_BEGIN`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_track_begin,
+    MMOPS_IOC_MAGIC,
+    TRACK_BEGIN_NR,
+    mmops_track_begin
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_TRACK_READ`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written, and its fields `vec` and
+    /// `vec_len` describe memory that the kernel may write to.
+    ioc_track_read,
+    MMOPS_IOC_MAGIC,
+    TRACK_READ_NR,
+    mmops_track_read
+);
+nix::ioctl_readwrite!(
+    /// Issues [`MMOPS_IOC_TRACK_END`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer is to a structure that can be read and written.
+    ioc_track_end,
+    MMOPS_IOC_MAGIC,
+    TRACK_END_NR,
+    mmops_track_end
 );

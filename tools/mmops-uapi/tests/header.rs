@@ -51,6 +51,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_FEATURE_PROTECT,
         MMOPS_FEATURE_LEAVES,
         MMOPS_FEATURE_AGE,
+        MMOPS_FEATURE_TRACK,
         MMOPS_FEATURE_FAULTS,
         MMOPS_SPLIT,
         MMOPS_NO_TRANSFER,
@@ -118,6 +119,16 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_LEAF_HWPOISON,
         MMOPS_LEAF_MARKER,
         MMOPS_LEAVES_MIN,
+        MMOPS_TRACK_FAST,
+        MMOPS_TRACK_OVERFLOW,
+        MMOPS_TRACK_ENDED,
+        MMOPS_TRACK_WRITTEN,
+        MMOPS_TRACK_CHANGED,
+        MMOPS_TRACK_ABORT,
+        MMOPS_IOC_TRACK_OPEN,
+        MMOPS_IOC_TRACK_BEGIN,
+        MMOPS_IOC_TRACK_READ,
+        MMOPS_IOC_TRACK_END,
     );
     structure!(mmops_protect {
         pidfd,
@@ -271,6 +282,39 @@ fn expected() -> BTreeMap<String, u64> {
         collided,
         hint,
         reserved0,
+        reserved,
+    });
+    structure!(mmops_track_open {
+        pidfd,
+        flags,
+        addr,
+        len,
+        reserved,
+    });
+    structure!(mmops_track_begin {
+        flags,
+        state,
+        written,
+        changed,
+        reserved,
+    });
+    structure!(mmops_track_range {
+        addr,
+        len,
+        kind,
+        reserved,
+    });
+    structure!(mmops_track_read {
+        addr,
+        vec,
+        vec_len,
+        nr,
+        needed,
+        reserved,
+    });
+    structure!(mmops_track_end {
+        flags,
+        pad,
         reserved,
     });
     map
