@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Trackers, with a change at the one moment at which it could be missed, and the
+ * negative controls: each rule of Documentation/track.rst left out. A test does the
+ * same with the rule and without; without it, a page has to be missed.
+ *
+ * What is tracked is a shared mapping of a memfd: what was stored to it is there when
+ * its entry is gone.
+ */
+#include <sys/syscall.h>
+
+#include <linux/userfaultfd.h>
+
+#include "faults.h"
+#include "kselftest_harness.h"
+#include "swap.h"
+#include "track.h"
+
+#define PAGES		16UL
+#define ROUNDS		200
+
+#ifndef UFFDIO_MOVE
+#define UFFDIO_MOVE		_IOWR(UFFDIO, 0x05, struct uffdio_move)
+#define UFFD_FEATURE_MOVE	(1 << 16)
+struct uffdio_move {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 move;
+};
+#endif
+
+FIXTURE(rule)
+{
+	struct tracker t;
+	char *map;
+	int fd;
+	atomic_bool go, over;
+	atomic_int ret;
+	/* For the writer */
+	_Atomic uint64_t wanted, stored;
+	atomic_bool stop;
+};
+
+FIXTURE_VARIANT(rule)
+{
+	bool left_out;
+};
+
+FIXTURE_VARIANT_ADD(rule, kept) {
+};
+
+FIXTURE_VARIANT_ADD(rule, left_out) {
+	.left_out = true,
+};
+
+FIXTURE_SETUP(rule)
+{
+	int dev;
+
+	OPEN_DEV(dev, MMOPS_DEV);
+	close(dev);
+	self->fd = new_memfd(PAGES);
+	ASSERT_GE(self->fd, 0);
+	self->map = map_shared(self->fd, 0, PAGES);
+	ASSERT_NE(self->map, NULL);
+	store_range(self->map, 0, PAGES, 1);
+	ASSERT_EQ(0, track_open(&self->t, self->map, PAGES));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(0, track_reported(&self->t));
+}
+
+FIXTURE_TEARDOWN(rule)
+{
+	track_close(&self->t);
+	close(self->fd);
+}
+
+FIXTURE_FAULTS(rule);
+
+static char *page(FIXTURE_DATA(rule) *self, size_t n)
+{
+	return self->map + n * page_size();
+}
+
+/* An epoch at the end: what is missed is missed for good. */
+#define END_RULE(missed)							\
+do {										\
+	ASSERT_EQ(0, track_epoch(&self->t));					\
+	END_FAULTS();								\
+	ASSERT_EQ(variant->left_out ? (missed) : 0, track_missed(&self->t));	\
+} while (0)
+
+/* The entry goes, and its dirty bit with it. */
+TEST_FAULTS(rule, mark)
+{
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_MARK, variant->left_out));
+	store_range(self->map, 3, 2, 1000);
+	ASSERT_EQ(0, madvise(page(self, 3), 2 * page_size(), MADV_DONTNEED));
+	END_RULE(2);
+}
+
+static void *dontneed(void *arg)
+{
+	FIXTURE_DATA(rule) *self = arg;
+
+	while (!atomic_load(&self->go))
+		;
+	atomic_store(&self->ret, madvise(page(self, 3), page_size(), MADV_DONTNEED));
+	atomic_store(&self->over, true);
+	return NULL;
+}
+
+/*
+ * An invalidation has begun, and has not changed the entry yet. An epoch begins and
+ * ends meanwhile, and then the page is stored to.
+ */
+TEST_FAULTS(rule, in_flight)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_IN_FLIGHT, variant->left_out));
+	/* Before the gate is closed: a thread that is made gets a stack with a guard page. */
+	ASSERT_EQ(0, pthread_create(&thread, NULL, dontneed, self));
+	ASSERT_EQ(0, close_gate(INVALIDATION_BEGUN, 1));
+	atomic_store(&self->go, true);
+	ASSERT_TRUE(wait_at_gate(INVALIDATION_BEGUN, 1, &self->over));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_NE(0, self->t.kinds[3]);
+	store(self->map, 3, 1003);
+	ASSERT_EQ(0, open_gate(INVALIDATION_BEGUN));
+	pthread_join(thread, NULL);
+	ASSERT_EQ(0, self->ret);
+	END_RULE(1);
+}
+
+/* As above, over two epochs: the second takes the mark that the first has left. */
+TEST_FAULTS(rule, in_flight_for_long)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_IN_FLIGHT, variant->left_out));
+	/* Before the gate is closed: a thread that is made gets a stack with a guard page. */
+	ASSERT_EQ(0, pthread_create(&thread, NULL, dontneed, self));
+	ASSERT_EQ(0, close_gate(INVALIDATION_BEGUN, 1));
+	atomic_store(&self->go, true);
+	ASSERT_TRUE(wait_at_gate(INVALIDATION_BEGUN, 1, &self->over));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(!variant->left_out, !!self->t.kinds[3]);
+	store(self->map, 3, 1003);
+	ASSERT_EQ(0, open_gate(INVALIDATION_BEGUN));
+	pthread_join(thread, NULL);
+	END_RULE(1);
+}
+
+static void *begin(void *arg)
+{
+	FIXTURE_DATA(rule) *self = arg;
+
+	atomic_store(&self->ret, track_begin(&self->t));
+	atomic_store(&self->over, true);
+	return NULL;
+}
+
+/* The entry goes when the marks were taken, and before the walk has come to it. */
+TEST_FAULTS(rule, late)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_LATE, variant->left_out));
+	ASSERT_EQ(0, close_gate(TRACK_MARKS_TAKEN, 1));
+	store(self->map, 3, 1003);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, begin, self));
+	ASSERT_TRUE(wait_at_gate(TRACK_MARKS_TAKEN, 1, &self->over));
+	ASSERT_EQ(0, madvise(page(self, 3), page_size(), MADV_DONTNEED));
+	ASSERT_EQ(0, open_gate(TRACK_MARKS_TAKEN));
+	pthread_join(thread, NULL);
+	ASSERT_EQ(0, self->ret);
+	/* It was stored to before the epoch began, so it belongs to this one. */
+	ASSERT_EQ(!variant->left_out, !!self->t.kinds[3]);
+	track_copy(&self->t);
+	ASSERT_EQ(variant->left_out, track_missed(&self->t));
+	ASSERT_EQ(0, track_end(&self->t, 0));
+	END_FAULTS();
+}
+
+/* Another tracker takes the dirty bit. */
+TEST_FAULTS(rule, others)
+{
+	struct tracker other;
+
+	ASSERT_EQ(0, track_open(&other, self->map, PAGES));
+	ASSERT_EPOCH(&other);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_OTHERS, variant->left_out));
+	store(self->map, 3, 1003);
+	ASSERT_EPOCH(&other);
+	END_RULE(1);
+	track_close(&other);
+}
+
+/* Stores what it is told to, with its TLB as warm as it can be. */
+static void *writer(void *arg)
+{
+	FIXTURE_DATA(rule) *self = arg;
+	uint64_t wanted, last = 0;
+
+	pin_to_cpu(1);
+	while (!atomic_load(&self->stop)) {
+		wanted = atomic_load(&self->wanted);
+		if (wanted != last) {
+			store(self->map, 3, wanted);
+			last = wanted;
+			atomic_store(&self->stored, last);
+		}
+	}
+	return NULL;
+}
+
+static void write_on_other_cpu(FIXTURE_DATA(rule) *self, uint64_t value)
+{
+	atomic_store(&self->wanted, value);
+	while (atomic_load(&self->stored) != value)
+		;
+}
+
+/*
+ * A CPU stores through a translation that it knows as dirty. Whoever interrupts that
+ * CPU may have its TLB flushed, so it takes some rounds.
+ */
+TEST_FAULTS(rule, flush)
+{
+	unsigned int round, missed = 0;
+	uint64_t value = 1000;
+	pthread_t thread;
+
+	if (nr_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	pin_to_cpu(0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, writer, self));
+	ASSERT_EQ(0, set_fault(SKIP_FLUSH, variant->left_out));
+	for (round = 0; round < ROUNDS && !missed; round++) {
+		write_on_other_cpu(self, ++value);
+		ASSERT_EQ(0, track_epoch(&self->t));
+		write_on_other_cpu(self, ++value);
+		ASSERT_EQ(0, track_epoch(&self->t));
+		missed = track_missed(&self->t);
+	}
+	atomic_store(&self->stop, true);
+	pthread_join(thread, NULL);
+	END_FAULTS();
+	ASSERT_EQ(variant->left_out, missed);
+}
+
+/*
+ * A page of anonymous memory is read in from swap, and its place there is kept. It is
+ * stored to, the dirty bit is taken, and it goes to swap again.
+ */
+TEST_FAULTS(rule, transfer)
+{
+	char *map = mmap(NULL, PAGES * page_size(), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct swap_file swap;
+	const char *why = add_swap(&swap);
+	struct tracker t;
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_NE(map, MAP_FAILED);
+	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_NOHUGEPAGE));
+	store_range(map, 0, PAGES, 1000);
+	ASSERT_EQ(0, track_open(&t, map, PAGES));
+	ASSERT_EQ(PAGES, swap_out(map, PAGES));
+	ASSERT_EPOCH(&t);
+	ASSERT_EPOCH(&t);
+	ASSERT_EQ(0, track_reported(&t));
+	store_range(map, 0, PAGES, 2000);
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_TRANSFER, variant->left_out));
+	ASSERT_EPOCH(&t);
+	ASSERT_EQ(PAGES, t.begun.written);
+	ASSERT_EQ(PAGES, swap_out(map, PAGES));
+	ASSERT_EQ(variant->left_out ? PAGES : 0, track_missed(&t));
+	END_FAULTS();
+	track_close(&t);
+	munmap(map, PAGES * page_size());
+	ASSERT_EQ(0, remove_swap(&swap));
+}
+
+/* A page comes to where nothing was, by a move that is told at its old place alone. */
+TEST_FAULTS(rule, new_page)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
+	char *map = mmap(NULL, PAGES * page_size(), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)map + 3 * page_size(), page_size() },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct uffdio_move move = {
+		.dst = (uintptr_t)map + 3 * page_size(),
+		.src = (uintptr_t)map + 4 * page_size(),
+		.len = page_size(),
+	};
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	struct tracker t;
+
+	ASSERT_NE(map, MAP_FAILED);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd with UFFDIO_MOVE: %s", strerror(errno));
+	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_NOHUGEPAGE));
+	store(map, 4, 104);
+	ASSERT_EQ(0, track_open(&t, map, PAGES));
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_NEW, variant->left_out));
+	/* Without reading page 3, which would make it another one; page 4 is clean now. */
+	ASSERT_EQ(0, track_begin(&t));
+	ASSERT_EQ(0, track_end(&t, 0));
+	ASSERT_EQ(0, track_begin(&t));
+	ASSERT_EQ(0, track_reported(&t));
+	ASSERT_EQ(0, track_end(&t, 0));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_MOVE, &move));
+	ASSERT_EQ(104, load(map, 3));
+	ASSERT_EQ(0, track_begin(&t));
+	ASSERT_NE(0, t.kinds[4]);
+	ASSERT_EQ(!variant->left_out, !!t.kinds[3]);
+	END_FAULTS();
+	track_close(&t);
+	close(uffd);
+}
+
+TEST_HARNESS_MAIN
