@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The trackers of Documentation/track.rst in mode fast, which are not built yet: one
- * page of one address space, two trackers, a CPU with a TLB, and all that takes the page
- * or its dirty bit away.
+ * The trackers of rust/track.rs in mode fast: one page of one address space, two
+ * trackers, a CPU with a TLB, and all that takes the page or its dirty bit away.
  *
  * PROPERTY a page that changes between the return of one begin() and the call of the
  *	next is in the epoch of the latter; and no page that was stored to is dropped
@@ -13,25 +12,25 @@
  *
  * FULL -DSTORES=3
  *
- * MUTANT track_skip_mark	-
+ * MUTANT track_skip_mark	track_race mark
  *	a callback marks nothing
- * MUTANT track_skip_in_flight	-
+ * MUTANT track_skip_in_flight	track_race in_flight
  *	begin() leaves nothing marked for what is being invalidated
- * MUTANT track_skip_late	-
+ * MUTANT track_skip_late	track_race late
  *	marks that come while begin() walks are left to the next epoch
- * MUTANT skip_flush	-
+ * MUTANT skip_flush		track_race flush
  *	no flush of what begin() has cleaned
  * MUTANT skip_batched		-
  *	no flush of what reclaim has left to be flushed later
- * MUTANT track_skip_others	-
+ * MUTANT track_skip_others	track_race others
  *	what is taken is not told to the other tracker
  * MUTANT skip_lock		-
  *	two begin() at a time
- * MUTANT track_skip_transfer	-
+ * MUTANT track_skip_transfer	track_race transfer
  *	the folio is not marked dirty for a bit that was taken
  * MUTANT skip_pin		-
  *	the folio is not pinned until then
- * MUTANT track_skip_new	-
+ * MUTANT track_skip_new	track_race new_page
  *	a page that comes to where nothing was is not looked for
  * MUTANT skip_hole		-
  *	a hole is not marked for the next epoch
