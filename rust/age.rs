@@ -32,24 +32,20 @@ use crate::{
     mm::MmapRead,
     notifier::ChangeEvent,
     pgtable::{
-        Pmd,
-        PmdLeaf,
+        Entry,
+        HugeLevel,
+        Leaf,
         Pte,
-        PteTable,
-        Pud,
-        PudLeaf, //
+        PteTable, //
     },
     range::AddrRange,
     signal,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
+    tlb::FlushScope,
     walk::{
-        walk_page_range_mut,
-        LeafAction,
-        SpareTable,
-        WalkMut, //
+        walk_page_range,
+        Action,
+        Unlocked,
+        Walk, //
     }, //
 };
 use kernel::{
@@ -85,7 +81,7 @@ pub fn age(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Aged> {
         result: Aged::default(),
         reached: range.start(),
     };
-    let ret = walk_page_range_mut(guard, range, &mut walker);
+    let ret = walk_page_range(guard, range, &mut walker);
 
     walker.result.done = match ret {
         Ok(()) => range.end() - range.start(),
@@ -101,25 +97,12 @@ struct Ager {
     reached: usize,
 }
 
-impl Ager {
-    /// Counts a huge leaf of which the walk covers `nr` base pages: one that was made old, or one
-    /// that stays as it is.
-    fn count_leaf(&mut self, was_young: bool, is_partial: bool, nr: usize, end: usize) {
-        let young = if was_young { nr } else { 0 };
+impl Walk for Ager {
+    type Hold<'s> = FlushScope<'s>;
 
-        if is_partial {
-            self.result.kept += young;
-        } else {
-            self.result.aged += young;
-        }
-        self.reached = end;
-    }
-}
-
-impl WalkMut for Ager {
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()
     }
 
@@ -127,40 +110,28 @@ impl WalkMut for Ager {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         self.result.aged += age_table(table, scope);
         self.reached = table.addr() + (table.nr() << PAGE_SHIFT);
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
-        let was_young = if leaf.is_partial() {
-            leaf.value().present() && leaf.value().young()
-        } else {
-            leaf.mkold(scope).is_some_and(Pmd::young)
-        };
+    ) -> Result<Action> {
+        let nr = leaf.pages()?.nr();
 
-        self.count_leaf(was_young, leaf.is_partial(), leaf.pages()?.nr(), leaf.end());
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        let was_young = if leaf.is_partial() {
-            leaf.value().young()
-        } else {
-            leaf.mkold(scope).is_some_and(Pud::young)
-        };
-
-        self.count_leaf(was_young, leaf.is_partial(), leaf.pages()?.nr(), leaf.end());
-        Ok(LeafAction::Done)
+        if !leaf.is_partial() {
+            if leaf.mkold(scope).is_some_and(Entry::young) {
+                self.result.aged += nr;
+            }
+        } else if !leaf.is_softleaf() && leaf.value().young() {
+            self.result.kept += nr;
+        }
+        self.reached = leaf.end();
+        Ok(Action::Done)
     }
 }
 

@@ -109,9 +109,9 @@ use crate::{
     notifier::ChangeEvent,
     pgtable::{
         EntrySet,
-        PmdLeaf,
+        HugeLevel,
+        Leaf,
         PteTable,
-        PudLeaf,
         TakenLeaf, //
     },
     range::{
@@ -119,17 +119,15 @@ use crate::{
         PMD_SIZE, //
     },
     signal,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
+    tlb::FlushScope,
     vma::Vma,
     walk::{
-        walk_page_mapping_mut,
-        LeafAction,
+        walk_page_mapping,
+        Action,
         SpareTable,
         SpareTables,
-        WalkMut, //
+        Unlocked,
+        Walk, //
     }, //
 };
 use core::cmp;
@@ -261,13 +259,12 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
         changed: 0,
         tables: huge.tables(),
         frame_tables: SpareTables::none(),
-        pud_table: None,
     };
     let (done, stopped) = pieces::for_each(mapping, range, |mapping, piece| {
         // Anew, since there is a limit to what one may have.
         walker.frame_tables = SpareTables::new();
         loop {
-            let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
+            let ret = walk_page_mapping(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
 
             walker.tables.refill();
             walker.frame_tables.refill();
@@ -354,7 +351,6 @@ pub fn clean_record(
         bitmap,
         tables: huge.tables(),
         frame_tables: SpareTables::few(),
-        pud_table: None,
         transfer,
         flush_locked: transfer == Transfer::Skip
             && !is_ramfs(mapping)
@@ -366,7 +362,7 @@ pub fn clean_record(
 
         loop {
             walker.kept = 0;
-            let ret = walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
+            let ret = walk_page_mapping(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
 
             // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
             walker.queue.transfer();
@@ -397,8 +393,6 @@ struct WriteProtect {
     tables: SpareTables,
     /// For leaves of page frames.
     frame_tables: SpareTables,
-    /// For the PUD leaf that is being split.
-    pud_table: Option<SpareTable>,
 }
 
 impl WriteProtect {
@@ -408,14 +402,16 @@ impl WriteProtect {
     }
 }
 
-impl WalkMut for WriteProtect {
+impl Walk for WriteProtect {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         vma.is_shared_maywrite()
     }
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()
     }
 
@@ -424,54 +420,33 @@ impl WalkMut for WriteProtect {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         self.changed += write_protect_table(table, scope);
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<Action> {
         let value = leaf.value();
 
-        if !value.present() {
-            return Ok(LeafAction::Done);
+        if leaf.is_softleaf() {
+            return Ok(Action::Done);
         }
         if value.special() && value.write() && leaf.vma().is_pfn_map() {
-            return Ok(LeafAction::Split(self.frame_table(leaf.vma())?));
+            return Ok(Action::Replace(self.frame_table(leaf.vma())?));
         }
         if leaf.can_split() {
             if let Some(table) = self.tables.take_for(leaf.vma())? {
-                return Ok(LeafAction::Split(table));
+                return Ok(Action::Replace(table));
             }
         }
         if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
             self.changed += leaf.pages()?.nr();
         }
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        let value = leaf.value();
-
-        if value.special() && value.write() {
-            self.pud_table = Some(self.frame_table(leaf.vma())?);
-            return Ok(LeafAction::Split(()));
-        }
-        if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
-            self.changed += leaf.pages()?.nr();
-        }
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_table(&mut self) -> Option<SpareTable> {
-        self.pud_table.take()
+        Ok(Action::Done)
     }
 }
 
@@ -501,8 +476,6 @@ struct CleanRecord<'b, 'w> {
     tables: SpareTables,
     /// For leaves of page frames that a piece, or the range, covers in part.
     frame_tables: SpareTables,
-    /// For the PUD leaf that is being split.
-    pud_table: Option<SpareTable>,
     transfer: Transfer,
     /// The TLB is flushed before the lock of anything that was dirty is released.
     flush_locked: bool,
@@ -511,7 +484,7 @@ struct CleanRecord<'b, 'w> {
 
 impl CleanRecord<'_, '_> {
     /// Flushes and marks what waits, if the next `nr` pages may find no room in the queue.
-    fn make_room(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn make_room(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
         // A PTE table needs a place for each entry, a huge leaf needs one.
         let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
 
@@ -533,14 +506,16 @@ impl CleanRecord<'_, '_> {
     }
 }
 
-impl WalkMut for CleanRecord<'_, '_> {
+impl Walk for CleanRecord<'_, '_> {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         vma.is_shared_maywrite()
     }
 
-    fn checkpoint(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()?;
         self.make_room(nr, scope)
     }
@@ -550,7 +525,7 @@ impl WalkMut for CleanRecord<'_, '_> {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         self.changed += match self.transfer {
             Transfer::ToFolio => {
                 let first = table.pgoff();
@@ -559,27 +534,27 @@ impl WalkMut for CleanRecord<'_, '_> {
             }
             Transfer::Skip => clean_record_table(table, scope, self.bitmap, self.flush_locked),
         };
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<Action> {
         let value = leaf.value();
 
-        if !value.present() {
-            return Ok(LeafAction::Done);
+        if leaf.is_softleaf() {
+            return Ok(Action::Done);
         }
         if leaf.can_split() {
             if let Some(table) = self.tables.take_for(leaf.vma())? {
-                return Ok(LeafAction::Split(table));
+                return Ok(Action::Replace(table));
             }
         }
         if value.dirty() && value.special() && leaf.vma().is_pfn_map() && leaf.is_partial() {
             if let Some(table) = self.frame_tables.take_for(leaf.vma())? {
-                return Ok(LeafAction::Split(table));
+                return Ok(Action::Replace(table));
             }
         }
         if leaf.is_pinned() {
@@ -599,44 +574,7 @@ impl WalkMut for CleanRecord<'_, '_> {
         if self.flush_locked {
             scope.flush_locked();
         }
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        let value = leaf.value();
-
-        if value.dirty() && value.special() && leaf.is_partial() {
-            self.pud_table = self.frame_tables.take_for(leaf.vma())?;
-            if self.pud_table.is_some() {
-                return Ok(LeafAction::Split(()));
-            }
-        }
-        if leaf.is_pinned() {
-            self.record_pinned(leaf.pages()?);
-            if value.write() {
-                leaf.redirty();
-            }
-        } else if value.dirty() {
-            let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
-
-            // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
-            // `clean_record` said that it writes the data back itself.
-            if !self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) }) {
-                leaf.redirty();
-            }
-        }
-        if self.flush_locked {
-            scope.flush_locked();
-        }
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_table(&mut self) -> Option<SpareTable> {
-        self.pud_table.take()
+        Ok(Action::Done)
     }
 }
 

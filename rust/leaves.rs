@@ -10,18 +10,20 @@ use crate::{
     bindings,
     mm::MmapRead,
     pgtable::{
-        PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        self,
+        ByLevel,
+        HugeLevel,
+        PteTable, //
     },
     range::{
         AddrRange,
-        PMD_SIZE,
-        PUD_SIZE, //
+        PMD_SIZE, //
     },
     signal,
     walk::{
         walk_page_range,
+        Action,
+        Unlocked,
         Walk, //
     }, //
 };
@@ -171,15 +173,25 @@ struct Lister<'l> {
 }
 
 impl Lister<'_> {
-    /// Appends a leaf; under a page-table lock, so without allocating.
-    fn push(&mut self, leaf: Leaf) {
-        // `checkpoint` saw to the room.
-        let _ = self.list.push_within_capacity(leaf);
+    /// Appends an entry, if it is one of a known kind; under a page-table lock, so without
+    /// allocating.
+    fn push(&mut self, addr: usize, size: usize, entry: Option<(Kind, u32)>) {
+        if let Some((kind, state)) = entry {
+            // `checkpoint` saw to the room.
+            let _ = self.list.push_within_capacity(Leaf {
+                addr,
+                size,
+                kind,
+                state: State(state),
+            });
+        }
     }
 }
 
 impl Walk for Lister<'_> {
-    fn checkpoint(&mut self, nr: usize) -> Result {
+    type Hold<'s> = ();
+
+    fn checkpoint(&mut self, nr: usize, _hold: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()?;
         if self.list.capacity() - self.list.len() < nr.min(MIN_ROOM) {
             return Err(ENOSPC);
@@ -187,7 +199,7 @@ impl Walk for Lister<'_> {
         Ok(())
     }
 
-    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         table.for_each(|addr, pte| {
             if pte.none() {
                 return;
@@ -198,47 +210,28 @@ impl Walk for Lister<'_> {
             } else {
                 Kind::of(pte.softleaf_type()).map(|kind| (kind, pte.softleaf_state()))
             };
-            if let Some((kind, state)) = entry {
-                self.push(Leaf {
-                    addr,
-                    size: PAGE_SIZE,
-                    kind,
-                    state: State(state),
-                });
-            }
+            self.push(addr, PAGE_SIZE, entry);
         });
         self.next = table.addr() + (table.nr() << PAGE_SHIFT);
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
-        let pmd = leaf.value();
-        let entry = if pmd.present() {
-            Some((Kind::Present, pmd.leaf_state()))
-        } else {
-            Kind::of(pmd.softleaf_type()).map(|kind| (kind, pmd.softleaf_state()))
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut pgtable::Leaf<'_, 's, L>,
+        _: &mut (),
+    ) -> Result<Action> {
+        let entry = match leaf.by_level() {
+            ByLevel::Pmd(leaf) if leaf.is_softleaf() => {
+                let pmd = leaf.value();
+
+                Kind::of(pmd.softleaf_type()).map(|kind| (kind, pmd.softleaf_state()))
+            }
+            _ => Some((Kind::Present, leaf.value().leaf_state())),
         };
 
-        if let Some((kind, state)) = entry {
-            self.push(Leaf {
-                addr: leaf.leaf_addr(),
-                size: PMD_SIZE,
-                kind,
-                state: State(state),
-            });
-        }
+        self.push(leaf.leaf_addr(), L::SIZE, entry);
         self.next = leaf.end();
-        Ok(())
-    }
-
-    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
-        self.push(Leaf {
-            addr: leaf.leaf_addr(),
-            size: PUD_SIZE,
-            kind: Kind::Present,
-            state: State(leaf.value().leaf_state()),
-        });
-        self.next = leaf.end();
-        Ok(())
+        Ok(Action::Done)
     }
 }

@@ -9,7 +9,7 @@
 //! [`soft_dirty`], [`zap`], [`protect`], [`exclusive`] and [`track`], and mirrors for devices
 //! ([`hmm`]).
 //!
-//! A driver uses the operations, or writes one of its own as a [`walk::WalkMut`]; neither needs
+//! A driver uses the operations, or writes one of its own as a [`walk::Walk`]; neither needs
 //! `unsafe`. Three rules are carried by types:
 //!
 //! - a page-table entry is reachable only through a reference that lives as long as its page-table

@@ -3,9 +3,9 @@
 //! Page-table entries: values, and references to locked entries.
 //!
 //! [`Pte`], [`Pmd`] and [`Pud`] are plain values: reading one says nothing of what the entry holds
-//! later. [`PteTable`], [`PmdLeaf`] and [`PudLeaf`] refer to entries whose page-table lock is held;
-//! they exist only inside the callback of a [walk](crate::walk), and a permission is taken from an
-//! entry only with a [`FlushScope`] in hand.
+//! later. [`PteTable`] and [`Leaf`] refer to entries whose page-table lock is held; they exist only
+//! inside the callback of a [walk](crate::walk), and a permission is taken from an entry only with a
+//! [`FlushScope`] in hand.
 //!
 //! A base page is [`PAGE_SIZE`](kernel::page::PAGE_SIZE) bytes. A leaf is an entry that maps
 //! memory: a present PTE, or a PMD or PUD entry that maps a huge page.
@@ -16,21 +16,29 @@
 
 mod entry_set;
 mod leaf;
+mod level;
 mod soft_leaf;
 mod table;
 mod value;
 
 pub(crate) use self::{
     entry_set::EntrySet,
-    leaf::{
-        PmdTable,
-        TakenLeaf, //
-    }, //
+    leaf::TakenLeaf, //
 };
 pub use self::{
     leaf::{
+        Leaf,
         PmdLeaf,
+        PmdTable,
         PudLeaf, //
+    },
+    level::{
+        ByLevel,
+        HugeLevel,
+        Level,
+        PmdLevel,
+        PteLevel,
+        PudLevel, //
     },
     soft_leaf::{
         Markers,
@@ -43,6 +51,7 @@ pub use self::{
         PteTable, //
     },
     value::{
+        Entry,
         Pmd,
         Pte,
         Pud, //

@@ -62,34 +62,26 @@ mod entry;
 use crate::{
     bindings,
     mm::MmapRead,
-    notifier::Cause,
+    notifier::ChangeEvent,
     pgtable::{
-        PmdLeaf,
+        HugeLevel,
+        Leaf,
         PmdTable,
-        PteTable,
-        PudLeaf, //
+        PteTable, //
     },
     range::{
         AddrRange,
         PMD_SIZE, //
     },
     signal,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
+    tlb::FlushScope,
     vma::Vma,
     walk::{
-        engine::{
-            self,
-            Engine,
-            PmdAction,
-            TableAction,
-            Visitor, //
-        },
-        LeafAction,
-        SpareTable,
-        SpareTables, //
+        walk_page_range_one_scope,
+        Action,
+        SpareTables,
+        Unlocked,
+        Walk, //
     }, //
 };
 use core::ptr::NonNull;
@@ -174,6 +166,17 @@ pub struct Outcome {
     pub stopped: Option<Error>,
 }
 
+impl Outcome {
+    /// The numbers of leaves of `size` bytes that were changed, and that were split.
+    fn leaves_of(&mut self, size: usize) -> (&mut usize, &mut usize) {
+        if size == PMD_SIZE {
+            (&mut self.pmds, &mut self.split_pmds)
+        } else {
+            (&mut self.puds, &mut self.split_puds)
+        }
+    }
+}
+
 /// Gives all leaves in `range` the protection `access`. See the [module](self) for the rules.
 ///
 /// Sleeps. The guard holds the mmap lock, for reading.
@@ -228,11 +231,10 @@ pub fn protect(
             LargeFrames::Split => SpareTables::new(),
             LargeFrames::Keep => SpareTables::few(),
         },
-        pud_table: None,
     };
     let stopped = loop {
         let rest = AddrRange::new(walker.pos, range.end())?;
-        let ret = engine::walk_range_one_scope(guard.exclusive(), &rest, Engine::new(&mut walker));
+        let ret = walk_page_range_one_scope(guard, &rest, &mut walker);
 
         match ret {
             Ok(()) => {
@@ -292,8 +294,6 @@ struct Protect {
     /// All before is done.
     pos: usize,
     tables: SpareTables,
-    /// For the PUD leaf that is being split.
-    pud_table: Option<SpareTable>,
 }
 
 impl Protect {
@@ -309,57 +309,48 @@ impl Protect {
     }
 }
 
-/// The scope of the walk; it has one from begin to end, so `EINVAL` is never seen.
-fn scope_of<'a, 's>(scope: Option<&'a mut FlushScope<'s>>) -> Result<&'a mut FlushScope<'s>> {
-    scope.ok_or(EINVAL)
-}
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
 
-impl Visitor for Protect {
-    const CAUSE: Option<Cause<'static>> = Some(Cause::ProtectionVma);
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_VMA;
 
-    fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
-        true
-    }
-
-    fn checkpoint(&mut self, _nr: usize, _scope: Option<UnlockedScope<'_, '_>>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()
     }
 
     fn pte_table<'s>(
         &mut self,
         table: &mut PteTable<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<TableAction> {
+        scope: &mut FlushScope<'s>,
+    ) -> Result<Action> {
         let to = self.protection(table.vma());
 
-        self.outcome.ptes += table.protect(&to, scope_of(scope)?);
+        self.outcome.ptes += table.protect(&to, scope);
         self.pos = table.addr() + (table.nr() << PAGE_SHIFT);
-        Ok(TableAction::Done)
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<PmdAction> {
+        leaf: &mut Leaf<'_, 's, L>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<Action> {
         let vma = leaf.vma();
-
         let value = leaf.value();
         let split = leaf.is_partial() || self.splits(vma) && value.special() && value.write();
 
-        if split && value.present() {
-            if !(vma.has_page_cache() || vma.is_pfn_map()) {
-                return Ok(PmdAction::Split);
+        if split && !leaf.is_softleaf() {
+            // A PUD leaf that maps folios is unmapped in any case.
+            if L::SIZE == PMD_SIZE && !(vma.has_page_cache() || vma.is_pfn_map()) {
+                return Ok(Action::Split);
             }
-            return Ok(PmdAction::Replace(
-                self.tables.take_for(vma)?.ok_or(ENOMEM)?,
-            ));
+            return Ok(Action::Replace(self.tables.take_for(vma)?.ok_or(ENOMEM)?));
         }
-        if leaf.protect(&self.protection(vma), scope_of(scope)?) {
-            self.outcome.pmds += 1;
+        if leaf.protect(&self.protection(vma), scope) {
+            *self.outcome.leaves_of(L::SIZE).0 += 1;
         }
         self.pos = leaf.end();
-        Ok(PmdAction::Done)
+        Ok(Action::Done)
     }
 
     const PMD_TABLES: bool = true;
@@ -367,7 +358,7 @@ impl Visitor for Protect {
     fn pmd_table<'s>(
         &mut self,
         table: &mut PmdTable<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
+        scope: &mut FlushScope<'s>,
     ) -> Result<usize> {
         // They are visited one by one.
         if self.splits(table.vma()) {
@@ -375,7 +366,7 @@ impl Visitor for Protect {
         }
 
         let to = self.protection(table.vma());
-        let (seen, changed) = table.protect(&to, scope_of(scope)?);
+        let (seen, changed) = table.protect(&to, scope);
 
         self.outcome.pmds += changed;
         if seen != 0 {
@@ -384,33 +375,7 @@ impl Visitor for Protect {
         Ok(seen)
     }
 
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction> {
-        let value = leaf.value();
-
-        if leaf.is_partial() || self.splits(leaf.vma()) && value.special() && value.write() {
-            self.pud_table = Some(self.tables.take_for(leaf.vma())?.ok_or(ENOMEM)?);
-            return Ok(LeafAction::Split(()));
-        }
-        if leaf.protect(&self.protection(leaf.vma()), scope_of(scope)?) {
-            self.outcome.puds += 1;
-        }
-        self.pos = leaf.end();
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_table(&mut self) -> Option<SpareTable> {
-        self.pud_table.take()
-    }
-
     fn was_split(&mut self, size: usize) {
-        if size == PMD_SIZE {
-            self.outcome.split_pmds += 1;
-        } else {
-            self.outcome.split_puds += 1;
-        }
+        *self.outcome.leaves_of(size).1 += 1;
     }
 }

@@ -79,9 +79,9 @@ use crate::{
     },
     notifier::ChangeEvent,
     pgtable::{
-        PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        HugeLevel,
+        Leaf,
+        PteTable, //
     },
     range::{
         AddrRange,
@@ -89,18 +89,15 @@ use crate::{
         PUD_SIZE, //
     },
     signal,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
+    tlb::FlushScope,
     vma::Vma,
     walk::{
         self,
-        walk_page_range_one_scope_mut,
-        LeafAction,
-        SpareTable,
+        walk_page_range_one_scope,
+        Action,
         SpareTables,
-        WalkMut, //
+        Unlocked,
+        Walk, //
     }, //
 };
 use core::cmp;
@@ -393,7 +390,7 @@ impl Call<'_> {
         self.reached = loop {
             walker.result.kept = 0;
             walker.ends = ends;
-            match walk_page_range_one_scope_mut(&mut guard, piece, &mut walker) {
+            match walk_page_range_one_scope(&mut guard, piece, &mut walker) {
                 // A table was needed to split the leaf at an end.
                 Err(e) if e == EAGAIN => walker.tables.refill(),
                 Err(e) if e == EINTR => break walker.reached,
@@ -510,7 +507,7 @@ fn populate(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
 fn mark(guard: MmapExclusive<'_>, range: &AddrRange, ends: &mut Ends) -> Result<usize> {
     let mut walker = Mark { marked: 0, ends };
 
-    walk::range_vma_mut(guard, range, &mut walker)?;
+    walk::range_vma(guard, range, &mut walker)?;
     Ok(walker.marked)
 }
 
@@ -519,40 +516,32 @@ struct Mark<'e> {
     ends: &'e mut Ends,
 }
 
-impl WalkMut for Mark<'_> {
+impl Walk for Mark<'_> {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::SOFT_DIRTY;
 
-    fn checkpoint(&mut self, nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
         self.ends.visit(nr)
     }
 
     fn pte_table<'s>(
         &mut self,
         table: &mut PteTable<'_, 's>,
-        _scope: &mut FlushScope<'s>,
-    ) -> Result {
-        self.marked += table.mark_soft_dirty();
-        Ok(())
+        scope: &mut FlushScope<'s>,
+    ) -> Result<Action> {
+        self.marked += table.mark_soft_dirty(scope);
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
-        _scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
-        leaf.mark_soft_dirty();
+        leaf: &mut Leaf<'_, 's, L>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<Action> {
+        leaf.mark_soft_dirty(scope);
         self.marked += leaf.pages()?.nr();
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        _scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        leaf.mark_soft_dirty();
-        self.marked += leaf.pages()?.nr();
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }
 
@@ -656,14 +645,16 @@ impl Clear {
     }
 }
 
-impl WalkMut for Clear {
+impl Walk for Clear {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::SOFT_DIRTY;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         Self::wants(vma.flags())
     }
 
-    fn checkpoint(&mut self, nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
         self.ends.visit(nr)
     }
 
@@ -671,45 +662,30 @@ impl WalkMut for Clear {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         self.add(table.clear_soft_dirty(scope));
         self.reached = table.addr() + (table.nr() << PAGE_SHIFT);
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<Action> {
         if !leaf.is_partial() {
             self.add(leaf.clear_soft_dirty(scope));
         } else {
             if leaf.can_split() {
                 if let Some(table) = self.tables.take_for(leaf.vma())? {
-                    return Ok(LeafAction::Split(table));
+                    return Ok(Action::Replace(table));
                 }
             }
             // All of it is soft-dirty, or it would not be tracked at all.
-            leaf.mark_soft_dirty();
+            leaf.mark_soft_dirty(scope);
             self.result.kept += leaf.pages()?.nr();
         }
         self.reached = leaf.end();
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        if leaf.is_partial() {
-            leaf.mark_soft_dirty();
-            self.result.kept += leaf.pages()?.nr();
-        } else {
-            self.add(leaf.clear_soft_dirty(scope));
-        }
-        self.reached = leaf.end();
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }

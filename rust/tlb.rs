@@ -81,7 +81,8 @@ impl Drop for Pending {
 ///
 /// A walk makes one for each VMA that it visits and lends it to the callbacks. It cannot be kept,
 /// copied or forgotten: there is no way to own one outside this crate. Callbacks get it under a
-/// page-table lock, so it cannot be flushed; an [`UnlockedScope`] can.
+/// page-table lock, so it cannot be flushed; before each of them the walk gives it
+/// in a form that can.
 ///
 /// From its begin to its end `mm->tlb_flush_pending` is raised and secondary MMUs know of the
 /// range. At its end the order is: TLB flush, end of the notification, pending is lowered.
@@ -161,7 +162,7 @@ impl<'s> FlushScope<'s> {
     /// scope made, or which another scope, reclaim or migration made and this one saw.
     #[inline(never)]
     #[link_section = ".text.hot"]
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         faults::before_flush();
 
         self.flush_locked();
@@ -250,31 +251,5 @@ impl<'s> FlushScope<'s> {
 impl Drop for FlushScope<'_> {
     fn drop(&mut self) {
         self.flush();
-    }
-}
-
-/// A [`FlushScope`] for as long as the walk holds no page-table lock.
-///
-/// # Invariants
-///
-/// The caller holds no page-table lock.
-pub struct UnlockedScope<'a, 's>(&'a mut FlushScope<'s>);
-
-impl<'a, 's> UnlockedScope<'a, 's> {
-    /// # Safety
-    ///
-    /// No page-table lock is held while the result lives.
-    pub(crate) unsafe fn new(scope: &'a mut FlushScope<'s>) -> Self {
-        // INVARIANT: By the function's safety requirements.
-        Self(scope)
-    }
-
-    /// Flushes the TLB of what has been changed so far, as the end of the scope does. Does not
-    /// sleep, but waits for other CPUs.
-    ///
-    /// After it, no CPU stores through a translation that was valid before a change which this
-    /// scope made, or which another scope, reclaim or migration made and this one saw.
-    pub fn flush(&mut self) {
-        self.0.flush();
     }
 }

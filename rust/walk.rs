@@ -12,8 +12,8 @@
 //! | [`walk_page_range`]     | [`MmapRead`] of a process              | all VMAs in a range       |
 //! | [`walk_page_range_vma`] | [`MmapRead`] of a process              | a range inside one VMA    |
 //!
-//! Each takes a [`Walk`], which reads, or, as `…_mut`, a [`WalkMut`], which changes entries
-//! inside a [`FlushScope`].
+//! Each takes a [`Walk`], which reads, or changes entries inside a [`FlushScope`]; its
+//! [`Walk::Hold`] says which.
 //!
 //! A walk takes its guard exclusively, so that none begins in a callback of another, which holds a
 //! page-table lock. What no type forbids in a callback is to sleep, to take a lock or a second
@@ -21,13 +21,20 @@
 //!
 //! VMAs of hugetlbfs are never visited: their page tables have rules of their own.
 //!
+//! [`FlushScope`]: crate::tlb::FlushScope
+//!
 //! C header: [`include/linux/pagewalk.h`](srctree/include/linux/pagewalk.h)
 
-pub(crate) mod engine;
+mod engine;
+mod hold;
 mod lock;
 mod spare_table;
 mod split;
 
+pub use hold::{
+    Hold,
+    Unlocked, //
+};
 pub use spare_table::{
     SpareTable,
     SpareTables, //
@@ -41,87 +48,56 @@ use crate::{
     },
     notifier::ChangeEvent,
     pgtable::{
-        PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        HugeLevel,
+        Leaf,
+        PmdTable,
+        PteTable, //
     },
     range::{
         AddrRange,
         PageRange, //
     },
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
     vma::Vma, //
 };
-use engine::{
-    Changing,
-    Engine,
-    Reading, //
-};
+use engine::Engine;
 use kernel::prelude::*;
 
-/// What a walk does with a huge leaf after the callback.
-pub enum LeafAction<T = ()> {
-    /// The leaf is done with; go on behind it.
+/// What a walk does with a PTE table or a huge leaf after the callback.
+pub enum Action {
+    /// It is done with; go on behind it.
     Done,
-    /// Split the leaf and visit what is there then.
+    /// Unlock it, and visit what is there then once more.
+    Again,
+    /// Put the table in the place of the leaf, and visit that. Of a PTE table, as [`Self::Done`].
     ///
-    /// A PMD leaf is replaced in place by a PTE table, which the walker brings along: it maps the
-    /// same pages with the same bits. One that cannot be ([`PmdLeaf::can_split`]; one of a PFN map
-    /// can) is passed over, as with [`Self::Done`]. A table of another address space ends the walk
+    /// A PMD leaf is replaced by a PTE table that maps the same pages with the same bits. One that
+    /// cannot be ([`Leaf::can_split`]; one of a PFN map can) is passed over, as with
+    /// [`Self::Done`]. A PUD leaf that maps no folio is replaced by PMD leaves of the same bits;
+    /// any other is split as with [`Self::Split`]. A table of another address space ends the walk
     /// with `EINVAL`.
+    Replace(SpareTable),
+    /// Split the leaf as the kernel does, and visit what is there then: a PTE table for a PMD leaf
+    /// of anonymous memory; else nothing, since the leaf is unmapped, with its dirty state kept in
+    /// the folio, and comes back by page faults. Of a PTE table, as [`Self::Done`].
     ///
-    /// A PUD leaf is replaced if [`WalkMut::pud_table`] gives a table and it maps no folio; else it
-    /// is unmapped, with its dirty state kept in the folio, and comes back by page faults (source:
-    /// `__split_huge_pud()`).
-    Split(T),
+    /// Source: `__split_huge_pmd()`, `__split_huge_pud()`.
+    Split,
 }
 
-/// A walk that reads entries.
+/// A walk.
 ///
-/// All callbacks but [`Self::checkpoint`] and [`Self::test_vma`] run under the page-table lock of
-/// what they get: they must not sleep.
-pub trait Walk {
-    /// Whether `vma` is to be visited.
-    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        let _ = vma;
-        true
-    }
-
-    /// Called before each PTE table or huge leaf is locked; `nr` is the number of base pages that
-    /// it covers at the most. An error ends the walk. May sleep; the walk has let others run
-    /// before.
-    fn checkpoint(&mut self, nr: usize) -> Result {
-        let _ = nr;
-        Ok(())
-    }
-
-    /// A PTE table, or the part of one that lies in the range.
-    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result;
-
-    /// A leaf of PMD size, or a non-present entry in the place of one.
-    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
-        let _ = leaf;
-        Ok(())
-    }
-
-    /// A leaf of PUD size.
-    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
-        let _ = leaf;
-        Ok(())
-    }
-}
-
-/// A walk that takes permissions from entries.
-///
-/// Each visited VMA has a [`FlushScope`] of its own, which ends, and so has flushed, before the
-/// next VMA is visited. All callbacks but [`Self::checkpoint`] and [`Self::test_vma`] run under the
+/// All callbacks but [`Self::checkpoint`], [`Self::test_vma`] and [`Self::was_split`] run under the
 /// page-table lock of what they get: they must not sleep.
-pub trait WalkMut {
-    /// What secondary MMUs are told.
-    const EVENT: ChangeEvent;
+///
+/// A walk that changes entries has a [`FlushScope`](crate::tlb::FlushScope) in each VMA that it
+/// visits, which ends, and so has flushed, before the next VMA is visited
+/// ([`walk_page_range_one_scope`]: one for all of them).
+pub trait Walk {
+    /// `()` for a walk that reads entries, a `FlushScope` for one that changes them.
+    type Hold<'s>: Hold<'s>;
+
+    /// What secondary MMUs are told, by a walk that changes entries.
+    const EVENT: ChangeEvent = ChangeEvent::CLEAR;
 
     /// Whether `vma` is to be visited.
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
@@ -132,39 +108,47 @@ pub trait WalkMut {
     /// Called before each PTE table or huge leaf is locked; `nr` is the number of base pages that
     /// it covers at the most. An error ends the walk. May sleep; the walk has let others run
     /// before.
-    fn checkpoint(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
-        let _ = (nr, scope);
+    fn checkpoint(&mut self, nr: usize, hold: &mut Unlocked<'_, '_, Self>) -> Result {
+        let _ = (nr, hold);
         Ok(())
     }
 
     /// A PTE table, or the part of one that lies in the range.
-    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>)
-        -> Result;
-
-    /// A leaf of PMD size, or a non-present entry in the place of one.
-    fn pmd_leaf<'s>(
+    fn pte_table<'s>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
-        let _ = (leaf, scope);
-        Ok(LeafAction::Done)
+        table: &mut PteTable<'_, 's>,
+        hold: &mut Self::Hold<'s>,
+    ) -> Result<Action>;
+
+    /// A leaf of PMD or PUD size, or a non-present entry in the place of a PMD leaf.
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut Leaf<'_, 's, L>,
+        hold: &mut Self::Hold<'s>,
+    ) -> Result<Action> {
+        let _ = (leaf, hold);
+        Ok(Action::Done)
     }
 
-    /// A leaf of PUD size.
-    fn pud_leaf<'s>(
+    /// PMD leaves that follow each other and are covered whole come together, by
+    /// [`Self::pmd_table`]: there are up to 512 under one lock.
+    const PMD_TABLES: bool = false;
+
+    /// Returns the number of entries that are done with. Those behind are visited one by one until
+    /// there is a leaf again.
+    fn pmd_table<'s>(
         &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        let _ = (leaf, scope);
-        Ok(LeafAction::Done)
+        table: &mut PmdTable<'_, 's>,
+        hold: &mut Self::Hold<'s>,
+    ) -> Result<usize> {
+        let _ = (table, hold);
+        Ok(0)
     }
 
-    /// A table for the PUD leaf that [`Self::pud_leaf`] wants split: a leaf that maps no folio is
-    /// then replaced in place by PMD leaves of the same bits, and not unmapped. Does not sleep.
-    fn pud_table(&mut self) -> Option<SpareTable> {
-        None
+    /// A leaf of `size` bytes was split as asked for. Not called if it had vanished, or been split,
+    /// meanwhile. No page-table lock is held.
+    fn was_split(&mut self, size: usize) {
+        let _ = size;
     }
 }
 
@@ -184,18 +168,10 @@ pub fn walk_page_mapping<W: Walk>(
     range: &PageRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_mapping(guard, range, Engine::new(&mut Reading(walker)))
-}
-
-/// As [`walk_page_mapping`], with entries that can be changed.
-///
-/// Source: `walk_page_mapping()`.
-pub fn walk_page_mapping_mut<W: WalkMut>(
-    guard: &mut IMmapReadGuard<'_>,
-    range: &PageRange,
-    walker: &mut W,
-) -> Result {
-    engine::walk_mapping(guard, range, Engine::new(&mut Changing(walker)))
+    Engine::new(walker).walk(|ops, private| {
+        // SAFETY: `private` is an engine, and `ops` are those of an engine.
+        unsafe { engine::start::mapping(guard, range, ops, private) }
+    })
 }
 
 /// Walks all VMAs in a range of addresses of one process. Holes are passed over.
@@ -212,30 +188,34 @@ pub fn walk_page_range<W: Walk>(
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range(guard.exclusive(), range, Engine::new(&mut Reading(walker)))
+    let guard = guard.exclusive();
+
+    Engine::new(walker).walk(|ops, private| {
+        // SAFETY: `private` is an engine, and `ops` are those of an engine.
+        unsafe { engine::start::range(guard, range, ops, private) }
+    })
 }
 
-/// As [`walk_page_range`], with entries that can be changed.
-///
-/// Source: `walk_page_range()`.
-pub fn walk_page_range_mut<W: WalkMut>(
-    guard: &mut MmapRead<'_>,
-    range: &AddrRange,
-    walker: &mut W,
-) -> Result {
-    engine::walk_range(guard.exclusive(), range, Engine::new(&mut Changing(walker)))
-}
-
-/// As [`walk_page_range_mut`], with one [`FlushScope`] for all VMAs: secondary MMUs are told once,
-/// of all of the range, and there is one TLB flush at the most, at the end.
+/// As [`walk_page_range`], with one `FlushScope` for all VMAs: secondary MMUs are told once, of
+/// all of the range, and there is one TLB flush at the most, at the end.
 ///
 /// Source: `clear_refs_write()`.
-pub fn walk_page_range_one_scope_mut<W: WalkMut>(
+pub fn walk_page_range_one_scope<W: Walk>(
     guard: &mut MmapRead<'_>,
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range_one_scope(guard.exclusive(), range, Engine::new(&mut Changing(walker)))
+    let guard = guard.exclusive();
+    let mm = guard.guard().as_ptr();
+    let mut engine = Engine::new(walker);
+
+    // SAFETY: The mm is there for longer than the guard, which holds its mmap lock, and the scope
+    // ends with the walk.
+    unsafe { engine.begin_one_scope(mm, range) };
+    engine.walk(|ops, private| {
+        // SAFETY: `private` is an engine, and `ops` are those of an engine.
+        unsafe { engine::start::range(guard, range, ops, private) }
+    })
 }
 
 /// Walks a range of addresses inside one VMA.
@@ -253,24 +233,16 @@ pub fn walk_page_range_vma<W: Walk>(
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range_vma(guard.exclusive(), range, Engine::new(&mut Reading(walker)))
+    range_vma(guard.exclusive(), range, walker)
 }
 
-/// As [`walk_page_range_vma`], with entries that can be changed.
-///
-/// Source: `walk_page_range_vma()`.
-pub fn walk_page_range_vma_mut<W: WalkMut>(
-    guard: &mut MmapRead<'_>,
-    range: &AddrRange,
-    walker: &mut W,
-) -> Result {
-    range_vma_mut(guard.exclusive(), range, walker)
-}
-
-pub(crate) fn range_vma_mut<W: WalkMut>(
+pub(crate) fn range_vma<W: Walk>(
     guard: MmapExclusive<'_>,
     range: &AddrRange,
     walker: &mut W,
 ) -> Result {
-    engine::walk_range_vma(guard, range, Engine::new(&mut Changing(walker)))
+    Engine::new(walker).walk(|ops, private| {
+        // SAFETY: `private` is an engine, and `ops` are those of an engine.
+        unsafe { engine::start::range_vma(guard, range, ops, private) }
+    })
 }

@@ -55,28 +55,20 @@ use crate::{
         MmapExclusive,
         MmapRead, //
     },
-    notifier::Cause,
     pgtable::{
-        PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        ByLevel,
+        HugeLevel,
+        Leaf,
+        PteTable, //
     },
     range::AddrRange,
     signal,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
     vma::Vma,
     walk::{
-        engine::{
-            self,
-            Engine,
-            PmdAction,
-            TableAction,
-            Visitor, //
-        },
-        LeafAction, //
+        self,
+        Action,
+        Unlocked,
+        Walk, //
     }, //
 };
 use kernel::{
@@ -201,7 +193,7 @@ pub fn zap_vma(gather: &mut Gather<'_, '_>, range: &AddrRange, outcome: &mut Out
     // SAFETY: The guard was borrowed for the gather, which `zapper` has exclusively.
     let walk = unsafe { MmapExclusive::new_unchecked(guard) };
 
-    engine::walk_range_vma(walk, range, Engine::new(&mut zapper))?;
+    walk::range_vma(walk, range, &mut zapper)?;
     outcome.done = range.end() - range.start();
     Ok(())
 }
@@ -260,67 +252,42 @@ impl Zapper<'_, '_, '_> {
     }
 }
 
-impl Visitor for Zapper<'_, '_, '_> {
+impl Walk for Zapper<'_, '_, '_> {
     /// The gather tells secondary MMUs, and flushes.
-    const CAUSE: Option<Cause<'static>> = None;
+    type Hold<'s> = ();
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         self.gather.start_vma(vma);
         true
     }
 
-    fn checkpoint(&mut self, _nr: usize, _scope: Option<UnlockedScope<'_, '_>>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _hold: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()?;
         self.gather.make_room();
         Ok(())
     }
 
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<TableAction> {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         let taken = table::zap_table(table, self.gather)?;
 
         self.outcome.zapped += taken.entries;
         if !taken.complete {
-            return Ok(TableAction::Again);
+            return Ok(Action::Again);
         }
         self.done_before(table.addr() + (table.nr() << PAGE_SHIFT));
-        Ok(TableAction::Done)
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
-        &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<PmdAction> {
+    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
         if leaf.is_partial() {
-            return Ok(PmdAction::Split);
+            return Ok(Action::Split);
         }
-
-        let pages = leaf.pages()?.nr();
-
-        leaf::zap_pmd(leaf, self.gather)?;
-        self.outcome.zapped += pages;
-        self.done_before(leaf.leaf_addr() + (pages << PAGE_SHIFT));
-        Ok(PmdAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction> {
-        if leaf.is_partial() {
-            return Ok(LeafAction::Split(()));
+        match leaf.by_level() {
+            ByLevel::Pmd(leaf) => leaf::zap_pmd(leaf, self.gather)?,
+            ByLevel::Pud(leaf) => leaf::zap_pud(leaf, self.gather)?,
         }
-
-        let pages = leaf.pages()?.nr();
-
-        leaf::zap_pud(leaf, self.gather)?;
-        self.outcome.zapped += pages;
-        self.done_before(leaf.leaf_addr() + (pages << PAGE_SHIFT));
-        Ok(LeafAction::Done)
+        self.outcome.zapped += leaf.pages()?.nr();
+        self.done_before(leaf.end());
+        Ok(Action::Done)
     }
 }

@@ -495,7 +495,7 @@ TEST_F_TIMEOUT(huge, foreign_table, TEST_SECONDS)
 	ASSERT_EQ(pid, waitpid(pid, NULL, 0));
 }
 
-/* A driver splits by LeafAction::Split, with tables that it allocated. */
+/* A driver splits by Action::Replace, with tables that it allocated. */
 TEST_F_TIMEOUT(huge, split, TEST_SECONDS)
 {
 	int fd = new_memfd(2 * PMD_PAGES);

@@ -15,10 +15,11 @@
 use crate::{
     bindings,
     pgtable::{
+        ByLevel,
         EntrySet,
-        PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        HugeLevel,
+        Leaf,
+        PteTable, //
     },
     tlb::FlushScope, //
 };
@@ -100,45 +101,63 @@ unsafe fn give_to(folio: *mut bindings::folio) -> bool {
     unsafe { bindings::mmops_folio_mark_dirty_trylock(folio) }
 }
 
-macro_rules! take_dirty {
-    ($name:ident, $redirty:ident) => {
-        impl<'s> $name<'_, 's> {
-            /// As [`PteTable::take_dirty`] for all of the leaf, even if the walk covers only a part
-            /// of it. Says whether it was dirty.
-            ///
-            /// # Errors
-            ///
-            /// `EAGAIN` if it stays dirty, since somebody else has locked the folio.
-            #[inline(never)]
-            pub fn take_dirty(&mut self, scope: &mut FlushScope<'s>) -> Result<bool> {
-                // SAFETY: Below, the folio gets the bit, or the leaf gets it back.
-                let Some(old) = (unsafe { self.mkclean(scope) }).filter(|old| old.dirty()) else {
-                    return Ok(false);
-                };
+impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
+    /// As [`PteTable::take_dirty`] for all of the leaf, even if the walk covers only a part of it.
+    /// Says whether it was dirty.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if it stays dirty, since somebody else has locked the folio.
+    #[inline(always)]
+    pub fn take_dirty(&mut self, scope: &mut FlushScope<'s>) -> Result<bool> {
+        take_dirty(self.by_level(), scope)
+    }
 
-                scope.flush_locked();
-                // SAFETY: The leaf is present; its lock has been held since.
-                if old.special() || unsafe { give_to(bindings::mmops_pfn_folio(old.pfn())) } {
-                    return Ok(true);
-                }
-                // SAFETY: As above.
-                unsafe { bindings::$redirty(self.entry_ptr()) };
-                Err(EAGAIN)
-            }
+    #[inline(always)]
+    fn give_dirty(&mut self, scope: &mut FlushScope<'s>) -> Result<bool> {
+        // SAFETY: Below, the folio gets the bit, or the leaf gets it back.
+        let Some(old) = (unsafe { self.mkclean(scope) }).filter(|old| old.dirty()) else {
+            return Ok(false);
+        };
 
-            /// Sets the dirty bit, if the leaf is present.
-            pub(crate) fn redirty(&mut self) {
-                if self.value().present() {
-                    // SAFETY: By the type invariants the entry is valid and its lock is held.
-                    unsafe { bindings::$redirty(self.entry_ptr()) };
-                }
-            }
+        scope.flush_locked();
+        // SAFETY: The leaf is present; its lock has been held since.
+        if old.special() || unsafe { give_to(bindings::mmops_pfn_folio(old.pfn())) } {
+            return Ok(true);
         }
-    };
+        // SAFETY: As above.
+        unsafe { L::redirty(self.entry_ptr()) };
+        Err(EAGAIN)
+    }
+
+    /// Sets the dirty bit, if the leaf is present.
+    pub(crate) fn redirty(&mut self) {
+        if self.value().present() {
+            // SAFETY: By the type invariants the entry is valid and its lock is held.
+            unsafe { L::redirty(self.entry_ptr()) };
+        }
+    }
+
+    /// Whether a page of the leaf may be pinned for DMA; see [`PteTable::pinned`].
+    pub(crate) fn is_pinned(&self) -> bool {
+        let value = self.value();
+
+        self.vma().may_have_pins()
+            && value.present()
+            && !value.special()
+            // SAFETY: The leaf is present and not special, and its lock is held.
+            && unsafe { bindings::mmops_pfn_is_pinned(value.pfn()) }
+    }
 }
 
-take_dirty!(PmdLeaf, mmops_pmdp_redirty);
-take_dirty!(PudLeaf, mmops_pudp_redirty);
+/// [`Leaf::take_dirty`]; not generic, so that no other module has it.
+#[inline(never)]
+fn take_dirty<'s>(leaf: ByLevel<'_, '_, 's>, scope: &mut FlushScope<'s>) -> Result<bool> {
+    match leaf {
+        ByLevel::Pmd(leaf) => leaf.give_dirty(scope),
+        ByLevel::Pud(leaf) => leaf.give_dirty(scope),
+    }
+}
 
 impl PteTable<'_, '_> {
     /// The present entries whose page may be pinned for DMA. Special ones are not asked about.
@@ -164,23 +183,3 @@ impl PteTable<'_, '_> {
         pinned
     }
 }
-
-macro_rules! is_pinned {
-    ($name:ident) => {
-        impl $name<'_, '_> {
-            /// Whether a page of the leaf may be pinned for DMA; see [`PteTable::pinned`].
-            pub(crate) fn is_pinned(&self) -> bool {
-                let value = self.value();
-
-                self.vma().may_have_pins()
-                    && value.present()
-                    && !value.special()
-                    // SAFETY: The leaf is present and not special, and its lock is held.
-                    && unsafe { bindings::mmops_pfn_is_pinned(value.pfn()) }
-            }
-        }
-    };
-}
-
-is_pinned!(PmdLeaf);
-is_pinned!(PudLeaf);

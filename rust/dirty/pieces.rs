@@ -11,15 +11,17 @@
 use crate::{
     mapping::Mapping,
     pgtable::{
-        PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        HugeLevel,
+        Leaf,
+        PteTable, //
     },
     range::PageRange,
     signal,
     vma::Vma,
     walk::{
         walk_page_mapping,
+        Action,
+        Unlocked,
         Walk, //
     }, //
 };
@@ -122,22 +124,24 @@ struct FirstEntry(Option<usize>);
 
 impl FirstEntry {
     /// Ends the walk; the error is not seen by anyone.
-    fn found(&mut self, pgoff: usize) -> Result {
+    fn found(&mut self, pgoff: usize) -> Result<Action> {
         self.0 = Some(pgoff);
         Err(ECANCELED)
     }
 }
 
 impl Walk for FirstEntry {
+    type Hold<'s> = ();
+
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
         vma.is_shared_maywrite()
     }
 
-    fn checkpoint(&mut self, _nr: usize) -> Result {
+    fn checkpoint(&mut self, _nr: usize, _hold: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()
     }
 
-    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         let mut first = None;
 
         // A table that is there can be empty, in the range of the walk or as a whole.
@@ -146,17 +150,13 @@ impl Walk for FirstEntry {
                 first = Some(table.vma().pgoff_of(addr));
             }
         });
-        first.map_or(Ok(()), |pgoff| self.found(pgoff))
+        first.map_or(Ok(Action::Done), |pgoff| self.found(pgoff))
     }
 
-    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
-        if !leaf.value().present() {
-            return Ok(());
+    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
+        if leaf.is_softleaf() {
+            return Ok(Action::Done);
         }
-        self.found(leaf.pages()?.first())
-    }
-
-    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
         self.found(leaf.pages()?.first())
     }
 }

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     bindings,
-    range::Span,
+    range::{
+        Span,
+        PMD_SIZE, //
+    },
     vma::Vma, //
 };
 
@@ -65,18 +68,19 @@ impl<'t, 'a, 'g> LockedGather<'t, 'a, 'g> {
         self.taken.add(addr, size);
     }
 
-    /// Notes that the PMD leaf at `addr` was cleared.
-    pub(crate) fn add_pmd(&mut self, addr: usize) {
+    /// Notes that the leaf of `size` bytes at `addr` was cleared.
+    pub(crate) fn add_leaf(&mut self, addr: usize, size: usize) {
+        let raw = self.gather.raw.as_mut_ptr();
+
         self.gather.unflushed = true;
         // SAFETY: By the invariants of `Gather` `raw` was made by C.
-        unsafe { bindings::mmops_tlb_add_pmd(self.gather.raw.as_mut_ptr(), addr) };
-    }
-
-    /// Notes that the PUD leaf at `addr` was cleared.
-    pub(crate) fn add_pud(&mut self, addr: usize) {
-        self.gather.unflushed = true;
-        // SAFETY: As above.
-        unsafe { bindings::mmops_tlb_add_pud(self.gather.raw.as_mut_ptr(), addr) };
+        unsafe {
+            if size == PMD_SIZE {
+                bindings::mmops_tlb_add_pmd(raw, addr);
+            } else {
+                bindings::mmops_tlb_add_pud(raw, addr);
+            }
+        }
     }
 
     /// Takes `nr` pages off a counter of the process.

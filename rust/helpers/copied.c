@@ -166,7 +166,8 @@ __mmops_helper bool mmops_pmd_is_pinned(struct vm_area_struct *vma, unsigned lon
 }
 
 /* The same of a PUD leaf. */
-__mmops_helper bool mmops_pud_is_pinned(pud_t pud)
+__mmops_helper bool mmops_pud_is_pinned(struct vm_area_struct *vma, unsigned long addr,
+					pud_t pud)
 {
 	return !pud_special(pud) && folio_maybe_dma_pinned(page_folio(pud_page(pud)));
 }

@@ -233,7 +233,8 @@ __mmops_helper void mmops_pmdp_mksoft_dirty(struct mm_struct *mm, unsigned long 
 		set_pmd_at(mm, addr, pmdp, pmd_swp_mksoft_dirty(pmd));
 }
 
-__mmops_helper void mmops_pudp_mksoft_dirty(pud_t *pudp)
+__mmops_helper void mmops_pudp_mksoft_dirty(struct mm_struct *mm, unsigned long addr,
+					    pud_t *pudp)
 {
 	mmops_update(pudp, pud_mksoft_dirty);
 }
@@ -277,12 +278,14 @@ static __always_inline pud_t mmops_pud_untrack(pud_t pud)
 	return pud_mksoft_dirty(pud_mkwrite(pud));
 }
 
-__mmops_helper void mmops_pudp_untrack(pud_t *pudp, pud_t old)
+/* As mmops_pmdp_untrack(). */
+__mmops_helper bool mmops_pudp_untrack(pud_t *pudp, pud_t old)
 {
 	if (pud_write(old))
 		mmops_update(pudp, mmops_pud_untrack);
 	else
 		mmops_update(pudp, pud_mksoft_dirty);
+	return false;
 }
 
 /* Protection */
@@ -339,8 +342,12 @@ __mmops_helper unsigned int mmops_prot_diff(unsigned long old, unsigned long new
 MMOPS_PROTECT(pte)
 MMOPS_PROTECT(pmd)
 
-/* As mmops_ptep_protect(). @prot is not PROT_NONE, and no PUD leaf is anonymous. */
-__mmops_helper unsigned int mmops_pudp_protect(pud_t *pudp, unsigned long prot)
+/*
+ * As mmops_ptep_protect(). @prot is not PROT_NONE. No PUD leaf is anonymous: write permission is
+ * left to the fault.
+ */
+__mmops_helper unsigned int mmops_pudp_protect(struct vm_area_struct *vma, unsigned long addr,
+					       pud_t *pudp, unsigned long prot, bool write)
 {
 	pud_t old = pudp_get(pudp), new;
 

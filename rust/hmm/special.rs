@@ -13,14 +13,15 @@ use super::{
 use crate::{
     mm::MmapRead,
     pgtable::{
-        PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        HugeLevel,
+        Leaf,
+        PteTable, //
     },
     range::AddrRange,
     vma::Vma,
     walk::{
         walk_page_range,
+        Action,
         Walk, //
     }, //
 };
@@ -73,7 +74,7 @@ struct Refuse<'p> {
 }
 
 impl Refuse<'_> {
-    fn leaf(&mut self, start: usize, end: usize) -> Result {
+    fn refuse(&mut self, start: usize, end: usize) -> Result {
         if self.request != Request::Snapshot {
             return Err(EFAULT);
         }
@@ -93,6 +94,8 @@ impl Refuse<'_> {
 }
 
 impl Walk for Refuse<'_> {
+    type Hold<'s> = ();
+
     /// Elsewhere a special leaf is of the huge page of zeroes, which is a page.
     ///
     /// Source: `vm_normal_page_pmd()`.
@@ -100,25 +103,16 @@ impl Walk for Refuse<'_> {
         vma.flags() & flags::MIXEDMAP != 0
     }
 
-    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
-        Ok(())
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
+    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
         let value = leaf.value();
 
         if value.present() && value.special() {
-            self.leaf(leaf.leaf_addr(), leaf.end())?;
+            self.refuse(leaf.leaf_addr(), leaf.end())?;
         }
-        Ok(())
-    }
-
-    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
-        let value = leaf.value();
-
-        if value.present() && value.special() {
-            self.leaf(leaf.leaf_addr(), leaf.end())?;
-        }
-        Ok(())
+        Ok(Action::Done)
     }
 }

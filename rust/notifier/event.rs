@@ -130,6 +130,9 @@ impl ChangeEvent {
     /// [`Event::SoftDirty`], as `/proc/PID/clear_refs` has it.
     pub(crate) const SOFT_DIRTY: Self = Self(Cause::SoftDirty);
 
+    /// [`Event::ProtectionVma`], as `mprotect(2)` has it.
+    pub(crate) const PROTECTION_VMA: Self = Self(Cause::ProtectionVma);
+
     pub(crate) const fn cause(self) -> Cause<'static> {
         self.0
     }

@@ -3,16 +3,20 @@
 //! Leaves of PMD and PUD size, under their page-table lock.
 
 use super::{
-    Pmd,
-    Pud, //
+    level::{
+        ByLevel,
+        HugeLevel,
+        PmdLevel,
+        PudLevel, //
+    },
+    Entry, //
 };
 use crate::{
     bindings,
     gather::LockedGather,
     range::{
         PageRange,
-        PMD_SIZE,
-        PUD_SIZE, //
+        PMD_SIZE, //
     },
     tlb::{
         FlushScope,
@@ -40,178 +44,200 @@ pub(crate) struct TakenLeaf {
     pub(crate) special: bool,
 }
 
-macro_rules! huge_leaf {
-    (
-        $(#[$meta:meta])* $name:ident, $value:ident, $raw:ident, $size:ident,
-        $get:ident, $wrprotect:ident, $mkold:ident, $mkclean:ident
-    ) => {
-        $(#[$meta])*
-        ///
-        /// # Invariants
-        ///
-        /// `entry` is a leaf, or a non-present entry in the place of one, of `vma`, and maps
-        /// `leaf_addr`; its lock is held for `'t`. `addr..end` is the part that the walk covers.
-        pub struct $name<'t, 's> {
-            entry: NonNull<bindings::$raw>,
-            addr: usize,
-            end: usize,
-            vma: Vma<'t>,
-            _brand: ScopeBrand<'s>,
-        }
-
-        // SAFETY: By the type invariants the lock is held.
-        unsafe impl<'t> LockHeld<'t> for $name<'t, '_> {
-            fn vma(&self) -> Vma<'t> {
-                self.vma
-            }
-        }
-
-        impl<'t, 's> $name<'t, 's> {
-            /// # Safety
-            ///
-            /// The type invariants hold for as long as `'t`.
-            #[inline]
-            pub(crate) unsafe fn new(
-                entry: NonNull<bindings::$raw>,
-                addr: usize,
-                end: usize,
-                vma: Vma<'t>,
-            ) -> Self {
-                // INVARIANT: By the function's safety requirements.
-                Self { entry, addr, end, vma, _brand: PhantomData }
-            }
-
-            /// The VMA that the leaf belongs to.
-            #[inline]
-            pub fn vma(&self) -> Vma<'t> {
-                self.vma
-            }
-
-            /// The place of the entry.
-            #[inline(always)]
-            pub(crate) fn entry_ptr(&self) -> *mut bindings::$raw {
-                self.entry.as_ptr()
-            }
-
-            /// First address that the leaf maps.
-            #[inline]
-            pub fn leaf_addr(&self) -> usize {
-                self.addr & !($size - 1)
-            }
-
-            /// First address of the part of the leaf that the walk covers.
-            #[inline]
-            pub fn addr(&self) -> usize {
-                self.addr
-            }
-
-            /// First address behind the part of the leaf that the walk covers.
-            #[inline]
-            pub fn end(&self) -> usize {
-                self.end
-            }
-
-            /// Whether the walk covers only a part of the leaf.
-            #[inline]
-            pub fn is_partial(&self) -> bool {
-                self.end - self.addr != $size
-            }
-
-            /// Page offsets of the part of the leaf that the walk covers.
-            ///
-            /// # Errors
-            ///
-            /// None for a leaf that a walk gives; `EINVAL` would mean an overflow.
-            #[inline]
-            pub fn pages(&self) -> Result<PageRange> {
-                PageRange::new(self.vma.pgoff_of(self.addr), (self.end - self.addr) >> PAGE_SHIFT)
-            }
-
-            /// The value of the entry now; the CPU may set its accessed and dirty bit at any time.
-            #[inline]
-            pub fn value(&self) -> $value {
-                // SAFETY: By the type invariants the entry is valid.
-                $value::from_raw(unsafe { bindings::$get(self.entry.as_ptr()) })
-            }
-
-            /// Replaces the entry of a present leaf by `change`, which returns the old one; the scope
-            /// flushes what it maps. `None` if the entry is not present, and nothing was done.
-            #[inline]
-            fn update(
-                &mut self,
-                scope: &mut FlushScope<'s>,
-                change: impl FnOnce(*mut bindings::$raw) -> bindings::$raw,
-            ) -> Option<$value> {
-                if !self.value().present() {
-                    return None;
-                }
-
-                let old = change(self.entry.as_ptr());
-
-                scope.record_leaves(self.leaf_addr(), $size, $size);
-                Some($value::from_raw(old))
-            }
-
-            /// Removes the write permission of a present leaf; the dirty state stays. Returns the
-            /// old value; `None` if the entry is not present, and nothing was done.
-            ///
-            /// In place and atomic: the entry is never left cleared.
-            #[inline]
-            pub fn wrprotect(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
-                // SAFETY: By the type invariants the entry is valid and its lock is held.
-                self.update(scope, |entry| unsafe { bindings::$wrprotect(entry) })
-            }
-
-            /// Removes the accessed bit of a present leaf. Returns the old value; `None` if the entry
-            /// is not present, and nothing was done.
-            #[inline]
-            pub fn mkold(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
-                // SAFETY: By the type invariants the entry is valid and its lock is held.
-                self.update(scope, |entry| unsafe { bindings::$mkold(entry) })
-            }
-
-            /// Removes the dirty bit of a present leaf; the write permission stays. Returns the old
-            /// value; `None` if the entry is not present, and nothing was done.
-            ///
-            /// # Safety
-            ///
-            /// As [`LockedPte::mkclean`](super::LockedPte::mkclean).
-            #[inline]
-            #[must_use = "the dirty bit is lost unless it is recorded"]
-            pub(crate) unsafe fn mkclean(&mut self, scope: &mut FlushScope<'s>) -> Option<$value> {
-                // SAFETY: By the type invariants the entry is valid and its lock is held.
-                self.update(scope, |entry| unsafe { bindings::$mkclean(entry) })
-            }
-
-            /// As [`Self::mkclean`]; `None` if the leaf was not dirty.
-            ///
-            /// # Safety
-            ///
-            /// As [`Self::mkclean`].
-            #[must_use = "the dirty bit is lost unless it is recorded"]
-            pub(crate) unsafe fn clean(&mut self, scope: &mut FlushScope<'s>) -> Option<TakenLeaf> {
-                // SAFETY: By this function's safety requirements.
-                let old = unsafe { self.mkclean(scope)? };
-
-                old.dirty().then(|| TakenLeaf { pfn: old.pfn(), special: old.special() })
-            }
-        }
-    };
+/// A huge leaf, locked; or, at the level of PMDs, a non-present entry in the place of one.
+///
+/// # Invariants
+///
+/// `entry` is a leaf, or a non-present entry in the place of one, of `vma`, and maps `leaf_addr`;
+/// its lock is held for `'t`. `addr..end` is the part that the walk covers.
+pub struct Leaf<'t, 's, L: HugeLevel> {
+    entry: NonNull<L::Raw>,
+    addr: usize,
+    end: usize,
+    vma: Vma<'t>,
+    _brand: ScopeBrand<'s>,
 }
 
-huge_leaf! {
-    /// A leaf of PMD size (2 MiB), locked; or a non-present entry in the place of one.
-    PmdLeaf, Pmd, pmd_t, PMD_SIZE,
-    mmops_pmdp_get_lockless, mmops_pmdp_wrprotect, mmops_pmdp_mkold, mmops_pmdp_mkclean
+/// A leaf of PMD size (2 MiB), or a non-present entry in the place of one.
+pub type PmdLeaf<'t, 's> = Leaf<'t, 's, PmdLevel>;
+
+/// A leaf of PUD size (1 GiB).
+pub type PudLeaf<'t, 's> = Leaf<'t, 's, PudLevel>;
+
+// SAFETY: By the type invariants the lock is held.
+unsafe impl<'t, L: HugeLevel> LockHeld<'t> for Leaf<'t, '_, L> {
+    fn vma(&self) -> Vma<'t> {
+        self.vma
+    }
 }
 
-huge_leaf! {
-    /// A leaf of PUD size (1 GiB), locked.
-    PudLeaf, Pud, pud_t, PUD_SIZE,
-    mmops_pudp_get, mmops_pudp_wrprotect, mmops_pudp_mkold, mmops_pudp_mkclean
-}
+impl<'t, 's, L: HugeLevel> Leaf<'t, 's, L> {
+    /// Bytes that the leaf maps.
+    pub const SIZE: usize = L::SIZE;
 
-impl PmdLeaf<'_, '_> {
+    /// Base pages that the leaf maps.
+    pub const PAGES: usize = L::SIZE >> PAGE_SHIFT;
+
+    /// # Safety
+    ///
+    /// The type invariants hold for as long as `'t`.
+    #[inline]
+    pub(crate) unsafe fn new(
+        entry: NonNull<L::Raw>,
+        addr: usize,
+        end: usize,
+        vma: Vma<'t>,
+    ) -> Self {
+        // INVARIANT: By the function's safety requirements.
+        Self {
+            entry,
+            addr,
+            end,
+            vma,
+            _brand: PhantomData,
+        }
+    }
+
+    /// The leaf as one of the level that it has.
+    #[inline(always)]
+    pub fn by_level(&mut self) -> ByLevel<'_, 't, 's> {
+        L::by_level(self)
+    }
+
+    /// The VMA that the leaf belongs to.
+    #[inline]
+    pub fn vma(&self) -> Vma<'t> {
+        self.vma
+    }
+
+    /// The place of the entry.
+    #[inline(always)]
+    pub(crate) fn entry_ptr(&self) -> *mut L::Raw {
+        self.entry.as_ptr()
+    }
+
+    /// First address that the leaf maps.
+    #[inline]
+    pub fn leaf_addr(&self) -> usize {
+        self.addr & !(L::SIZE - 1)
+    }
+
+    /// First address of the part of the leaf that the walk covers.
+    #[inline]
+    pub fn addr(&self) -> usize {
+        self.addr
+    }
+
+    /// First address behind the part of the leaf that the walk covers.
+    #[inline]
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Whether the walk covers only a part of the leaf.
+    #[inline]
+    pub fn is_partial(&self) -> bool {
+        self.end - self.addr != L::SIZE
+    }
+
+    /// Page offsets of the part of the leaf that the walk covers.
+    ///
+    /// # Errors
+    ///
+    /// None for a leaf that a walk gives; `EINVAL` would mean an overflow.
+    #[inline]
+    pub fn pages(&self) -> Result<PageRange> {
+        PageRange::new(
+            self.vma.pgoff_of(self.addr),
+            (self.end - self.addr) >> PAGE_SHIFT,
+        )
+    }
+
+    /// Whether the entry is a non-present one in the place of a leaf. There is none of PUD size: what
+    /// permits no access there is a leaf, although `pud_present()` of x86 does not say so.
+    #[inline]
+    pub fn is_softleaf(&self) -> bool {
+        L::SIZE == PMD_SIZE && !self.value().present()
+    }
+
+    /// The value of the entry now; the CPU may set its accessed and dirty bit at any time.
+    #[inline]
+    pub fn value(&self) -> Entry<L> {
+        // SAFETY: By the type invariants the entry is valid.
+        Entry::from_raw(unsafe { L::get(self.entry_ptr()) })
+    }
+
+    /// Replaces the entry of a present leaf by `change`, which returns the old one; the scope
+    /// flushes what it maps. `None` if the entry is not present, and nothing was done.
+    #[inline]
+    fn update(
+        &mut self,
+        scope: &mut FlushScope<'s>,
+        change: impl FnOnce(*mut L::Raw) -> L::Raw,
+    ) -> Option<Entry<L>> {
+        if !self.value().present() {
+            return None;
+        }
+
+        let old = change(self.entry_ptr());
+
+        self.record(scope);
+        Some(Entry::from_raw(old))
+    }
+
+    /// Removes the write permission of a present leaf; the dirty state stays. Returns the old
+    /// value; `None` if the entry is not present, and nothing was done.
+    ///
+    /// In place and atomic: the entry is never left cleared.
+    #[inline]
+    pub fn wrprotect(&mut self, scope: &mut FlushScope<'s>) -> Option<Entry<L>> {
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        self.update(scope, |entry| unsafe { L::wrprotect(entry) })
+    }
+
+    /// Removes the accessed bit of a present leaf. Returns the old value; `None` if the entry is
+    /// not present, and nothing was done.
+    #[inline]
+    pub fn mkold(&mut self, scope: &mut FlushScope<'s>) -> Option<Entry<L>> {
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        self.update(scope, |entry| unsafe { L::mkold(entry) })
+    }
+
+    /// Removes the dirty bit of a present leaf; the write permission stays. Returns the old value;
+    /// `None` if the entry is not present, and nothing was done.
+    ///
+    /// # Safety
+    ///
+    /// As [`LockedPte::mkclean`](super::LockedPte::mkclean).
+    #[inline]
+    #[must_use = "the dirty bit is lost unless it is recorded"]
+    pub(crate) unsafe fn mkclean(&mut self, scope: &mut FlushScope<'s>) -> Option<Entry<L>> {
+        // SAFETY: By the type invariants the entry is valid and its lock is held.
+        self.update(scope, |entry| unsafe { L::mkclean(entry) })
+    }
+
+    /// Notes that the leaf has lost a permission.
+    #[inline]
+    pub(crate) fn record(&self, scope: &mut FlushScope<'s>) {
+        scope.record_leaves(self.leaf_addr(), L::SIZE, L::SIZE);
+    }
+
+    /// As [`Self::mkclean`]; `None` if the leaf was not dirty.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::mkclean`].
+    #[must_use = "the dirty bit is lost unless it is recorded"]
+    pub(crate) unsafe fn clean(&mut self, scope: &mut FlushScope<'s>) -> Option<TakenLeaf> {
+        // SAFETY: By this function's safety requirements.
+        let old = unsafe { self.mkclean(scope)? };
+
+        old.dirty().then(|| TakenLeaf {
+            pfn: old.pfn(),
+            special: old.special(),
+        })
+    }
+
     /// Takes the leaf, or the non-present entry in its place, out of the page tables.
     ///
     /// What it mapped stays referenced, charged and in rmap, and a deposited table stays where it
@@ -219,20 +245,29 @@ impl PmdLeaf<'_, '_> {
     ///
     /// # Safety
     ///
-    /// The leaf is not used again, but for [`Self::free_deposited_table`].
+    /// The leaf is not used again, but for [`PmdLeaf::free_deposited_table`].
     ///
-    /// Source: `zap_huge_pmd()`.
+    /// Source: `zap_huge_pmd()`, `zap_huge_pud()`.
     #[must_use = "the memory that the leaf mapped is leaked"]
-    pub(crate) unsafe fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pmd {
+    pub(crate) unsafe fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Entry<L> {
         let addr = self.leaf_addr();
 
-        gather.add_pmd(addr);
+        gather.add_leaf(addr, L::SIZE);
         // SAFETY: By the type invariants the entry is valid and its lock is held.
-        Pmd::from_raw(unsafe {
-            bindings::mmops_pmdp_get_and_clear(self.vma.as_ptr(), addr, self.entry.as_ptr())
-        })
+        Entry::from_raw(unsafe { L::take(self.vma.as_ptr(), addr, self.entry_ptr()) })
     }
 
+    /// Whether the leaf can be replaced by a PTE table that maps the same pages: it is of PMD size
+    /// and maps a folio of the page cache. Not so for DAX, a PFN map, and an entry that is not
+    /// present.
+    pub fn can_split(&self) -> bool {
+        let value = self.value();
+
+        L::SIZE == PMD_SIZE && value.present() && !value.special() && self.vma.has_page_cache()
+    }
+}
+
+impl PmdLeaf<'_, '_> {
     /// Frees the PTE table that was deposited for the leaf.
     ///
     /// # Safety
@@ -241,16 +276,8 @@ impl PmdLeaf<'_, '_> {
     pub(crate) unsafe fn free_deposited_table(&mut self) {
         // SAFETY: By this function's safety requirements; the lock is held by the type invariants.
         unsafe {
-            bindings::mmops_free_deposited_table(self.vma.mm_ptr(), self.entry.as_ptr());
+            bindings::mmops_free_deposited_table(self.vma.mm_ptr(), self.entry_ptr());
         }
-    }
-
-    /// Whether the leaf can be replaced by a PTE table that maps the same pages: it maps a folio of
-    /// the page cache. Not so for DAX, a PFN map, and an entry that is not present.
-    pub fn can_split(&self) -> bool {
-        let value = self.value();
-
-        value.present() && !value.special() && self.vma.has_page_cache()
     }
 
     /// As [`Self::can_split`], or the leaf is one of a PFN map: all that a walk can replace.
@@ -274,7 +301,7 @@ impl PmdLeaf<'_, '_> {
 /// `pmdp` points to `nr` entries of one table, the first of which maps `addr` in `vma`, and all of
 /// what they map lies in the range of the walk; the table's lock is held for `'t`. The first entry
 /// is a leaf, or a non-present entry in the place of one.
-pub(crate) struct PmdTable<'t, 's> {
+pub struct PmdTable<'t, 's> {
     pmdp: NonNull<bindings::pmd_t>,
     addr: usize,
     nr: usize,
@@ -304,19 +331,19 @@ impl<'t, 's> PmdTable<'t, 's> {
     }
 
     /// Address that the first entry maps.
-    pub(crate) fn addr(&self) -> usize {
+    pub fn addr(&self) -> usize {
         self.addr
     }
 
     /// The VMA that the entries belong to.
-    pub(crate) fn vma(&self) -> Vma<'t> {
+    pub fn vma(&self) -> Vma<'t> {
         self.vma
     }
 
     /// Calls `f` with each entry up to the first that is neither a leaf nor in the place of one;
     /// returns the number of entries before that.
     #[inline(always)]
-    pub(crate) fn for_each_leaf(&mut self, mut f: impl FnMut(&mut PmdLeaf<'t, 's>)) -> usize {
+    pub fn for_each_leaf(&mut self, mut f: impl FnMut(&mut PmdLeaf<'t, 's>)) -> usize {
         for i in 0..self.nr {
             let addr = self.addr + i * PMD_SIZE;
             // SAFETY: By the type invariants the table has that many entries.
@@ -333,25 +360,5 @@ impl<'t, 's> PmdTable<'t, 's> {
             f(&mut unsafe { PmdLeaf::new(entry, addr, addr + PMD_SIZE, self.vma) });
         }
         self.nr
-    }
-}
-
-impl PudLeaf<'_, '_> {
-    /// Takes the leaf out of the page tables, as [`PmdLeaf::take`] does.
-    ///
-    /// # Safety
-    ///
-    /// The leaf is not used again.
-    ///
-    /// Source: `zap_huge_pud()`.
-    #[must_use = "the memory that the leaf mapped is leaked"]
-    pub(crate) unsafe fn take(&mut self, gather: &mut LockedGather<'_, '_, '_>) -> Pud {
-        let addr = self.leaf_addr();
-
-        gather.add_pud(addr);
-        // SAFETY: By the type invariants the entry is valid and its lock is held.
-        Pud::from_raw(unsafe {
-            bindings::mmops_pudp_get_and_clear(self.vma.as_ptr(), addr, self.entry.as_ptr())
-        })
     }
 }

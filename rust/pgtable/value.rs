@@ -2,178 +2,146 @@
 
 //! Entries as plain values.
 
+use super::level::{
+    Level,
+    PmdLevel,
+    PteLevel,
+    PudLevel, //
+};
 use crate::bindings;
 
-macro_rules! entry_value {
-    (
-        $(#[$meta:meta])* $name:ident, $raw:ident;
-        $($(#[$fn_meta:meta])* $fn:ident => $helper:ident),+ $(,)?
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy)]
-        #[repr(transparent)]
-        pub struct $name(pub(super) bindings::$raw);
+/// A value of an entry of a page table.
+///
+/// All questions but [`Self::present`] and, where there is one, `none`, are for entries that map
+/// memory.
+#[repr(transparent)]
+pub struct Entry<L: Level>(pub(super) L::Raw);
 
-        impl $name {
-            #[inline(always)]
-            pub(crate) fn from_raw(raw: bindings::$raw) -> Self {
-                Self(raw)
-            }
+/// A value of an entry of the lowest level.
+pub type Pte = Entry<PteLevel>;
+/// A value of an entry of a PMD table.
+pub type Pmd = Entry<PmdLevel>;
+/// A value of an entry of a PUD table.
+pub type Pud = Entry<PudLevel>;
 
-            $(
-                $(#[$fn_meta])*
-                #[inline(always)]
-                pub fn $fn(self) -> bool {
-                    // SAFETY: The function computes on the value alone.
-                    unsafe { bindings::$helper(self.0) }
-                }
-            )+
-        }
-    };
+impl<L: Level> Clone for Entry<L> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
 }
 
-entry_value! {
-    /// A value of a page-table entry of the lowest level.
-    Pte, pte_t;
-    /// Nothing is there.
-    none => mmops_pte_none,
-    /// The entry maps a page; all other questions are for such entries only.
-    present => mmops_pte_present,
+impl<L: Level> Copy for Entry<L> {}
+
+impl<L: Level> Entry<L> {
+    #[inline(always)]
+    pub(crate) fn from_raw(raw: L::Raw) -> Self {
+        Self(raw)
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_raw(self) -> L::Raw {
+        self.0
+    }
+
+    /// The entry maps memory, or a table.
+    #[inline(always)]
+    pub fn present(self) -> bool {
+        L::present(self.0)
+    }
+
     /// Stores are permitted.
-    write => mmops_pte_write,
-    /// As [`Self::write`], but false for a shadow stack: one bit, which tests cheaper. Shared file
-    /// mappings have no shadow stacks.
-    rw => mmops_pte_rw,
+    #[inline(always)]
+    pub fn write(self) -> bool {
+        L::write(self.0)
+    }
+
     /// A store was made since the entry was last clean.
-    dirty => mmops_pte_dirty,
-    /// The page was accessed since the entry was last old.
-    young => mmops_pte_young,
+    #[inline(always)]
+    pub fn dirty(self) -> bool {
+        L::dirty(self.0)
+    }
+
+    /// The memory was accessed since the entry was last old.
+    #[inline(always)]
+    pub fn young(self) -> bool {
+        L::young(self.0)
+    }
+
     /// A store was made since soft-dirty was last cleared.
-    soft_dirty => mmops_pte_soft_dirty,
+    #[inline(always)]
+    pub fn soft_dirty(self) -> bool {
+        L::soft_dirty(self.0)
+    }
+
     /// The entry maps no folio that mm manages (PFN map, shared zero page).
-    special => mmops_pte_special,
-}
-
-entry_value! {
-    /// A value of an entry of a PMD table.
-    Pmd, pmd_t;
-    /// Nothing is there.
-    none => mmops_pmd_none,
-    /// The entry maps memory or a PTE table.
-    present => mmops_pmd_present,
-    /// The entry is a leaf, or a non-present entry in the place of one.
-    is_huge => mmops_pmd_is_huge,
-    /// Stores are permitted.
-    write => mmops_pmd_write,
-    /// A store was made since the leaf was last clean.
-    dirty => mmops_pmd_dirty,
-    /// The memory was accessed since the leaf was last old.
-    young => mmops_pmd_young,
-    /// A store was made since soft-dirty was last cleared.
-    soft_dirty => mmops_pmd_soft_dirty,
-    /// The leaf maps no folio that mm manages.
-    special => mmops_pmd_special,
-}
-
-entry_value! {
-    /// A value of an entry of a PUD table.
-    Pud, pud_t;
-    /// The entry maps memory or a PMD table.
-    present => mmops_pud_present,
-    /// The entry is a leaf.
-    is_huge => mmops_pud_trans_huge,
-    /// Stores are permitted.
-    write => mmops_pud_write,
-    /// A store was made since the leaf was last clean.
-    dirty => mmops_pud_dirty,
-    /// The memory was accessed since the leaf was last old.
-    young => mmops_pud_young,
-    /// A store was made since soft-dirty was last cleared.
-    soft_dirty => mmops_pud_soft_dirty,
-    /// The leaf maps no folio that mm manages.
-    special => mmops_pud_special,
-}
-
-impl Pte {
-    /// An entry where nothing is.
-    pub(crate) const NONE: Self = Self(bindings::pte_t { pte: 0 });
-
     #[inline(always)]
-    pub(crate) fn as_raw(self) -> bindings::pte_t {
-        self.0
-    }
-
-    /// Page frame number that a present entry maps.
-    #[inline(always)]
-    pub fn pfn(self) -> usize {
-        // SAFETY: The function computes on the value alone.
-        unsafe { bindings::mmops_pte_pfn(self.0) }
-    }
-}
-
-impl Pmd {
-    #[inline(always)]
-    pub(crate) fn as_raw(self) -> bindings::pmd_t {
-        self.0
+    pub fn special(self) -> bool {
+        L::special(self.0)
     }
 
     /// First page frame number that a present leaf maps.
     #[inline(always)]
     pub fn pfn(self) -> usize {
-        // SAFETY: The function computes on the value alone.
-        unsafe { bindings::mmops_pmd_pfn(self.0) }
+        L::pfn(self.0)
+    }
+
+    /// `MMOPS_LEAF_*` of a present leaf.
+    #[inline(always)]
+    pub(crate) fn leaf_state(self) -> u32 {
+        L::leaf_state(self.0)
     }
 }
 
-impl Pud {
-    #[inline(always)]
-    pub(crate) fn as_raw(self) -> bindings::pud_t {
-        self.0
-    }
-
-    /// First page frame number that a present leaf maps.
-    #[inline(always)]
-    pub fn pfn(self) -> usize {
-        // SAFETY: The function computes on the value alone.
-        unsafe { bindings::mmops_pud_pfn(self.0) }
-    }
-}
-
-macro_rules! leaf_state {
-    ($($name:ident: $($(#[$meta:meta])* $fn:ident => $helper:ident),+;)+) => {
+/// Functions that compute on a value alone.
+macro_rules! of_value {
+    ($($(#[$meta:meta])* $vis:vis $fn:ident -> $ret:ty => $helper:ident;)+) => {
         $(
-            impl $name {
-                $(
-                    $(#[$meta])*
-                    #[inline(always)]
-                    pub(crate) fn $fn(self) -> u32 {
-                        // SAFETY: The function computes on the value alone.
-                        unsafe { bindings::$helper(self.0) }
-                    }
-                )+
+            $(#[$meta])*
+            #[inline(always)]
+            $vis fn $fn(self) -> $ret {
+                // SAFETY: The function computes on the value alone.
+                unsafe { bindings::$helper(self.0) }
             }
         )+
     };
 }
 
-leaf_state! {
-    Pte:
-        /// `MMOPS_LEAF_*` of a present entry.
-        leaf_state => mmops_pte_leaf_state,
+impl Pte {
+    /// An entry where nothing is.
+    pub(crate) const NONE: Self = Entry(bindings::pte_t { pte: 0 });
+
+    of_value! {
+        /// Nothing is there.
+        pub none -> bool => mmops_pte_none;
+        /// As [`Self::write`], but false for a shadow stack: one bit, which tests cheaper. Shared
+        /// file mappings have no shadow stacks.
+        pub rw -> bool => mmops_pte_rw;
         /// `MMOPS_LEAF_*` of an entry that is neither present nor none.
-        softleaf_state => mmops_pte_softleaf_state,
+        pub(crate) softleaf_state -> u32 => mmops_pte_softleaf_state;
         /// `enum softleaf_type` of such an entry.
-        softleaf_type => mmops_pte_softleaf_type;
-    Pmd:
-        /// `MMOPS_LEAF_*` of a present leaf.
-        leaf_state => mmops_pmd_leaf_state,
+        pub(crate) softleaf_type -> u32 => mmops_pte_softleaf_type;
+    }
+}
+
+impl Pmd {
+    of_value! {
+        /// Nothing is there.
+        pub none -> bool => mmops_pmd_none;
+        /// The entry is a leaf, or a non-present entry in the place of one.
+        pub is_huge -> bool => mmops_pmd_is_huge;
         /// `MMOPS_LEAF_*` of an entry that is not present, in the place of a leaf.
-        softleaf_state => mmops_pmd_softleaf_state,
+        pub(crate) softleaf_state -> u32 => mmops_pmd_softleaf_state;
         /// `enum softleaf_type` of such an entry.
-        softleaf_type => mmops_pmd_softleaf_type;
-    Pud:
-        /// `MMOPS_LEAF_*` of a present leaf.
-        leaf_state => mmops_pud_leaf_state;
+        pub(crate) softleaf_type -> u32 => mmops_pmd_softleaf_type;
+    }
+}
+
+impl Pud {
+    of_value! {
+        /// The entry is a leaf.
+        pub is_huge -> bool => mmops_pud_trans_huge;
+    }
 }
 
 #[cfg(CONFIG_X86_64)]

@@ -9,10 +9,10 @@
 use crate::{
     bindings,
     pgtable::{
-        PmdLeaf,
+        HugeLevel,
+        Leaf,
         PmdTable,
-        PteTable,
-        PudLeaf, //
+        PteTable, //
     },
     range::{
         PMD_SIZE,
@@ -86,7 +86,7 @@ impl<'s> PteTable<'_, 's> {
     ///
     /// Source: `change_pte_range()`.
     #[inline(never)]
-    pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> usize {
+    pub(super) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> usize {
         let mut changed = 0;
         // First entry that lost a permission, and the one behind the last.
         let (mut first, mut behind) = (self.nr(), 0);
@@ -153,55 +153,56 @@ impl<'s> PteTable<'_, 's> {
     }
 }
 
-impl<'s> PmdLeaf<'_, 's> {
+impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
     /// Gives a leaf the protection `to`; says whether that changed it. An entry that is not present
     /// is treated as in a [`PteTable`], and counts as not changed.
+    ///
+    /// A leaf of PUD size stays as it is if that permits no access, which no fault would resolve,
+    /// and write permission that only a fault may grant is left to the fault.
     #[inline(never)]
-    pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
-        if !to.is_for(self.vma()) {
+    pub(super) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
+        if !to.is_for(self.vma()) || L::SIZE == PUD_SIZE && !to.accessible {
             return false;
         }
 
         let done = self.change_protection(to);
 
         if done & LOST != 0 {
-            scope.record_leaves(self.leaf_addr(), PMD_SIZE, PMD_SIZE);
+            self.record(scope);
         }
         done & CHANGED != 0
     }
 
     /// Gives the entry the protection `to`, which is for its VMA, and says what that changed.
     ///
-    /// Source: `change_huge_pmd()`.
+    /// Source: `change_huge_pmd()`, `change_huge_pud()`.
     #[inline(always)]
     fn change_protection(&mut self, to: &Protection<'_>) -> u32 {
-        let pmdp = self.entry_ptr();
+        let vma = self.vma().as_ptr();
         let addr = self.leaf_addr();
 
         if !self.value().present() {
             if to.lower {
                 // SAFETY: By the type invariants the entry is valid and its lock is held.
-                unsafe { bindings::mmops_pmdp_protect_softleaf(self.vma().as_ptr(), addr, pmdp) };
+                unsafe { L::protect_nonpresent(vma, addr, self.entry_ptr()) };
             }
             return 0;
         }
 
-        let change = |pmdp| {
+        let change = |entry| {
             // SAFETY: The leaf, or the copy of it, is present, and its lock is held.
-            unsafe {
-                bindings::mmops_pmdp_protect(self.vma().as_ptr(), addr, pmdp, to.prot, to.upgrade)
-            }
+            unsafe { L::protect(vma, addr, entry, to.prot, to.upgrade) }
         };
         // SAFETY: The entry is valid and locked.
-        unsafe { crate::faults::protect_entry(pmdp, change) }
+        unsafe { crate::faults::protect_entry(self.entry_ptr(), change) }
     }
 }
 
 impl<'s> PmdTable<'_, 's> {
-    /// As [`PmdLeaf::protect`], for all leaves up to the first entry that is none. Returns the
+    /// As [`Leaf::protect`], for all leaves up to the first entry that is none. Returns the
     /// number of entries before that, and of the leaves that it changed.
     #[inline(never)]
-    pub(crate) fn protect(
+    pub(super) fn protect(
         &mut self,
         to: &Protection<'_>,
         scope: &mut FlushScope<'s>,
@@ -229,33 +230,5 @@ impl<'s> PmdTable<'_, 's> {
             scope.record_leaves(first, behind - first, PMD_SIZE);
         }
         (seen, changed)
-    }
-}
-
-impl<'s> PudLeaf<'_, 's> {
-    /// Gives the leaf the protection `to`; says whether that changed it. One that permits no access
-    /// changes nothing: no fault would resolve it.
-    ///
-    /// Write permission that only a fault may grant is left to the fault.
-    ///
-    /// Source: `change_huge_pud()`.
-    #[inline(never)]
-    pub(crate) fn protect(&mut self, to: &Protection<'_>, scope: &mut FlushScope<'s>) -> bool {
-        if !to.is_for(self.vma()) || !to.accessible || !self.value().present() {
-            return false;
-        }
-
-        let pudp = self.entry_ptr();
-        let change = |pudp| {
-            // SAFETY: The leaf, or the copy of it, is present, and its lock is held.
-            unsafe { bindings::mmops_pudp_protect(pudp, to.prot) }
-        };
-        // SAFETY: The entry is valid and locked.
-        let done = unsafe { crate::faults::protect_entry(pudp, change) };
-
-        if done & LOST != 0 {
-            scope.record_leaves(self.leaf_addr(), PUD_SIZE, PUD_SIZE);
-        }
-        done & CHANGED != 0
     }
 }

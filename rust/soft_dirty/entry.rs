@@ -9,16 +9,12 @@ use crate::{
     bindings,
     faults,
     pgtable::{
-        Pmd,
-        PmdLeaf,
+        ByLevel,
+        Entry,
+        HugeLevel,
+        Leaf,
         Pte,
-        PteTable,
-        Pud,
-        PudLeaf, //
-    },
-    range::{
-        PMD_SIZE,
-        PUD_SIZE, //
+        PteTable, //
     },
     tlb::FlushScope, //
 };
@@ -96,7 +92,7 @@ impl<'s> PteTable<'_, 's> {
     /// Source: `clear_soft_dirty()`, `change_softleaf_pte()`, `gup_fast_pte_range()`.
     #[inline(never)]
     pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
-        let has_pins = self.may_have_pins();
+        let has_pins = self.vma().may_have_pins();
 
         faults::soft_dirty_now();
         if has_pins {
@@ -203,17 +199,10 @@ impl<'s> PteTable<'_, 's> {
         }
     }
 
-    /// Whether a page may be pinned.
-    #[inline(always)]
-    fn may_have_pins(&self) -> bool {
-        // SAFETY: The mm is valid.
-        unsafe { bindings::mmops_mm_has_pins(self.vma().mm_ptr()) }
-    }
-
     /// Whether the page of an entry may be pinned that was just changed.
     #[inline(always)]
     fn may_have_new_pins(&self) -> bool {
-        !faults::skip_pin_check() && self.may_have_pins()
+        !faults::skip_pin_check() && self.vma().may_have_pins()
     }
 
     /// An entry that is not none. Whether it has lost a permission to write.
@@ -312,7 +301,7 @@ impl<'s> PteTable<'_, 's> {
     ///
     /// Source: `pte_mksoft_dirty()`, `pte_swp_mksoft_dirty()`.
     #[inline(never)]
-    pub fn mark_soft_dirty(&mut self) -> usize {
+    pub fn mark_soft_dirty(&mut self, _scope: &mut FlushScope<'s>) -> usize {
         let mut marked = 0;
 
         for i in 0..self.nr() {
@@ -334,98 +323,78 @@ impl<'s> PteTable<'_, 's> {
     }
 }
 
-impl<'s> PmdLeaf<'_, 's> {
+impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
     /// As [`PteTable::clear_soft_dirty`]. All of the leaf is changed, even if the walk covers only
     /// a part of it; the result counts all of its pages. A pin of one page keeps them all.
     ///
-    /// In place and atomic; C clears the entry meanwhile, flushes for each leaf, and does not ask
-    /// for pins.
+    /// In place and atomic; C clears a PMD leaf meanwhile, flushes for each, and does not ask for
+    /// pins. It splits a PUD leaf, which unmaps it.
     ///
     /// Source: `clear_soft_dirty_pmd()`, `change_non_present_huge_pmd()`.
-    #[inline(never)]
+    #[inline(always)]
     pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
-        const PAGES: usize = PMD_SIZE >> PAGE_SHIFT;
+        clear_soft_dirty(self.by_level(), scope)
+    }
+
+    /// As [`PteTable::mark_soft_dirty`]; returns the number of base pages of the whole leaf.
+    #[inline(always)]
+    pub fn mark_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> usize {
+        mark_soft_dirty(self.by_level(), scope);
+        Self::PAGES
+    }
+
+    #[inline(always)]
+    fn track(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
         let vma = self.vma();
         let addr = self.leaf_addr();
         let entry = self.entry_ptr();
 
-        if !self.value().present() {
+        if self.is_softleaf() {
             // SAFETY: The entry is a non-present one in the place of a leaf, and its lock is held.
-            let was_soft_dirty =
-                unsafe { bindings::mmops_pmdp_track_nonpresent(vma.mm_ptr(), addr, entry, false) };
+            let was_soft_dirty = unsafe { L::track_nonpresent(vma.mm_ptr(), addr, entry, false) };
 
-            return Cleared::whole(was_soft_dirty, PAGES);
+            return Cleared::whole(was_soft_dirty, Self::PAGES);
         }
 
         // SAFETY: The leaf is present, and its lock is held.
-        let old = Pmd::from_raw(unsafe { bindings::mmops_pmdp_track(entry) });
-
+        let old = Entry::<L>::from_raw(unsafe { L::track(entry) });
         // SAFETY: The leaf is present and of the VMA, and its lock is held.
-        let is_pinned = unsafe {
-            bindings::mmops_mm_has_pins(vma.mm_ptr())
-                && bindings::mmops_pmd_is_pinned(vma.as_ptr(), addr, old.as_raw())
-        };
+        let is_pinned =
+            vma.may_have_pins() && unsafe { L::is_pinned(vma.as_ptr(), addr, old.as_raw()) };
         // SAFETY: As above.
-        let lost = if is_pinned && !unsafe { bindings::mmops_pmdp_untrack(entry, old.as_raw()) } {
-            false
-        } else {
-            old.write()
-        };
+        let has_lost = !is_pinned || unsafe { L::untrack(entry, old.as_raw()) };
 
-        if lost {
-            scope.record(addr, PMD_SIZE);
+        if has_lost && old.write() {
+            scope.record(addr, L::SIZE);
         }
         if is_pinned {
-            Cleared::kept(PAGES)
+            Cleared::kept(Self::PAGES)
         } else {
-            Cleared::whole(old.soft_dirty(), PAGES)
+            Cleared::whole(old.soft_dirty(), Self::PAGES)
         }
     }
 
-    /// As [`PteTable::mark_soft_dirty`]; returns the number of base pages of the whole leaf.
-    #[inline(never)]
-    pub fn mark_soft_dirty(&mut self) -> usize {
+    #[inline(always)]
+    fn mark(&mut self) {
         // SAFETY: The entry is not none, and its lock is held.
-        unsafe {
-            bindings::mmops_pmdp_mksoft_dirty(
-                self.vma().mm_ptr(),
-                self.leaf_addr(),
-                self.entry_ptr(),
-            )
-        };
-        PMD_SIZE >> PAGE_SHIFT
+        unsafe { L::mksoft_dirty(self.vma().mm_ptr(), self.leaf_addr(), self.entry_ptr()) };
     }
 }
 
-impl<'s> PudLeaf<'_, 's> {
-    /// As [`PmdLeaf::clear_soft_dirty`]. C splits such a leaf, which unmaps it.
-    #[inline(never)]
-    pub fn clear_soft_dirty(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
-        const PAGES: usize = PUD_SIZE >> PAGE_SHIFT;
-        let entry = self.entry_ptr();
-        // SAFETY: The entry is a present leaf, and its lock is held.
-        let old = Pud::from_raw(unsafe { bindings::mmops_pudp_track(entry) });
-
-        // SAFETY: The mm is valid, and the entry is a present leaf of it.
-        if unsafe {
-            bindings::mmops_mm_has_pins(self.vma().mm_ptr())
-                && bindings::mmops_pud_is_pinned(old.as_raw())
-        } {
-            // SAFETY: The entry is a present leaf, and its lock is held.
-            unsafe { bindings::mmops_pudp_untrack(entry, old.as_raw()) };
-            return Cleared::kept(PAGES);
-        }
-        if old.write() {
-            scope.record(self.leaf_addr(), PUD_SIZE);
-        }
-        Cleared::whole(old.soft_dirty(), PAGES)
+/// [`Leaf::clear_soft_dirty`]; not generic, so that no other module has it.
+#[inline(never)]
+fn clear_soft_dirty<'s>(leaf: ByLevel<'_, '_, 's>, scope: &mut FlushScope<'s>) -> Cleared {
+    match leaf {
+        ByLevel::Pmd(leaf) => leaf.track(scope),
+        ByLevel::Pud(leaf) => leaf.track(scope),
     }
+}
 
-    /// As [`PmdLeaf::mark_soft_dirty`].
-    #[inline(never)]
-    pub fn mark_soft_dirty(&mut self) -> usize {
-        // SAFETY: The entry is a present leaf, and its lock is held.
-        unsafe { bindings::mmops_pudp_mksoft_dirty(self.entry_ptr()) };
-        PUD_SIZE >> PAGE_SHIFT
+/// [`Leaf::mark_soft_dirty`]; not generic, so that no other module has it.
+#[inline(never)]
+fn mark_soft_dirty<'s>(leaf: ByLevel<'_, '_, 's>, _scope: &mut FlushScope<'s>) {
+    match leaf {
+        ByLevel::Pmd(leaf) => leaf.mark(),
+        ByLevel::Pud(leaf) => leaf.mark(),
     }
 }

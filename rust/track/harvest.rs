@@ -25,9 +25,11 @@ use crate::{
     mm::MmapRead,
     notifier::ChangeEvent,
     pgtable::{
+        ByLevel,
+        HugeLevel,
+        Leaf,
         PmdLeaf,
-        PteTable,
-        PudLeaf, //
+        PteTable, //
     },
     range::{
         AddrRange,
@@ -35,16 +37,13 @@ use crate::{
         PUD_SIZE, //
     },
     signal,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
+    tlb::FlushScope,
     vma::Vma,
     walk::{
-        walk_page_range_one_scope_mut,
-        LeafAction,
-        SpareTable,
-        WalkMut, //
+        walk_page_range_one_scope,
+        Action,
+        Unlocked,
+        Walk, //
     }, //
 };
 use core::cmp;
@@ -158,7 +157,7 @@ impl Harvest<'_, '_> {
             let mut guard = MmapRead::lock(mm);
 
             self.look_at_vmas(&guard, piece)?;
-            let ret = walk_page_range_one_scope_mut(&mut guard, piece, self);
+            let ret = walk_page_range_one_scope(&mut guard, piece, self);
 
             drop(guard);
             if faults::track_skip_transfer() {
@@ -208,6 +207,38 @@ impl Harvest<'_, '_> {
             _ => self.found.unknown.set_range(first, nr),
         }
     }
+
+    fn pmd_leaf<'s>(&mut self, leaf: &mut PmdLeaf<'_, 's>, scope: &mut FlushScope<'s>) {
+        let value = leaf.value();
+        let addr = leaf.addr();
+        let (first, nr) = (addr >> PAGE_SHIFT, (leaf.end() - addr) >> PAGE_SHIFT);
+        // SAFETY: The function computes on the value alone.
+        let kind = unsafe { bindings::mmops_pmd_track_kind(value.as_raw()) };
+
+        self.note(first, nr, kind);
+        if !value.present() {
+            return;
+        }
+        if leaf.is_pinned() {
+            self.found.written.set_range(first, nr);
+            self.found.unknown.set_range(first, nr);
+        } else if value.dirty() {
+            self.found.written.set_range(first, nr);
+            // Of a leaf that the piece, and so the range, covers in part, the rest is not told to
+            // anybody: it stays dirty, and is found again.
+            if !leaf.is_partial() {
+                // SAFETY: The bit is recorded, and the queue gets the folio, or the leaf gets the
+                // bit back.
+                if let Some(taken) = unsafe { leaf.clean(scope) } {
+                    // SAFETY: The leaf is present and not special, the bit was taken from it, and
+                    // its lock is held.
+                    if !taken.special && !unsafe { self.queue.push(taken.pfn, false) } {
+                        leaf.redirty();
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Sets the bits of a range of addresses.
@@ -225,7 +256,9 @@ fn is_anonymous(vma: &VmaRef) -> bool {
     unsafe { bindings::mmops_vma_is_anonymous(vma.as_ptr()) }
 }
 
-impl WalkMut for Harvest<'_, '_> {
+impl Walk for Harvest<'_, '_> {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::HARVEST;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
@@ -233,7 +266,7 @@ impl WalkMut for Harvest<'_, '_> {
         unsafe { bindings::mmops_vma_is_trackable(vma.as_ptr()) }
     }
 
-    fn checkpoint(&mut self, nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()?;
 
         let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
@@ -255,7 +288,7 @@ impl WalkMut for Harvest<'_, '_> {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         let first = table.addr() >> PAGE_SHIFT;
 
         // Before the queue pins some as well.
@@ -270,59 +303,23 @@ impl WalkMut for Harvest<'_, '_> {
 
             self.note(addr >> PAGE_SHIFT, 1, kind);
         });
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
-        let value = leaf.value();
-        let addr = leaf.addr();
-        let (first, nr) = (addr >> PAGE_SHIFT, (leaf.end() - addr) >> PAGE_SHIFT);
-        // SAFETY: The function computes on the value alone.
-        let kind = unsafe { bindings::mmops_pmd_track_kind(value.as_raw()) };
-
-        self.note(first, nr, kind);
-        if !value.present() {
-            return Ok(LeafAction::Done);
+    ) -> Result<Action> {
+        match leaf.by_level() {
+            ByLevel::Pmd(leaf) => self.pmd_leaf(leaf, scope),
+            // Only DAX and page frames have such leaves, which no tracker visits.
+            ByLevel::Pud(leaf) => self.note(
+                leaf.addr() >> PAGE_SHIFT,
+                (leaf.end() - leaf.addr()) >> PAGE_SHIFT,
+                bindings::MMOPS_TRACK_UNKNOWN,
+            ),
         }
-        if leaf.is_pinned() {
-            self.found.written.set_range(first, nr);
-            self.found.unknown.set_range(first, nr);
-        } else if value.dirty() {
-            self.found.written.set_range(first, nr);
-            // Of a leaf that the piece, and so the range, covers in part, the rest is not told to
-            // anybody: it stays dirty, and is found again.
-            if !leaf.is_partial() {
-                // SAFETY: The bit is recorded, and the queue gets the folio, or the leaf gets the
-                // bit back.
-                if let Some(taken) = unsafe { leaf.clean(scope) } {
-                    // SAFETY: The leaf is present and not special, the bit was taken from it, and
-                    // its lock is held.
-                    if !taken.special && !unsafe { self.queue.push(taken.pfn, false) } {
-                        leaf.redirty();
-                    }
-                }
-            }
-        }
-        Ok(LeafAction::Done)
-    }
-
-    /// Only DAX and page frames have such leaves, which no tracker visits.
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        _scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        let addr = leaf.addr();
-
-        self.note(
-            addr >> PAGE_SHIFT,
-            (leaf.end() - addr) >> PAGE_SHIFT,
-            bindings::MMOPS_TRACK_UNKNOWN,
-        );
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }

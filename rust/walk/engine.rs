@@ -7,21 +7,19 @@
 //! since a generic is instantiated in the module of its user.
 
 use super::{
+    hold::of_walk::Hold,
     lock,
     split,
-    LeafAction,
+    Action,
     SpareTable,
-    Walk,
-    WalkMut, //
+    Unlocked,
+    Walk, //
 };
 use crate::{
     bindings,
     mapping::IMmapReadGuard,
     mm::MmapExclusive,
-    notifier::{
-        walking,
-        Cause, //
-    },
+    notifier::walking,
     pgtable::{
         PmdLeaf,
         PmdTable,
@@ -33,10 +31,6 @@ use crate::{
         PageRange,
         PMD_SIZE,
         PUD_SIZE, //
-    },
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
     },
     vma::Vma, //
 };
@@ -56,183 +50,13 @@ use kernel::{
     prelude::*, //
 };
 
-/// What becomes of a PTE table after the callback.
-pub(crate) enum TableAction {
-    /// The table is done with.
-    Done,
-    /// Unlock the table, and visit it again.
-    Again,
-}
-
-/// What becomes of a PMD leaf after the callback.
-pub(crate) enum PmdAction {
-    /// The leaf is done with.
-    Done,
-    /// Put the table in its place, and visit that.
-    Replace(SpareTable),
-    /// Split it as the kernel does, and visit what is there then: a PTE table for anonymous memory,
-    /// nothing for a file. Source: `__split_huge_pmd()`.
-    Split,
-}
-
-impl From<LeafAction<SpareTable>> for PmdAction {
-    fn from(action: LeafAction<SpareTable>) -> Self {
-        match action {
-            LeafAction::Done => PmdAction::Done,
-            LeafAction::Split(table) => PmdAction::Replace(table),
-        }
-    }
-}
-
-/// What walks of all kinds have in common.
-pub(crate) trait Visitor {
-    /// What the scope that each VMA needs tells, if entries are changed.
-    const CAUSE: Option<Cause<'static>>;
-
-    fn test_vma(&mut self, vma: Vma<'_>) -> bool;
-    fn checkpoint(&mut self, nr: usize, scope: Option<UnlockedScope<'_, '_>>) -> Result;
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<TableAction>;
-    fn pmd_leaf<'s>(
-        &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<PmdAction>;
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction>;
-
-    /// PMD leaves that follow each other and are covered whole come together, by
-    /// [`Self::pmd_table`]: there are 512 under one lock.
-    const PMD_TABLES: bool = false;
-
-    /// Returns the number of entries that are done with. Those behind are visited one by one until
-    /// there is a leaf again.
-    fn pmd_table<'s>(
-        &mut self,
-        table: &mut PmdTable<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<usize> {
-        let _ = (table, scope);
-        Ok(0)
-    }
-
-    /// A table for the PUD leaf that is about to be split: one that maps no folio is then replaced
-    /// in place by PMD leaves of the same bits, and not unmapped. Does not sleep.
-    fn pud_table(&mut self) -> Option<SpareTable> {
-        None
-    }
-
-    /// A leaf of `size` bytes was split as asked for. Not called if it had vanished, or been split,
-    /// meanwhile.
-    fn was_split(&mut self, size: usize) {
-        let _ = size;
-    }
-}
-
-pub(super) struct Reading<'w, W>(pub(super) &'w mut W);
-
-impl<W: Walk> Visitor for Reading<'_, W> {
-    const CAUSE: Option<Cause<'static>> = None;
-
-    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        self.0.test_vma(vma)
-    }
-
-    fn checkpoint(&mut self, nr: usize, _scope: Option<UnlockedScope<'_, '_>>) -> Result {
-        self.0.checkpoint(nr)
-    }
-
-    #[inline(always)]
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<TableAction> {
-        self.0.pte_table(table)?;
-        Ok(TableAction::Done)
-    }
-
-    fn pmd_leaf<'s>(
-        &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<PmdAction> {
-        self.0.pmd_leaf(leaf)?;
-        Ok(PmdAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        _scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction> {
-        self.0.pud_leaf(leaf)?;
-        Ok(LeafAction::Done)
-    }
-}
-
-pub(super) struct Changing<'w, W>(pub(super) &'w mut W);
-
-/// A changing walk has a scope in each VMA that it visits, so `EINVAL` is never seen.
-fn scope_of<'a, 's>(scope: Option<&'a mut FlushScope<'s>>) -> Result<&'a mut FlushScope<'s>> {
-    scope.ok_or(EINVAL)
-}
-
-impl<W: WalkMut> Visitor for Changing<'_, W> {
-    const CAUSE: Option<Cause<'static>> = Some(W::EVENT.cause());
-
-    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        self.0.test_vma(vma)
-    }
-
-    fn checkpoint(&mut self, nr: usize, scope: Option<UnlockedScope<'_, '_>>) -> Result {
-        self.0.checkpoint(nr, &mut scope.ok_or(EINVAL)?)
-    }
-
-    #[inline(always)]
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<TableAction> {
-        self.0.pte_table(table, scope_of(scope)?)?;
-        Ok(TableAction::Done)
-    }
-
-    fn pmd_leaf<'s>(
-        &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<PmdAction> {
-        Ok(self.0.pmd_leaf(leaf, scope_of(scope)?)?.into())
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: Option<&mut FlushScope<'s>>,
-    ) -> Result<LeafAction> {
-        self.0.pud_leaf(leaf, scope_of(scope)?)
-    }
-
-    fn pud_table(&mut self) -> Option<SpareTable> {
-        self.0.pud_table()
-    }
-}
-
 /// The state of a walk, which `mm_walk::private` points to.
-pub(crate) struct Engine<'v, V> {
-    visitor: &'v mut V,
-    /// The VMA being visited is one that the visitor wants.
+pub(super) struct Engine<'v, W: Walk> {
+    walker: &'v mut W,
+    /// The VMA being visited is one that the walker wants.
     wanted: bool,
-    /// Open while a VMA is visited by a walk that changes entries.
-    scope: Option<FlushScope<'v>>,
+    /// There while a VMA is visited that the walker wants.
+    hold: Option<W::Hold<'v>>,
     /// There is one scope for all VMAs, open from before the walk to behind it.
     one_scope: bool,
     /// End of the part of the PMD table that is being visited which lies in the range.
@@ -241,16 +65,53 @@ pub(crate) struct Engine<'v, V> {
     done: usize,
 }
 
-impl<'v, V: Visitor> Engine<'v, V> {
-    pub(crate) fn new(visitor: &'v mut V) -> Self {
+impl<'v, W: Walk> Engine<'v, W> {
+    pub(super) fn new(walker: &'v mut W) -> Self {
         Self {
-            visitor,
+            walker,
             wanted: false,
-            scope: None,
+            hold: None,
             one_scope: false,
             table_end: 0,
             done: 0,
         }
+    }
+
+    /// Runs a walk of C: `start` gets the callbacks, and what they are to be called with.
+    #[inline(always)]
+    pub(super) fn walk(
+        mut self,
+        start: impl FnOnce(&bindings::mm_walk_ops, *mut c_void) -> Result,
+    ) -> Result {
+        let private = ptr::from_mut(&mut self).cast();
+        let ret = walking(W::Hold::<'v>::CHANGES, || start(&Self::OPS, private));
+
+        if self.one_scope {
+            W::Hold::end(&mut self.hold);
+        }
+        ret
+    }
+
+    /// Begins a scope for all VMAs in `range`.
+    ///
+    /// # Safety
+    ///
+    /// As [`FlushScope::begin_mm`](crate::tlb::FlushScope::begin_mm), until the walk has ended.
+    pub(super) unsafe fn begin_one_scope(
+        &mut self,
+        mm: *mut bindings::mm_struct,
+        range: &AddrRange,
+    ) {
+        self.one_scope = true;
+        // SAFETY: By this function's safety requirements.
+        unsafe { W::Hold::begin_mm(&mut self.hold, mm, *range, W::EVENT) };
+    }
+
+    /// The walker, and what it holds in the VMA being visited: it is there, so `EINVAL` is never
+    /// seen.
+    #[inline(always)]
+    fn held(&mut self) -> Result<(&mut W, &mut W::Hold<'v>)> {
+        Ok((self.walker, self.hold.as_mut().ok_or(EINVAL)?))
     }
 
     const OPS: bindings::mm_walk_ops = bindings::mm_walk_ops {
@@ -273,7 +134,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
     /// # Safety
     ///
     /// `walk` is what `walk_page_*` passes to the callbacks of `Self::OPS`, and `private` is an
-    /// `Engine<V>` that nothing else refers to during the callback.
+    /// `Engine<W>` that nothing else refers to during the callback.
     #[inline(always)]
     unsafe fn from_walk<'a>(walk: *mut bindings::mm_walk) -> (&'a mut Self, Vma<'a>) {
         // SAFETY: By this function's safety requirements.
@@ -289,7 +150,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
     ///
     /// # Safety
     ///
-    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<W>` as `private`.
     unsafe extern "C" fn test_walk(
         _start: usize,
         _end: usize,
@@ -298,33 +159,33 @@ impl<'v, V: Visitor> Engine<'v, V> {
         0
     }
 
-    /// Opens the scope of a VMA that is wanted.
+    /// Begins the hold of a VMA that is wanted.
     ///
     /// # Safety
     ///
-    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<W>` as `private`.
     unsafe extern "C" fn pre_vma(start: usize, end: usize, walk: *mut bindings::mm_walk) -> c_int {
         // SAFETY: `walk` comes from a walk with `Self::OPS`.
         let (engine, vma) = unsafe { Self::from_walk(walk) };
 
         // SAFETY: Sleeping is allowed here.
         unsafe { bindings::mmops_cond_resched() };
-        engine.wanted = vma.flags() & bindings::VM_HUGETLB == 0 && engine.visitor.test_vma(vma);
+        engine.wanted = vma.flags() & bindings::VM_HUGETLB == 0 && engine.walker.test_vma(vma);
         if engine.wanted {
             if engine.one_scope {
                 // SAFETY: The VMA is valid, and the walk stays inside its bounds.
                 unsafe { bindings::mmops_flush_cache_range(vma.as_ptr(), start, end) };
-            } else if let Some(cause) = V::CAUSE {
-                return from_result(|| {
-                    let range = AddrRange::new(start, end)?;
-
-                    // SAFETY: The VMA stays valid at least until `post_vma`, where the scope ends,
-                    // and the walk stays inside its bounds. Until then it holds the guard that it
-                    // was started with: of the VMA's mmap lock, or of `i_mmap_rwsem` of its file.
-                    unsafe { begin_scope(&mut engine.scope, vma, range, cause) };
-                    Ok(0)
-                });
+                return 0;
             }
+            return from_result(|| {
+                let range = AddrRange::new(start, end)?;
+
+                // SAFETY: The VMA stays valid at least until `post_vma`, where the scope ends, and
+                // the walk stays inside its bounds. Until then it holds the guard that it was
+                // started with: of the VMA's mmap lock, or of `i_mmap_rwsem` of its file.
+                unsafe { W::Hold::begin(&mut engine.hold, vma, range, W::EVENT) };
+                Ok(0)
+            });
         }
         0
     }
@@ -333,13 +194,13 @@ impl<'v, V: Visitor> Engine<'v, V> {
     ///
     /// # Safety
     ///
-    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<W>` as `private`.
     unsafe extern "C" fn post_vma(walk: *mut bindings::mm_walk) {
         // SAFETY: `walk` comes from a walk with `Self::OPS`.
         let (engine, _) = unsafe { Self::from_walk(walk) };
 
         if !engine.one_scope {
-            end_scope(&mut engine.scope);
+            W::Hold::end(&mut engine.hold);
         }
     }
 
@@ -347,7 +208,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
     ///
     /// # Safety
     ///
-    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<W>` as `private`.
     unsafe extern "C" fn pud_entry(
         pudp: *mut bindings::pud_t,
         addr: usize,
@@ -363,7 +224,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
         // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds.
         } else if !unsafe { lock::is_pud_leaf(pudp) } {
             action = bindings::page_walk_action_ACTION_SUBTREE;
-            if V::PMD_TABLES {
+            if W::PMD_TABLES {
                 engine.table_end = next;
                 engine.done = addr;
                 from_result(|| {
@@ -392,20 +253,27 @@ impl<'v, V: Visitor> Engine<'v, V> {
                 };
                 // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
                 let mut leaf = unsafe { PudLeaf::new(locked.entry(), addr, next, vma) };
-                let done = engine.visitor.pud_leaf(&mut leaf, engine.scope.as_mut())?;
+                let (walker, hold) = engine.held()?;
+                let done = walker.leaf(&mut leaf, hold)?;
 
                 drop(locked);
-                if let LeafAction::Split(()) = done {
-                    let table = engine.visitor.pud_table();
-
-                    check_table(table.as_ref(), vma)?;
-                    // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds by
-                    // the mmap lock or `i_mmap_rwsem`; no page-table lock is held.
-                    if unsafe { split::replace_pud(pudp, addr, vma, table) } {
-                        engine.visitor.was_split(PUD_SIZE);
+                let table = match done {
+                    Action::Done => return Ok(0),
+                    Action::Again => {
+                        action = bindings::page_walk_action_ACTION_AGAIN;
+                        return Ok(0);
                     }
-                    action = bindings::page_walk_action_ACTION_AGAIN;
+                    Action::Replace(table) => Some(table),
+                    Action::Split => None,
+                };
+
+                check_table(table.as_ref(), vma)?;
+                // SAFETY: `pudp` is an entry of `vma`'s page tables, which the walk holds by the
+                // mmap lock or `i_mmap_rwsem`; no page-table lock is held.
+                if unsafe { split::replace_pud(pudp, addr, vma, table) } {
+                    engine.walker.was_split(PUD_SIZE);
                 }
+                action = bindings::page_walk_action_ACTION_AGAIN;
                 Ok(0)
             })
         };
@@ -418,7 +286,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
     ///
     /// # Safety
     ///
-    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<V>` as `private`.
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<W>` as `private`.
     unsafe extern "C" fn pmd_entry(
         pmdp: *mut bindings::pmd_t,
         addr: usize,
@@ -430,7 +298,7 @@ impl<'v, V: Visitor> Engine<'v, V> {
         let mut action = bindings::page_walk_action_ACTION_CONTINUE;
 
         let ret = from_result(|| {
-            if V::PMD_TABLES {
+            if W::PMD_TABLES {
                 if addr >= engine.done {
                     // SAFETY: `pmdp` is the entry for `addr` in `vma`'s page tables, which the walk
                     // holds.
@@ -455,12 +323,11 @@ impl<'v, V: Visitor> Engine<'v, V> {
                 // SAFETY: `locked` holds the lock of the table, and is dropped after it. The `nr`
                 // entries from `addr` to `next` are of one table.
                 let mut table = unsafe { PteTable::new(locked.entry(), addr, nr, vma) };
-                let done = engine
-                    .visitor
-                    .pte_table(&mut table, engine.scope.as_mut())?;
+                let (walker, hold) = engine.held()?;
+                let done = walker.pte_table(&mut table, hold)?;
 
                 drop(locked);
-                if let TableAction::Again = done {
+                if let Action::Again = done {
                     action = bindings::page_walk_action_ACTION_AGAIN;
                 }
                 return Ok(0);
@@ -474,15 +341,20 @@ impl<'v, V: Visitor> Engine<'v, V> {
             };
             // SAFETY: `locked` holds the lock of this leaf, and is dropped after it.
             let mut leaf = unsafe { PmdLeaf::new(locked.entry(), addr, next, vma) };
-            let done = engine.visitor.pmd_leaf(&mut leaf, engine.scope.as_mut())?;
-            // Asked under the lock that the visitor had, and not when the leaf is split: what
+            let (walker, hold) = engine.held()?;
+            let done = walker.leaf(&mut leaf, hold)?;
+            // Asked under the lock that the walker had, and not when the leaf is split: what
             // cannot be split is passed over, what changes meanwhile is visited again.
-            let replaceable = matches!(done, PmdAction::Replace(_)) && leaf.is_replaceable();
+            let replaceable = matches!(done, Action::Replace(_)) && leaf.is_replaceable();
 
             drop(locked);
             let was_leaf = match done {
-                PmdAction::Done => return Ok(0),
-                PmdAction::Replace(table) => {
+                Action::Done => return Ok(0),
+                Action::Again => {
+                    action = bindings::page_walk_action_ACTION_AGAIN;
+                    return Ok(0);
+                }
+                Action::Replace(table) => {
                     check_table(Some(&table), vma)?;
                     if !replaceable {
                         return Ok(0);
@@ -492,11 +364,11 @@ impl<'v, V: Visitor> Engine<'v, V> {
                     unsafe { split::replace_pmd(pmdp, addr, vma, table) }
                 }
                 // SAFETY: As above.
-                PmdAction::Split => unsafe { lock::split_huge_pmd(pmdp, addr, vma) },
+                Action::Split => unsafe { lock::split_huge_pmd(pmdp, addr, vma) },
             };
 
             if was_leaf {
-                engine.visitor.was_split(PMD_SIZE);
+                engine.walker.was_split(PMD_SIZE);
             }
             action = bindings::page_walk_action_ACTION_AGAIN;
             Ok(0)
@@ -537,7 +409,8 @@ impl<'v, V: Visitor> Engine<'v, V> {
             // SAFETY: `locked` holds the lock of the table, and is dropped after it. The `nr`
             // entries from `addr` to `end` are of one table, and in the range of the walk.
             let mut table = unsafe { PmdTable::new(locked.entry(), addr, nr, vma) };
-            let seen = self.visitor.pmd_table(&mut table, self.scope.as_mut())?;
+            let (walker, hold) = self.held()?;
+            let seen = walker.pmd_table(&mut table, hold)?;
 
             self.done = addr + seen * PMD_SIZE;
         }
@@ -550,17 +423,15 @@ impl<'v, V: Visitor> Engine<'v, V> {
         if next - addr == size || crate::faults::skip_cover() {
             return Ok(());
         }
-        let (Some(scope), Some(cause)) = (&mut self.scope, V::CAUSE) else {
-            return Ok(());
-        };
+        let (_, hold) = self.held()?;
         let start = addr & !(size - 1);
         let leaf = AddrRange::new(
             cmp::max(start, vma.start()),
             cmp::min(start + size, vma.end()),
         )?;
 
-        // SAFETY: As for the scope itself, in `pre_vma` or `walk_range_one_scope`.
-        unsafe { cover_leaf(scope, leaf, cause) };
+        // SAFETY: As for the scope itself, in `pre_vma` or `begin_one_scope`.
+        unsafe { hold.cover_leaf(leaf, W::EVENT) };
         Ok(())
     }
 
@@ -568,12 +439,11 @@ impl<'v, V: Visitor> Engine<'v, V> {
         // SAFETY: The function may be called where sleeping is allowed, as it is here.
         unsafe { bindings::mmops_cond_resched() };
 
-        let scope = self.scope.as_mut().map(|scope| {
-            // SAFETY: The callbacks of the walk come here before they take a page-table lock.
-            unsafe { UnlockedScope::new(scope) }
-        });
+        let (walker, hold) = self.held()?;
+        // SAFETY: The callbacks of the walk come here before they take a page-table lock.
+        let mut hold = unsafe { Unlocked::new(hold) };
 
-        self.visitor.checkpoint((next - addr) >> PAGE_SHIFT, scope)
+        walker.checkpoint((next - addr) >> PAGE_SHIFT, &mut hold)
     }
 }
 
@@ -595,118 +465,8 @@ fn again() -> bindings::page_walk_action {
     bindings::page_walk_action_ACTION_AGAIN
 }
 
-/// See [`FlushScope::begin`].
-///
-/// # Safety
-///
-/// As there.
-#[inline(never)]
-#[link_section = ".text.hot"]
-unsafe fn begin_scope(
-    scope: &mut Option<FlushScope<'_>>,
-    vma: Vma<'_>,
-    range: AddrRange,
-    cause: Cause<'static>,
-) {
-    // SAFETY: By this function's safety requirements.
-    *scope = Some(unsafe { FlushScope::begin(vma, range, cause) });
-}
-
-/// See [`FlushScope::begin_mm`].
-///
-/// # Safety
-///
-/// As there.
-#[inline(never)]
-unsafe fn begin_scope_mm(
-    scope: &mut Option<FlushScope<'_>>,
-    mm: *mut bindings::mm_struct,
-    range: AddrRange,
-    cause: Cause<'static>,
-) {
-    // SAFETY: By this function's safety requirements.
-    *scope = Some(unsafe { FlushScope::begin_mm(mm, range, cause) });
-}
-
-/// See [`FlushScope::cover_leaf`].
-///
-/// # Safety
-///
-/// As there.
-#[inline(never)]
-unsafe fn cover_leaf(scope: &mut FlushScope<'_>, leaf: AddrRange, cause: Cause<'static>) {
-    // SAFETY: By this function's safety requirements.
-    unsafe { scope.cover_leaf(leaf, cause) };
-}
-
-#[inline(never)]
-#[link_section = ".text.hot"]
-fn end_scope(scope: &mut Option<FlushScope<'_>>) {
-    *scope = None;
-}
-
-pub(super) fn walk_mapping<V: Visitor>(
-    guard: &mut IMmapReadGuard<'_>,
-    range: &PageRange,
-    mut engine: Engine<'_, V>,
-) -> Result {
-    let private = ptr::from_mut(&mut engine).cast();
-    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    walking(V::CAUSE.is_some(), || unsafe {
-        start::mapping(guard, range, &Engine::<V>::OPS, private)
-    })
-}
-
-pub(super) fn walk_range<V: Visitor>(
-    guard: MmapExclusive<'_>,
-    range: &AddrRange,
-    mut engine: Engine<'_, V>,
-) -> Result {
-    let private = ptr::from_mut(&mut engine).cast();
-    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    walking(V::CAUSE.is_some(), || unsafe {
-        start::range(guard, range, &Engine::<V>::OPS, private)
-    })
-}
-
-/// As [`walk_range`], with one scope for all VMAs.
-pub(crate) fn walk_range_one_scope<V: Visitor>(
-    guard: MmapExclusive<'_>,
-    range: &AddrRange,
-    mut engine: Engine<'_, V>,
-) -> Result {
-    let mm = guard.guard().as_ptr();
-
-    if let Some(cause) = V::CAUSE {
-        engine.one_scope = true;
-        // SAFETY: The mm is longer there than the guard, which holds its mmap lock; the scope ends
-        // below.
-        unsafe { begin_scope_mm(&mut engine.scope, mm, *range, cause) };
-    }
-    let private = ptr::from_mut(&mut engine).cast();
-    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    let ret = walking(V::CAUSE.is_some(), || unsafe {
-        start::range(guard, range, &Engine::<V>::OPS, private)
-    });
-
-    end_scope(&mut engine.scope);
-    ret
-}
-
-pub(crate) fn walk_range_vma<V: Visitor>(
-    guard: MmapExclusive<'_>,
-    range: &AddrRange,
-    mut engine: Engine<'_, V>,
-) -> Result {
-    let private = ptr::from_mut(&mut engine).cast();
-    // SAFETY: `engine` is what the callbacks of its `OPS` take `private` for.
-    walking(V::CAUSE.is_some(), || unsafe {
-        start::range_vma(guard, range, &Engine::<V>::OPS, private)
-    })
-}
-
 /// The calls of the C walks.
-mod start {
+pub(super) mod start {
     use super::*;
 
     /// # Safety
@@ -714,7 +474,7 @@ mod start {
     /// `private` is what the callbacks of `ops` expect, and nothing else refers to it.
     #[inline(never)]
     #[link_section = ".text.hot"]
-    pub(super) unsafe fn mapping(
+    pub(in super::super) unsafe fn mapping(
         guard: &mut IMmapReadGuard<'_>,
         range: &PageRange,
         ops: &bindings::mm_walk_ops,
@@ -743,7 +503,7 @@ mod start {
     ///
     /// As [`mapping`].
     #[inline(never)]
-    pub(super) unsafe fn range(
+    pub(in super::super) unsafe fn range(
         guard: MmapExclusive<'_>,
         range: &AddrRange,
         ops: &bindings::mm_walk_ops,
@@ -761,7 +521,7 @@ mod start {
     ///
     /// As [`mapping`].
     #[inline(never)]
-    pub(super) unsafe fn range_vma(
+    pub(in super::super) unsafe fn range_vma(
         guard: MmapExclusive<'_>,
         range: &AddrRange,
         ops: &bindings::mm_walk_ops,

@@ -14,6 +14,7 @@ use mmops::{
     pgtable::PteTable,
     walk::{
         walk_page_range,
+        Action,
         Walk, //
     }, //
 };
@@ -37,7 +38,9 @@ struct Count {
 }
 
 impl Walk for Count {
-    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+    type Hold<'s> = ();
+
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         table.for_each(|_addr, pte| {
             if pte.present() {
                 self.present += 1;
@@ -45,7 +48,7 @@ impl Walk for Count {
                 self.dirty += usize::from(pte.dirty());
             }
         });
-        Ok(())
+        Ok(Action::Done)
     }
 }
 

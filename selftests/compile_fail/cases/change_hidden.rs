@@ -11,12 +11,17 @@ use mmops::notifier::Event;
 use mmops::{
     pgtable::PteTable,
     tlb::FlushScope,
-    walk::WalkMut, //
+    walk::{
+        Action,
+        Walk, //
+    }, //
 };
 
 pub struct Protect;
 
-impl WalkMut for Protect {
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
+
     #[cfg(wrong)]
     const EVENT: Event = Event::Exclusive;
     //~[wrong]^ ERROR: E0326: implemented const `EVENT` has an incompatible type for trait
@@ -27,7 +32,7 @@ impl WalkMut for Protect {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         table.for_each_selected(
             scope,
             |pte| pte.rw(),
@@ -35,6 +40,6 @@ impl WalkMut for Protect {
                 entry.wrprotect();
             },
         );
-        Ok(())
+        Ok(Action::Done)
     }
 }

@@ -1,20 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
-//! An entry that is changed in a walk that reads: it has no scope that flushes.
+//! A walk that reads, and so tells nobody and flushes nothing, takes a permission from a leaf.
 //@revisions: wrong twin
 //@[twin] check-pass
 use kernel::prelude::*;
 use mmops::{
-    pgtable::PmdLeaf,
-    tlb::FlushScope, //
+    pgtable::{
+        HugeLevel,
+        Leaf,
+        PteTable, //
+    },
+    tlb::FlushScope,
+    walk::{
+        Action,
+        Walk, //
+    }, //
 };
 
 #[cfg(wrong)]
-type Leaf<'x, 't, 's> = &'x PmdLeaf<'t, 's>;
+type Held<'s> = ();
 #[cfg(twin)]
-type Leaf<'x, 't, 's> = &'x mut PmdLeaf<'t, 's>;
+type Held<'s> = FlushScope<'s>;
 
-pub fn case<'s>(leaf: Leaf<'_, '_, 's>, scope: &mut FlushScope<'s>) -> Result {
-    leaf.wrprotect(scope);
-    //~[wrong]^ ERROR: E0596: cannot borrow `*leaf` as mutable, as it is behind a `&` reference
-    Ok(())
+pub struct Reader;
+
+impl Walk for Reader {
+    type Hold<'s> = Held<'s>;
+
+    fn pte_table<'s>(&mut self, _: &mut PteTable<'_, 's>, _: &mut Held<'s>) -> Result<Action> {
+        Ok(Action::Done)
+    }
+
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut Leaf<'_, 's, L>,
+        hold: &mut Held<'s>,
+    ) -> Result<Action> {
+        leaf.wrprotect(hold);
+        //~[wrong]^ ERROR: E0308: mismatched types
+        Ok(Action::Done)
+    }
 }

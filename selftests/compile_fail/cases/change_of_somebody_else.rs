@@ -10,17 +10,22 @@ use mmops::{
     },
     pgtable::PteTable,
     tlb::FlushScope,
-    walk::WalkMut, //
+    walk::{
+        Action,
+        Walk, //
+    }, //
 };
 
 pub struct Protect(pub Owner);
 
-impl WalkMut for Protect {
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     #[cfg(wrong)]
     fn owner(&self) -> Owner {
-        //~[wrong]^ ERROR: E0407: method `owner` is not a member of trait `WalkMut`
+        //~[wrong]^ ERROR: E0407: method `owner` is not a member of trait `Walk`
         self.0.clone()
     }
 
@@ -28,7 +33,7 @@ impl WalkMut for Protect {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         table.for_each_selected(
             scope,
             |pte| pte.rw(),
@@ -36,6 +41,6 @@ impl WalkMut for Protect {
                 entry.wrprotect();
             },
         );
-        Ok(())
+        Ok(Action::Done)
     }
 }

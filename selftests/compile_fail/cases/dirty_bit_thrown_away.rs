@@ -7,29 +7,31 @@ use mmops::{
     mm::MmapRead,
     notifier::ChangeEvent,
     pgtable::{
-        PmdLeaf,
+        HugeLevel,
+        Leaf,
         PteTable, //
     },
     range::AddrRange,
     tlb::FlushScope,
     walk::{
-        walk_page_range_mut,
-        LeafAction,
-        SpareTable,
-        WalkMut, //
+        walk_page_range,
+        Action,
+        Walk, //
     }, //
 };
 
 pub struct Clean(usize);
 
-impl WalkMut for Clean {
+impl Walk for Clean {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn pte_table<'s>(
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         #[cfg(wrong)]
         table.for_each_selected(
             scope,
@@ -41,26 +43,26 @@ impl WalkMut for Clean {
         );
         #[cfg(twin)]
         table.take_dirty(scope, |_| self.0 += 1);
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<Action> {
         #[cfg(wrong)]
         let _ = leaf.mkclean(scope);
         //~[wrong]^ ERROR: E0624: method `mkclean` is private
         #[cfg(twin)]
         let _ = leaf.take_dirty(scope)?;
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }
 
 pub fn case(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<usize> {
     let mut walker = Clean(0);
 
-    walk_page_range_mut(guard, range, &mut walker)?;
+    walk_page_range(guard, range, &mut walker)?;
     Ok(walker.0)
 }

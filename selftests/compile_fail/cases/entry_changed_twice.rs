@@ -7,19 +7,24 @@ use mmops::{
     notifier::ChangeEvent,
     pgtable::PteTable,
     tlb::FlushScope,
-    walk::WalkMut, //
+    walk::{
+        Action,
+        Walk, //
+    }, //
 };
 
 pub struct Protect;
 
-impl WalkMut for Protect {
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn pte_table<'s>(
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         table.for_each_selected(
             scope,
             |pte| pte.rw(),
@@ -30,6 +35,6 @@ impl WalkMut for Protect {
                 //~[wrong]^ ERROR: E0382: use of moved value: `entry`
             },
         );
-        Ok(())
+        Ok(Action::Done)
     }
 }

@@ -7,19 +7,24 @@ use mmops::{
     notifier::ChangeEvent,
     pgtable::PteTable,
     tlb::FlushScope,
-    walk::WalkMut, //
+    walk::{
+        Action,
+        Walk, //
+    }, //
 };
 
 pub struct Protect;
 
-impl WalkMut for Protect {
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn pte_table<'s>(
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         let mut kept = None;
 
         table.for_each_selected(
@@ -38,6 +43,6 @@ impl WalkMut for Protect {
             },
         );
         drop(kept);
-        Ok(())
+        Ok(Action::Done)
     }
 }

@@ -9,22 +9,23 @@ use mmops::{
     notifier::ChangeEvent,
     pgtable::PteTable,
     range::AddrRange,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
+    tlb::FlushScope,
     walk::{
-        walk_page_range_mut,
-        WalkMut, //
+        walk_page_range,
+        Action,
+        Unlocked,
+        Walk, //
     }, //
 };
 
 pub struct Flush;
 
-impl WalkMut for Flush {
+impl Walk for Flush {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
-    fn checkpoint(&mut self, _nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
         scope.flush();
         Ok(())
     }
@@ -33,14 +34,14 @@ impl WalkMut for Flush {
         &mut self,
         _table: &mut PteTable<'_, 's>,
         _scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         #[cfg(wrong)]
         _scope.flush();
         //~[wrong]^ ERROR: E0624: method `flush` is private
-        Ok(())
+        Ok(Action::Done)
     }
 }
 
 pub fn case(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result {
-    walk_page_range_mut(guard, range, &mut Flush)
+    walk_page_range(guard, range, &mut Flush)
 }

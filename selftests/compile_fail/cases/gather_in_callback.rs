@@ -14,6 +14,7 @@ use mmops::{
     range::AddrRange,
     walk::{
         walk_page_range,
+        Action,
         Walk, //
     },
     zap::{
@@ -25,12 +26,14 @@ use mmops::{
 pub struct Flush<'x, 'a, 'g>(Option<&'x mut Gather<'a, 'g>>, AddrRange);
 
 impl Walk for Flush<'_, '_, '_> {
-    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
+    type Hold<'s> = ();
+
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         if let Some(gather) = &mut self.0 {
             gather.flush();
             zap_vma(gather, &self.1, &mut Outcome::default())?;
         }
-        Ok(())
+        Ok(Action::Done)
     }
 }
 

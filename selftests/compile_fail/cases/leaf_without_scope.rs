@@ -6,36 +6,42 @@ use kernel::prelude::*;
 use mmops::{
     notifier::ChangeEvent,
     pgtable::{
-        PmdLeaf,
+        HugeLevel,
+        Leaf,
         PteTable, //
     },
     tlb::FlushScope,
     walk::{
-        LeafAction,
-        SpareTable,
-        WalkMut, //
+        Action,
+        Walk, //
     }, //
 };
 
 pub struct Protect;
 
-impl WalkMut for Protect {
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
-    fn pte_table<'s>(&mut self, _: &mut PteTable<'_, 's>, _: &mut FlushScope<'s>) -> Result {
-        Ok(())
+    fn pte_table<'s>(
+        &mut self,
+        _: &mut PteTable<'_, 's>,
+        _: &mut FlushScope<'s>,
+    ) -> Result<Action> {
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<Action> {
         #[cfg(wrong)]
         leaf.wrprotect();
         //~[wrong]^ ERROR: E0061: this method takes 1 argument but 0 arguments were supplied
         #[cfg(twin)]
         leaf.wrprotect(scope);
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }

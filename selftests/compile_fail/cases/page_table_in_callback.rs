@@ -12,38 +12,41 @@ use mmops::{
     mm::MmapRead,
     notifier::ChangeEvent,
     pgtable::{
-        PmdLeaf,
+        HugeLevel,
+        Leaf,
         PteTable, //
     },
     range::AddrRange,
     tlb::FlushScope,
     walk::{
-        walk_page_range_mut,
-        LeafAction,
+        walk_page_range,
+        Action,
         SpareTable,
         SpareTables,
-        WalkMut, //
+        Walk, //
     }, //
 };
 
 pub struct Split(SpareTables, ARef<Mm>);
 
-impl WalkMut for Split {
+impl Walk for Split {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn pte_table<'s>(
         &mut self,
         _table: &mut PteTable<'_, 's>,
         _scope: &mut FlushScope<'s>,
-    ) -> Result {
-        Ok(())
+    ) -> Result<Action> {
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         _scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<Action> {
         #[cfg(wrong)]
         let table = SpareTable::new(self.1.clone()).ok();
         //~[wrong]^ ERROR: E0624: associated function `new` is private
@@ -51,15 +54,15 @@ impl WalkMut for Split {
         let table = self.0.take_for(leaf.vma())?;
 
         match table {
-            Some(table) => Ok(LeafAction::Split(table)),
-            None => Ok(LeafAction::Done),
+            Some(table) => Ok(Action::Replace(table)),
+            None => Ok(Action::Done),
         }
     }
 }
 
 pub fn case(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result {
     let mut walker = Split(SpareTables::new(), ARef::<Mm>::from(&**guard.mm()));
-    let ret = walk_page_range_mut(guard, range, &mut walker);
+    let ret = walk_page_range(guard, range, &mut walker);
 
     walker.0.refill();
     ret

@@ -2,11 +2,14 @@
 //! A value of an entry that no entry had.
 //@revisions: wrong twin
 //@[twin] check-pass
-use mmops::pgtable::Pte;
+use mmops::pgtable::{
+    Entry,
+    Pte, //
+};
 
 #[cfg(wrong)]
 pub fn case() -> Pte {
-    Pte(0)
+    Entry(0)
     //~[wrong]^ ERROR: E0423: cannot initialize a tuple struct which contains private fields
 }
 

@@ -6,19 +6,22 @@ use kernel::prelude::*;
 use mmops::{
     notifier::ChangeEvent,
     pgtable::PteTable,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
-    walk::WalkMut, //
+    tlb::FlushScope,
+    walk::{
+        Action,
+        Unlocked,
+        Walk, //
+    }, //
 };
 
 pub struct Protect;
 
-impl WalkMut for Protect {
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
-    fn checkpoint(&mut self, _nr: usize, scope: &mut UnlockedScope<'_, '_>) -> Result {
+    fn checkpoint(&mut self, _nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
         #[cfg(wrong)]
         core::mem::forget(*scope);
         //~[wrong]^ ERROR: E0507: cannot move out of `*scope` which is behind a mutable reference
@@ -31,7 +34,7 @@ impl WalkMut for Protect {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         table.for_each_selected(
             scope,
             |pte| pte.rw(),
@@ -39,6 +42,6 @@ impl WalkMut for Protect {
                 entry.wrprotect();
             },
         );
-        Ok(())
+        Ok(Action::Done)
     }
 }

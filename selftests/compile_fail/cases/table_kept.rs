@@ -6,7 +6,13 @@
 //@[twin] check-pass
 
 use kernel::prelude::*;
-use mmops::{pgtable::PteTable, walk::Walk};
+use mmops::{
+    pgtable::PteTable,
+    walk::{
+        Action,
+        Walk, //
+    }, //
+};
 
 pub struct Keeper<'k> {
     pub kept: Option<&'k dyn HasPgoff>,
@@ -24,7 +30,9 @@ impl HasPgoff for PteTable<'_, '_> {
 }
 
 impl Walk for Keeper<'static> {
-    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+    type Hold<'s> = ();
+
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         #[cfg(wrong)]
         {
             // One error for each lifetime of the table.
@@ -37,6 +45,6 @@ impl Walk for Keeper<'static> {
         {
             self.pgoff = HasPgoff::pgoff(table);
         }
-        Ok(())
+        Ok(Action::Done)
     }
 }

@@ -10,6 +10,7 @@ use mmops::{
     range::AddrRange,
     walk::{
         walk_page_range,
+        Action,
         Walk, //
     }, //
 };
@@ -17,8 +18,10 @@ use mmops::{
 pub struct Inner;
 
 impl Walk for Inner {
-    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
-        Ok(())
+    type Hold<'s> = ();
+
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+        Ok(Action::Done)
     }
 }
 
@@ -28,11 +31,14 @@ pub struct Outer<'x, 'g> {
 }
 
 impl Walk for Outer<'_, '_> {
-    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
+    type Hold<'s> = ();
+
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         match &mut self.guard {
-            Some(guard) => walk_page_range(guard, &self.range, &mut Inner),
-            None => Ok(()),
+            Some(guard) => walk_page_range(guard, &self.range, &mut Inner)?,
+            None => (),
         }
+        Ok(Action::Done)
     }
 }
 

@@ -9,6 +9,7 @@ use mmops::{
     range::AddrRange,
     walk::{
         walk_page_range,
+        Action,
         Walk, //
     }, //
 };
@@ -16,8 +17,10 @@ use mmops::{
 pub struct Inner;
 
 impl Walk for Inner {
-    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
-        Ok(())
+    type Hold<'s> = ();
+
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+        Ok(Action::Done)
     }
 }
 

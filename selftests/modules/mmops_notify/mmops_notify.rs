@@ -9,6 +9,7 @@ mod misc_device;
 
 use core::{
     fmt::Write,
+    marker::PhantomData,
     pin::Pin, //
 };
 use kernel::{
@@ -51,15 +52,12 @@ use mmops::{
     },
     pgtable::PteTable,
     range::AddrRange,
-    tlb::{
-        FlushScope,
-        UnlockedScope, //
-    },
+    tlb::FlushScope,
     walk::{
         walk_page_range,
-        walk_page_range_mut,
-        Walk,
-        WalkMut, //
+        Action,
+        Unlocked,
+        Walk, //
     }, //
 };
 use zerocopy_derive::Immutable;
@@ -227,31 +225,54 @@ impl hmm::Device for Idle {
 }
 
 /// The two walks: what is to be done is done before the first table.
-struct Walker<'s> {
+struct Walker<'s, H> {
     shared: &'s Shared,
     result: Option<Result>,
+    hold: PhantomData<H>,
 }
 
-impl Walk for Walker<'_> {
-    fn checkpoint(&mut self, _nr: usize) -> Result {
+/// Of a walk that reads.
+struct Reads;
+
+/// Of a walk that changes entries.
+struct Changes;
+
+impl<'s, H> Walker<'s, H> {
+    fn new(shared: &'s Shared) -> Self {
+        Self {
+            shared,
+            result: None,
+            hold: PhantomData,
+        }
+    }
+
+    fn act(&mut self) {
         let shared = self.shared;
 
         self.result.get_or_insert_with(|| shared.act());
-        Ok(())
-    }
-
-    fn pte_table(&mut self, _table: &PteTable<'_, '_>) -> Result {
-        Ok(())
     }
 }
 
-impl WalkMut for Walker<'_> {
+impl Walk for Walker<'_, Reads> {
+    type Hold<'s> = ();
+
+    fn checkpoint(&mut self, _nr: usize, _hold: &mut Unlocked<'_, '_, Self>) -> Result {
+        self.act();
+        Ok(())
+    }
+
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+        Ok(Action::Done)
+    }
+}
+
+impl Walk for Walker<'_, Changes> {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut UnlockedScope<'_, '_>) -> Result {
-        let shared = self.shared;
-
-        self.result.get_or_insert_with(|| shared.act());
+    fn checkpoint(&mut self, _nr: usize, _hold: &mut Unlocked<'_, '_, Self>) -> Result {
+        self.act();
         Ok(())
     }
 
@@ -259,8 +280,8 @@ impl WalkMut for Walker<'_> {
         &mut self,
         _table: &mut PteTable<'_, 's>,
         _scope: &mut FlushScope<'s>,
-    ) -> Result {
-        Ok(())
+    ) -> Result<Action> {
+        Ok(Action::Done)
     }
 }
 
@@ -331,11 +352,6 @@ impl Shared {
 
     /// Calls [`Self::act`] inside of what is asked for.
     fn act_inside(&self) -> Result {
-        let mut walker = Walker {
-            shared: self,
-            result: None,
-        };
-
         if self.place == OUTSIDE {
             return self.act();
         }
@@ -345,10 +361,14 @@ impl Shared {
             WITH => with_invalidation(&guard, &self.range, ChangeEvent::CLEAR, || self.act()),
             GATHER => with_gather(&mut guard, &self.range, |_gather| self.act()),
             WALK => {
-                walk_page_range_mut(&mut guard, &self.range, &mut walker)?;
+                let mut walker = Walker::<Changes>::new(self);
+
+                walk_page_range(&mut guard, &self.range, &mut walker)?;
                 walker.result.unwrap_or(Err(ENOENT))
             }
             LOOK => {
+                let mut walker = Walker::<Reads>::new(self);
+
                 walk_page_range(&mut guard, &self.range, &mut walker)?;
                 walker.result.unwrap_or(Err(ENOENT))
             }

@@ -13,17 +13,17 @@
 #define MMOPS_WALK_READ_MAPPING		0	/* walk_page_mapping */
 #define MMOPS_WALK_READ_RANGE		1	/* walk_page_range */
 #define MMOPS_WALK_READ_VMA		2	/* walk_page_range_vma */
-#define MMOPS_WALK_PROTECT_MAPPING	3	/* walk_page_mapping_mut */
-#define MMOPS_WALK_PROTECT_RANGE	4	/* walk_page_range_mut */
-#define MMOPS_WALK_PROTECT_ONE_SCOPE	5	/* walk_page_range_one_scope_mut */
-#define MMOPS_WALK_PROTECT_VMA		6	/* walk_page_range_vma_mut */
+#define MMOPS_WALK_PROTECT_MAPPING	3	/* walk_page_mapping, and changes */
+#define MMOPS_WALK_PROTECT_RANGE	4	/* the same of walk_page_range */
+#define MMOPS_WALK_PROTECT_ONE_SCOPE	5	/* walk_page_range_one_scope */
+#define MMOPS_WALK_PROTECT_VMA		6	/* walk_page_range_vma */
 #define MMOPS_WALK_ZAP			7	/* with_gather, zap_vma twice */
 #define MMOPS_WALK_INVALIDATE		8	/* with_invalidation */
-#define MMOPS_WALK_FOREIGN_TABLE	9	/* walk_page_range_vma_mut */
+#define MMOPS_WALK_FOREIGN_TABLE	9	/* walk_page_range_vma */
 #define MMOPS_WALK_TAKE_DIRTY		10	/* take_dirty, of a range */
 
 /* mmops_walk::flags */
-#define MMOPS_WALK_SPLIT	(1U << 0)	/* PMD leaves, as LeafAction::Split */
+#define MMOPS_WALK_SPLIT	(1U << 0)	/* PMD leaves, as Action::Replace */
 #define MMOPS_WALK_SPLIT_ALL	(1U << 1)	/* also those that cannot be split */
 
 /**

@@ -28,29 +28,28 @@ use mmops::{
         ChangeEvent, //
     },
     pgtable::{
+        HugeLevel,
+        Leaf,
         PmdLeaf,
         PteTable,
         PudLeaf, //
     },
     range::{
         AddrRange,
-        PageRange, //
+        PageRange,
+        PMD_SIZE, //
     },
     tlb::FlushScope,
     vma::Vma,
     walk::{
         walk_page_mapping,
-        walk_page_mapping_mut,
         walk_page_range,
-        walk_page_range_mut,
-        walk_page_range_one_scope_mut,
+        walk_page_range_one_scope,
         walk_page_range_vma,
-        walk_page_range_vma_mut,
-        LeafAction,
+        Action,
         SpareTable,
         SpareTables,
-        Walk,
-        WalkMut, //
+        Walk, //
     },
     zap::{
         self,
@@ -125,7 +124,7 @@ impl Found {
         table.for_each(|_, pte| self.entry(pte.present(), pte.present() && pte.write(), 1));
     }
 
-    fn pmd(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
+    fn leaf<L: HugeLevel>(&mut self, leaf: &Leaf<'_, '_, L>) -> Result {
         let value = leaf.value();
 
         self.leaves += 1;
@@ -137,12 +136,6 @@ impl Found {
         Ok(())
     }
 
-    fn pud(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
-        self.leaves += 1;
-        self.entry(true, leaf.value().write(), leaf.pages()?.nr());
-        Ok(())
-    }
-
     fn entry(&mut self, present: bool, writable: bool, nr: usize) {
         self.present += if present { nr as u64 } else { 0 };
         self.writable += if writable { nr as u64 } else { 0 };
@@ -151,22 +144,21 @@ impl Found {
 
 /// A walk that only looks.
 impl Walk for Found {
+    type Hold<'s> = ();
+
     fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
         self.vmas += 1;
         true
     }
 
-    fn pte_table(&mut self, table: &PteTable<'_, '_>) -> Result {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         self.table(table);
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf(&mut self, leaf: &PmdLeaf<'_, '_>) -> Result {
-        self.pmd(leaf)
-    }
-
-    fn pud_leaf(&mut self, leaf: &PudLeaf<'_, '_>) -> Result {
-        self.pud(leaf)
+    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
+        Found::leaf(self, leaf)?;
+        Ok(Action::Done)
     }
 }
 
@@ -179,7 +171,9 @@ struct Protect {
     split_all: bool,
 }
 
-impl WalkMut for Protect {
+impl Walk for Protect {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn test_vma(&mut self, _vma: Vma<'_>) -> bool {
@@ -191,7 +185,7 @@ impl WalkMut for Protect {
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         self.found.table(table);
         table.for_each_selected(
             scope,
@@ -201,36 +195,24 @@ impl WalkMut for Protect {
                 self.changed += 1;
             },
         );
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
-        self.found.pmd(leaf)?;
-        if self.split_all || leaf.can_split() {
+    ) -> Result<Action> {
+        Found::leaf(&mut self.found, leaf)?;
+        if L::SIZE == PMD_SIZE && (self.split_all || leaf.can_split()) {
             if let Some(table) = self.tables.take_for(leaf.vma())? {
-                return Ok(LeafAction::Split(table));
+                return Ok(Action::Replace(table));
             }
         }
         if leaf.wrprotect(scope).is_some_and(|old| old.write()) {
             self.changed += leaf.pages()?.nr() as u64;
         }
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        self.found.pud(leaf)?;
-        if leaf.wrprotect(scope).is_some_and(|old| old.write()) {
-            self.changed += leaf.pages()?.nr() as u64;
-        }
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }
 
@@ -241,27 +223,29 @@ struct Foreign {
     table: Option<SpareTable>,
 }
 
-impl WalkMut for Foreign {
+impl Walk for Foreign {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn pte_table<'s>(
         &mut self,
         _table: &mut PteTable<'_, 's>,
         _scope: &mut FlushScope<'s>,
-    ) -> Result {
-        Ok(())
+    ) -> Result<Action> {
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         _scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
+    ) -> Result<Action> {
         if let Some(table) = self.table.take() {
-            return Ok(LeafAction::Split(table));
+            return Ok(Action::Replace(table));
         }
         self.table = self.tables.take_for(leaf.vma())?;
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }
 
@@ -272,43 +256,45 @@ struct TakeDirty {
     taken: u64,
 }
 
-impl WalkMut for TakeDirty {
+impl Walk for TakeDirty {
+    type Hold<'s> = FlushScope<'s>;
+
     const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn pte_table<'s>(
         &mut self,
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
-    ) -> Result {
+    ) -> Result<Action> {
         self.found.table(table);
         table.take_dirty(scope, |_| self.taken += 1);
-        Ok(())
+        Ok(Action::Done)
     }
 
-    fn pmd_leaf<'s>(
+    fn leaf<'s, L: HugeLevel>(
         &mut self,
-        leaf: &mut PmdLeaf<'_, 's>,
+        leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction<SpareTable>> {
-        self.found.pmd(leaf)?;
+    ) -> Result<Action> {
+        Found::leaf(&mut self.found, leaf)?;
         if leaf.take_dirty(scope)? {
             self.taken += leaf.pages()?.nr() as u64;
         }
-        Ok(LeafAction::Done)
-    }
-
-    fn pud_leaf<'s>(
-        &mut self,
-        leaf: &mut PudLeaf<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<LeafAction> {
-        self.found.pud(leaf)?;
-        if leaf.take_dirty(scope)? {
-            self.taken += leaf.pages()?.nr() as u64;
-        }
-        Ok(LeafAction::Done)
+        Ok(Action::Done)
     }
 }
+
+/// What no walk here uses of a leaf: the build shows that a driver can.
+fn of_leaf<'s, L: HugeLevel>(leaf: &mut Leaf<'_, 's, L>, scope: &mut FlushScope<'s>) -> usize {
+    let _ = leaf.mkold(scope);
+
+    leaf.mark_soft_dirty(scope) + leaf.clear_soft_dirty(scope).kept
+}
+
+#[used]
+static OF_PMD_LEAF: for<'s> fn(&mut PmdLeaf<'_, 's>, &mut FlushScope<'s>) -> usize = of_leaf;
+#[used]
+static OF_PUD_LEAF: for<'s> fn(&mut PudLeaf<'_, 's>, &mut FlushScope<'s>) -> usize = of_leaf;
 
 impl Arg {
     fn run(&mut self) -> Result {
@@ -340,7 +326,7 @@ impl Arg {
 
         if self.op == PROTECT_MAPPING {
             return self.protect(|walker| {
-                walk_page_mapping_mut(&mut mapping.i_mmap_lock_read(), &range, walker)
+                walk_page_mapping(&mut mapping.i_mmap_lock_read(), &range, walker)
             });
         }
 
@@ -384,9 +370,9 @@ impl Arg {
             let mut guard = MmapRead::lock(&mm);
 
             match op {
-                PROTECT_RANGE => walk_page_range_mut(&mut guard, &range, walker),
-                PROTECT_ONE_SCOPE => walk_page_range_one_scope_mut(&mut guard, &range, walker),
-                _ => walk_page_range_vma_mut(&mut guard, &range, walker),
+                PROTECT_RANGE => walk_page_range(&mut guard, &range, walker),
+                PROTECT_ONE_SCOPE => walk_page_range_one_scope(&mut guard, &range, walker),
+                _ => walk_page_range_vma(&mut guard, &range, walker),
             }
         })
     }
@@ -427,8 +413,7 @@ impl Arg {
         };
         let other = mm::of_pidfd(self.fd)?;
 
-        while let Err(e) = walk_page_range_vma_mut(&mut MmapRead::lock(&other), &page, &mut walker)
-        {
+        while let Err(e) = walk_page_range_vma(&mut MmapRead::lock(&other), &page, &mut walker) {
             if e != EAGAIN {
                 return Err(e);
             }
@@ -441,7 +426,7 @@ impl Arg {
         let mm = mm::current()?;
         let mut guard = MmapRead::lock(&mm);
 
-        walk_page_range_vma_mut(&mut guard, &page, &mut walker)
+        walk_page_range_vma(&mut guard, &page, &mut walker)
     }
 
     fn take_dirty(&mut self) -> Result {
@@ -449,7 +434,7 @@ impl Arg {
         let mm = mm::current()?;
         let mut walker = TakeDirty::default();
 
-        walk_page_range_mut(&mut MmapRead::lock(&mm), &range, &mut walker)?;
+        walk_page_range(&mut MmapRead::lock(&mm), &range, &mut walker)?;
         self.tell(&walker.found, walker.taken);
         Ok(())
     }
