@@ -6,7 +6,10 @@ use crate::{
     faults::gates_given_up,
     signal, //
 };
-use core::hint;
+use core::{
+    hint,
+    marker::PhantomData, //
+};
 use kernel::{
     debugfs::ScopedDir,
     fmt,
@@ -56,7 +59,7 @@ impl State {
     }
 }
 
-/// What both kinds have in common.
+/// What gates of both kinds have in common.
 struct Place {
     state: Atomic<u64>,
 }
@@ -168,63 +171,72 @@ impl Place {
     }
 }
 
-/// Who stands there sleeps.
-pub(crate) struct Gate(Place);
+/// How a thread waits that stands at a gate.
+pub(crate) trait Wait {
+    /// How long it does.
+    const PATIENCE: Delta;
 
-impl Gate {
+    /// Waits for a while; an error ends it.
+    fn wait() -> Result;
+}
+
+/// It sleeps.
+pub(crate) struct Sleep;
+
+impl Wait for Sleep {
     const PATIENCE: Delta = Delta::from_secs(60);
 
-    pub(in crate::faults) const fn new() -> Self {
-        Self(Place::new())
-    }
-
-    pub(in crate::faults) fn make_file(&'static self, dir: &ScopedDir<'static, '_>, name: &CStr) {
-        self.0.make_file(dir, name);
-    }
-
-    #[inline(always)]
-    pub(in crate::faults) fn reached(&self) {
-        if let Some(turn) = self.0.come() {
-            self.stand(turn);
-        }
-    }
-
-    #[cold]
-    fn stand(&self, turn: u16) {
-        self.0.stand(turn, Self::PATIENCE, || {
-            fsleep(Delta::from_micros(200));
-            signal::pending()
-        });
+    fn wait() -> Result {
+        fsleep(Delta::from_micros(200));
+        signal::pending()
     }
 }
 
-/// Who stands there spins, since it holds a spinlock.
-pub(crate) struct SpinGate(Place);
+/// It spins, since it holds a spinlock.
+pub(crate) struct Spin;
 
-impl SpinGate {
+impl Wait for Spin {
     /// Less than what the kernel calls a lockup.
     const PATIENCE: Delta = Delta::from_secs(10);
 
+    fn wait() -> Result {
+        hint::spin_loop();
+        Ok(())
+    }
+}
+
+/// A gate.
+pub(crate) struct GateFor<W> {
+    place: Place,
+    wait: PhantomData<W>,
+}
+
+/// Who stands there sleeps.
+pub(crate) type Gate = GateFor<Sleep>;
+/// Who stands there spins, since it holds a spinlock.
+pub(crate) type SpinGate = GateFor<Spin>;
+
+impl<W: Wait + Sync> GateFor<W> {
     pub(in crate::faults) const fn new() -> Self {
-        Self(Place::new())
+        Self {
+            place: Place::new(),
+            wait: PhantomData,
+        }
     }
 
     pub(in crate::faults) fn make_file(&'static self, dir: &ScopedDir<'static, '_>, name: &CStr) {
-        self.0.make_file(dir, name);
+        self.place.make_file(dir, name);
     }
 
     #[inline(always)]
     pub(in crate::faults) fn reached(&self) {
-        if let Some(turn) = self.0.come() {
+        if let Some(turn) = self.place.come() {
             self.stand(turn);
         }
     }
 
     #[cold]
     fn stand(&self, turn: u16) {
-        self.0.stand(turn, Self::PATIENCE, || {
-            hint::spin_loop();
-            Ok(())
-        });
+        self.place.stand(turn, W::PATIENCE, W::wait);
     }
 }
