@@ -199,7 +199,7 @@ impl Walk for Lister<'_> {
         Ok(())
     }
 
-    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         table.for_each(|addr, pte| {
             if pte.none() {
                 return;
@@ -219,7 +219,7 @@ impl Walk for Lister<'_> {
     fn leaf<'s, L: HugeLevel>(
         &mut self,
         leaf: &mut pgtable::Leaf<'_, 's, L>,
-        _: &mut (),
+        (): &mut (),
     ) -> Result<Action> {
         let entry = match leaf.by_level() {
             ByLevel::Pmd(leaf) if leaf.is_softleaf() => {

@@ -267,7 +267,7 @@ impl Walk for Zapper<'_, '_, '_> {
         Ok(())
     }
 
-    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         let taken = table::zap_table(table, self.gather)?;
 
         self.outcome.zapped += taken.entries;
@@ -278,7 +278,11 @@ impl Walk for Zapper<'_, '_, '_> {
         Ok(Action::Done)
     }
 
-    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut Leaf<'_, 's, L>,
+        (): &mut (),
+    ) -> Result<Action> {
         if leaf.is_partial() {
             return Ok(Action::Split);
         }

@@ -141,7 +141,7 @@ impl Walk for FirstEntry {
         signal::pending()
     }
 
-    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         let mut first = None;
 
         // A table that is there can be empty, in the range of the walk or as a whole.
@@ -153,7 +153,11 @@ impl Walk for FirstEntry {
         first.map_or(Ok(Action::Done), |pgoff| self.found(pgoff))
     }
 
-    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut Leaf<'_, 's, L>,
+        (): &mut (),
+    ) -> Result<Action> {
         if leaf.is_softleaf() {
             return Ok(Action::Done);
         }

@@ -103,11 +103,15 @@ impl Walk for Refuse<'_> {
         vma.flags() & flags::MIXEDMAP != 0
     }
 
-    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         Ok(Action::Done)
     }
 
-    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut Leaf<'_, 's, L>,
+        (): &mut (),
+    ) -> Result<Action> {
         let value = leaf.value();
 
         if value.present() && value.special() {

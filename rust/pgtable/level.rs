@@ -80,6 +80,7 @@ pub(super) mod raw {
     /// [`Self::mksoft_dirty`] it is a leaf, or the non-present entry in the place of one; for what
     /// is called `nonpresent` the latter; for all others a present leaf. A value that is handed
     /// over was that of such a leaf.
+    #[expect(clippy::missing_safety_doc, clippy::unnecessary_safety_doc)]
     pub trait HugeLevel: Level {
         fn by_level<'a, 't, 's>(leaf: &'a mut Leaf<'t, 's, Self>) -> ByLevel<'a, 't, 's>
         where

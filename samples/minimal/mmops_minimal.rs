@@ -40,7 +40,7 @@ struct Count {
 impl Walk for Count {
     type Hold<'s> = ();
 
-    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         table.for_each(|_addr, pte| {
             if pte.present() {
                 self.present += 1;

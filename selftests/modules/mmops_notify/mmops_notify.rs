@@ -261,7 +261,7 @@ impl Walk for Walker<'_, Reads> {
         Ok(())
     }
 
-    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+    fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         Ok(Action::Done)
     }
 }

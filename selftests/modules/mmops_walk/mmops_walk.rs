@@ -151,12 +151,16 @@ impl Walk for Found {
         true
     }
 
-    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+    fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         self.table(table);
         Ok(Action::Done)
     }
 
-    fn leaf<'s, L: HugeLevel>(&mut self, leaf: &mut Leaf<'_, 's, L>, _: &mut ()) -> Result<Action> {
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut Leaf<'_, 's, L>,
+        (): &mut (),
+    ) -> Result<Action> {
         Found::leaf(self, leaf)?;
         Ok(Action::Done)
     }
