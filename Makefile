@@ -22,6 +22,10 @@ check:
 check-debug:
 	@scripts/check debug
 
+## check-variants: run those of the guest on other kernels and machines
+check-variants:
+	@scripts/variants
+
 ## check-models: verify Documentation/models with spin, within larger bounds
 check-models:
 	@scripts/deps --install
@@ -90,6 +94,7 @@ clean:
 #= PROFILE=1 (bench): write profile.txt as well
 #= SHAKE=7 (check): move threads from CPU to CPU, with this seed
 #= TESTS="fork race" (check): these programs of selftests/ alone
+#= VARIANTS="la57 numa" (check-variants): these of kernel/variants alone
 
 ## help: this list
 help:
@@ -103,5 +108,5 @@ help:
 	@echo 'What is missing on the machine is installed by demo and check, on Debian.'
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
-.PHONY: demo check check-debug check-models bench shell kernel modules modules_install rustdoc \
-	rust-analyzer rustfmt rustfmtcheck clippy unsafe-report clean help
+.PHONY: demo check check-debug check-variants check-models bench shell kernel modules \
+	modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report clean help
