@@ -84,7 +84,7 @@ static int dontneed_part(FIXTURE_DATA(contract) *self)
 
 static int pageout_part(FIXTURE_DATA(contract) *self)
 {
-	return result(madvise(self->map, PART * page_size(), MADV_PAGEOUT));
+	return result(page_out(self->map, PART * page_size()));
 }
 
 static int punch_part(FIXTURE_DATA(contract) *self)

@@ -119,13 +119,13 @@ TEST_F_TIMEOUT(marks, killed_while_a_lock_is_held, TEST_SECONDS)
 	ASSERT_EQ(PAGES - 1, nr_marked(self));
 	ASSERT_EQ(0, folio_dirty(self->map + HELD * page_size()));
 	/* Nor can it be reclaimed before. */
-	madvise(self->map + HELD * page_size(), page_size(), MADV_PAGEOUT);
+	page_out(self->map + HELD * page_size(), page_size());
 	ASSERT_EQ(1 + HELD, load(self->map, HELD));
 
 	close(hold);
 	while (nr_marked(self) != PAGES)
 		sched_yield();
-	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_PAGEOUT));
+	ASSERT_EQ(0, page_out(self->map, PAGES * page_size()));
 	ASSERT_EQ(1 + HELD, load(self->map, HELD));
 }
 
@@ -225,7 +225,7 @@ TEST_F_TIMEOUT(marks, no_transfer_of_ramfs, TEST_SECONDS)
 	ASSERT_EQ(PAGES, clean_record_flags(self->dev, fd, 0, PAGES, &self->h,
 					    MMOPS_NO_TRANSFER));
 	ASSERT_EQ(PAGES, count_bits(self->h.bitmap, self->h.bits));
-	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_PAGEOUT));
+	ASSERT_EQ(0, page_out(map, PAGES * page_size()));
 	ASSERT_EQ(1 + HELD, load(map, HELD));
 	close(fd);
 }

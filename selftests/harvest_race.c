@@ -249,7 +249,7 @@ TEST_FAULTS(disk, control_part_is_all)
 
 static int reclaim(FIXTURE_DATA(disk) *self)
 {
-	return madvise(self->map, PAGES * page_size(), MADV_PAGEOUT);
+	return page_out(self->map, PAGES * page_size());
 }
 
 /* Rounds in which the writer found an older value in its page, up to the first. */

@@ -248,13 +248,13 @@ FIXTURE_TEARDOWN(collapse)
 }
 
 /* Have the folio reclaimed, which it is if it is clean. */
-static void page_out(FIXTURE_DATA(collapse) *self)
+static void reclaim(FIXTURE_DATA(collapse) *self)
 {
 	unsigned char resident = 1;
 	unsigned int tries;
 
 	for (tries = 0; (resident & 1) && tries < PAGEOUT_TRIES; tries++) {
-		madvise(self->map, pmd_size(), MADV_PAGEOUT);
+		page_out(self->map, pmd_size());
 		if (mincore(self->map, page_size(), &resident))
 			return;
 	}
@@ -272,7 +272,7 @@ TEST_F_TIMEOUT(collapse, store_by_pte, TEST_SECONDS)
 	ASSERT_EQ(0, madvise(self->map, pmd_size(), MADV_HUGEPAGE));
 	ASSERT_EQ(0, madvise(self->map, pmd_size(), MADV_COLLAPSE));
 	ASSERT_EQ((long)pmd_size() / 1024, smaps_kb(self->map, "ShmemPmdMapped"));
-	page_out(self);
+	reclaim(self);
 	ASSERT_EQ(sizeof(value), pread(self->fd, &value, sizeof(value), 5 * page_size()));
 	ASSERT_FIXED(VALUE, 0, value);
 }
@@ -285,7 +285,7 @@ TEST_F_TIMEOUT(collapse, store_without_collapse, TEST_SECONDS)
 	ASSERT_EQ(0, madvise(self->map, pmd_size(), MADV_NOHUGEPAGE));
 	ASSERT_EQ(0, load(self->map, 5));
 	store(self->map, 5, VALUE);
-	page_out(self);
+	reclaim(self);
 	ASSERT_EQ(sizeof(value), pread(self->fd, &value, sizeof(value), 5 * page_size()));
 	ASSERT_EQ(VALUE, value);
 }

@@ -423,6 +423,30 @@ static inline int pin_to_cpu(int cpu)
 	return sched_setaffinity(0, sizeof(set), &set);
 }
 
+static inline int nr_possible_cpus(void)
+{
+	return sysconf(_SC_NPROCESSORS_CONF);
+}
+
+/*
+ * madvise(MADV_PAGEOUT) from each CPU in turn. A page that is in some CPU's batch for the
+ * LRU lists is passed over by reclaim, and the call empties the batches of its own only.
+ */
+static inline int page_out(char *addr, size_t bytes)
+{
+	cpu_set_t before;
+	int cpu, ret = 0;
+
+	if (sched_getaffinity(0, sizeof(before), &before))
+		return -1;
+	for (cpu = 0; !ret && cpu < nr_possible_cpus(); cpu++) {
+		/* One that is offline or forbidden has no batch of ours. */
+		if (!pin_to_cpu(cpu))
+			ret = madvise(addr, bytes, MADV_PAGEOUT);
+	}
+	return sched_setaffinity(0, sizeof(before), &before) ?: ret;
+}
+
 static inline int nr_cpus(void)
 {
 	return sysconf(_SC_NPROCESSORS_ONLN);

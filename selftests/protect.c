@@ -651,7 +651,7 @@ TEST_F_TIMEOUT(protect, swapped, TEST_SECONDS)
 
 		fill(self->map, PAGES);
 		EXPECT_EQ(0, protect(self->dev, self->map, self->size, before[i]));
-		EXPECT_EQ(0, madvise(self->map, self->size, MADV_PAGEOUT));
+		EXPECT_EQ(0, page_out(self->map, self->size));
 		for (j = 0; j < PAGES; j++) {
 			entries[j] = pagemap_entry(self->map + j * page_size());
 			absent += !!(entries[j] & PAGEMAP_SWAP);

@@ -70,7 +70,7 @@ static inline size_t swap_out(char *map, size_t pages)
 {
 	size_t i, n = 0;
 
-	if (madvise(map, pages * page_size(), MADV_PAGEOUT))
+	if (page_out(map, pages * page_size()))
 		return 0;
 	for (i = 0; i < pages; i++)
 		n += !!(pagemap_entry(map + i * page_size()) & PAGEMAP_SWAP);

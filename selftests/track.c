@@ -207,7 +207,7 @@ TEST_F_TIMEOUT(track, lazyfree, TEST_SECONDS)
 	/* One of them is stored to, and must not be discarded. */
 	store(self->map, 9, 90);
 	ASSERT_EPOCH(&self->t);
-	ASSERT_EQ(0, madvise(page(self, 8), 4 * page_size(), MADV_PAGEOUT));
+	ASSERT_EQ(0, page_out(page(self, 8), 4 * page_size()));
 	ASSERT_EQ(90, load(self->map, 9));
 	ASSERT_EPOCH(&self->t);
 }

@@ -74,7 +74,7 @@ TEST_F_TIMEOUT(shmem, survives_reclaim, TEST_SECONDS)
 	size_t i;
 
 	ASSERT_EQ(PAGES, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
-	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_PAGEOUT));
+	ASSERT_EQ(0, page_out(self->map, PAGES * page_size()));
 	for (i = 0; i < PAGES; i++) {
 		ASSERT_EQ(1 + i, load(self->map, i));
 	}
