@@ -107,10 +107,12 @@ impl<'a> RecordBitmap<'a> {
         count
     }
 
-    /// Sets the bits of `nr` pages from offset `pgoff` on.
+    /// Sets the bits of `nr` pages from offset `pgoff` on; those that the bitmap does not cover are
+    /// ignored.
     pub fn set_range(&mut self, pgoff: usize, nr: usize) {
-        let mut bit = pgoff.wrapping_sub(self.pgoff);
-        let end = bit.saturating_add(nr);
+        let before = self.pgoff.saturating_sub(pgoff);
+        let mut bit = pgoff.saturating_sub(self.pgoff);
+        let end = bit.saturating_add(nr.saturating_sub(before));
 
         while bit < end {
             let first = bit % BITS_PER_WORD;
@@ -175,7 +177,11 @@ mod tests {
         map.set(164);
         map.set_range(160, 10);
         assert_eq!((map.start(), map.end()), (60, 64));
-        assert_eq!(words, [0xf << 60]);
+        map.set_range(90, 10);
+        assert_eq!((map.start(), map.end()), (60, 64));
+        map.set_range(90, 12);
+        assert_eq!((map.start(), map.end()), (0, 64));
+        assert_eq!(words, [0xf << 60 | 3]);
     }
 
     #[test]
