@@ -5,7 +5,8 @@
 //! A [`SoftLeafEntry`] is all of such an entry: the [`SoftLeaf`], and the software bits beside it.
 //! It is got from a [`Pte`] or a [`Pmd`] by `try_from`, which refuses what the kernel would not
 //! have written, and turned back by `try_from`, which refuses a field that does not fit. Between
-//! the two no bit is lost.
+//! the two no bit is lost; only of an entry of nothing, an accessed or a dirty bit that an erratum
+//! of some CPUs has left there.
 //!
 //! C header: [`include/linux/leafops.h`](srctree/include/linux/leafops.h)
 
