@@ -11,9 +11,10 @@
 //! # Epochs
 //!
 //! ```text
-//! begin()   what changed since the last begin() is the epoch, and is told by next()
-//! commit()  it is done with
-//! abort()   its pages are in the next epoch again
+//! Tracker::begin()  what changed since the last begin is the epoch
+//! Epoch::next()     tells its pages
+//! Epoch::commit()   it is done with
+//! Epoch::abort()    its pages are in the next epoch again
 //! ```
 //!
 //! A page whose contents may have changed between the return of one [`Tracker::begin`] and the call
@@ -135,7 +136,7 @@ pub struct Summary {
 }
 
 /// The bitmaps of an epoch. All have the same words, or none.
-struct Epoch {
+struct Record {
     written: KVVec<u64>,
     changed: KVVec<u64>,
     /// Pages that were there at the last begin.
@@ -148,9 +149,10 @@ struct Epoch {
     is_all: bool,
     /// Number of the epoch, from 1 on.
     number: u64,
+    has_ended: bool,
 }
 
-impl Epoch {
+impl Record {
     fn new(words: usize) -> Result<Self> {
         let words = || KVVec::from_elem(0, words, GFP_KERNEL_ACCOUNT);
 
@@ -162,6 +164,7 @@ impl Epoch {
             is_open: false,
             is_all: false,
             number: 0,
+            has_ended: false,
         })
     }
 
@@ -224,7 +227,7 @@ pub struct Tracker {
     // The first: nobody is to tell the others anything after the notifier is gone.
     member: Member,
     marks: Arc<Marks>,
-    epoch: Epoch,
+    record: Record,
     _notifier: Pin<KBox<MmNotifier<Watch>>>,
 }
 
@@ -242,9 +245,9 @@ impl Tracker {
     /// callback of a subscriber.
     pub fn new(mm: &MmWithUser, range: &AddrRange) -> Result<Self> {
         let pages = Pages::of(range);
-        let (bits, epoch) = Self::allocate(&pages).map_or_else(
-            |_| Epoch::new(0).map(|epoch| (None, epoch)),
-            |(bits, epoch)| Ok((Some(bits), epoch)),
+        let (bits, record) = Self::allocate(&pages).map_or_else(
+            |_| Record::new(0).map(|record| (None, record)),
+            |(bits, record)| Ok((Some(bits), record)),
         )?;
         let marks = Marks::new(pages, bits)?;
         let notifier = KBox::try_pin_init(
@@ -256,18 +259,18 @@ impl Tracker {
             // From here on it is told what others find. Until its first epoch all is marked.
             member: Member::new(mm, marks.clone())?,
             marks,
-            epoch,
+            record,
             _notifier: notifier,
         })
     }
 
-    fn allocate(pages: &Pages) -> Result<((Bits, Bits), Epoch)> {
+    fn allocate(pages: &Pages) -> Result<((Bits, Bits), Record)> {
         if pages.nr() > MAX_PAGES {
             return Err(E2BIG);
         }
         Ok((
             (Bits::new(pages, false)?, Bits::new(pages, true)?),
-            Epoch::new(pages.words())?,
+            Record::new(pages.words())?,
         ))
     }
 
@@ -284,8 +287,8 @@ impl Tracker {
     /// - `EINTR` after a fatal signal, `ENOMEM`.
     ///
     /// No epoch is open then that was not before, and nothing is lost.
-    pub fn begin(&mut self) -> Result<Summary> {
-        if self.epoch.is_open {
+    pub fn begin(&mut self) -> Result<Epoch<'_>> {
+        if self.record.is_open {
             return Err(EBUSY);
         }
         crate::notifier::may_wait()?;
@@ -295,12 +298,12 @@ impl Tracker {
         let trackers = self.member.subject().trackers();
 
         if self.marks.is_overflow {
-            self.epoch.is_all = true;
+            self.record.is_all = true;
         } else if let Some(mm) = &mm {
-            let epoch = &mut self.epoch;
+            let record = &mut self.record;
 
-            self.marks.written.take(&mut epoch.written);
-            self.marks.changed.take(&mut epoch.changed);
+            self.marks.written.take(&mut record.written);
+            self.marks.changed.take(&mut record.changed);
             self.marks.mark_in_flight();
             faults::track_marks_taken();
 
@@ -308,72 +311,87 @@ impl Tracker {
                 mm,
                 &self.marks,
                 &trackers,
-                &mut epoch.written,
-                &mut epoch.there_next,
+                &mut record.written,
+                &mut record.there_next,
             );
 
             if let Err(e) = ret {
-                epoch.give_back(&self.marks);
+                record.give_back(&self.marks);
                 return Err(e);
             }
-            epoch.add_new();
-            mem::swap(&mut epoch.there, &mut epoch.there_next);
+            record.add_new();
+            mem::swap(&mut record.there, &mut record.there_next);
             // An entry that went before the walk came to it had been stored to before the call.
             if !faults::track_skip_late() {
-                self.marks.changed.copy(&mut epoch.changed);
+                self.marks.changed.copy(&mut record.changed);
             }
         }
         drop(trackers);
 
         // If it ends later, the next epoch tells.
-        let has_ended = mm.is_none() || self.marks.has_ended();
-
-        self.epoch.is_all |= has_ended;
-        self.epoch.is_open = true;
-        self.epoch.number += 1;
-        self.epoch.trim(&self.marks.pages);
-        Ok(self.summary(has_ended))
+        self.record.has_ended = mm.is_none() || self.marks.has_ended();
+        self.record.is_all |= self.record.has_ended;
+        self.record.is_open = true;
+        self.record.number += 1;
+        self.record.trim(&self.marks.pages);
+        Ok(Epoch { tracker: self })
     }
 
-    fn summary(&self, has_ended: bool) -> Summary {
+    /// The open epoch, if there is one.
+    pub fn epoch(&mut self) -> Option<Epoch<'_>> {
+        self.record.is_open.then_some(Epoch { tracker: self })
+    }
+}
+
+/// An epoch that is open: what may have changed since the one before it began.
+///
+/// If it is dropped it stays open, and [`Tracker::epoch`] gives it again: it need not be read at
+/// once. After a commit or an abort there is nothing left to be read.
+pub struct Epoch<'t> {
+    tracker: &'t mut Tracker,
+}
+
+impl Epoch<'_> {
+    fn record(&self) -> &Record {
+        &self.tracker.record
+    }
+
+    fn pages(&self) -> &Pages {
+        &self.tracker.marks.pages
+    }
+
+    /// Its number, from 1 on: another one of the tracker has another number.
+    pub fn number(&self) -> u64 {
+        self.record().number
+    }
+
+    /// What it holds.
+    pub fn summary(&self) -> Summary {
+        let record = self.record();
         let count = |words: &[u64]| words.iter().map(|word| word.count_ones() as usize).sum();
-        let (written, changed) = if self.epoch.is_all {
-            (0, self.marks.pages.nr())
+        let (written, changed) = if record.is_all {
+            (0, self.pages().nr())
         } else {
-            (count(&self.epoch.written), count(&self.epoch.changed))
+            (count(&record.written), count(&record.changed))
         };
 
         Summary {
             written,
             changed,
-            is_overflow: self.marks.is_overflow,
-            has_ended,
+            is_overflow: self.tracker.marks.is_overflow,
+            has_ended: record.has_ended,
         }
     }
 
-    /// Number of the open epoch, from 1 on: another one has another number.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if none is open.
-    pub fn epoch(&self) -> Result<u64> {
-        if self.epoch.is_open {
-            Ok(self.epoch.number)
-        } else {
-            Err(ENOENT)
-        }
-    }
-
-    /// The first pages of the open epoch that lie at `addr` or behind; `None` if there are none, or
-    /// if no epoch is open.
+    /// The first pages of it that lie at `addr` or behind; `None` if there are none.
     pub fn next(&self, addr: usize) -> Option<Changed> {
-        let pages = &self.marks.pages;
+        let pages = self.pages();
         let from = cmp::max(addr.div_ceil(PAGE_SIZE), pages.first);
 
-        if !self.epoch.is_open || from >= pages.end {
+        if from >= pages.end {
             return None;
         }
-        if self.epoch.is_all {
+        if self.record().is_all {
             return changed(from, pages.end, Kind::Changed);
         }
 
@@ -388,11 +406,13 @@ impl Tracker {
 
     /// Bits of both kinds of a word.
     fn word(&self, i: usize) -> Option<(u64, u64)> {
-        Some((*self.epoch.written.get(i)?, *self.epoch.changed.get(i)?))
+        let record = self.record();
+
+        Some((*record.written.get(i)?, *record.changed.get(i)?))
     }
 
     fn kind(&self, page: usize) -> Option<Kind> {
-        let bit = page - self.marks.pages.base();
+        let bit = page - self.pages().base();
         let (written, changed) = self.word(bit / BITS_PER_WORD)?;
         let is_set = |word: u64| word >> (bit % BITS_PER_WORD) & 1 != 0;
 
@@ -413,7 +433,7 @@ impl Tracker {
 
     /// The first page from `page` on whose bit is set in what `f` makes of the words.
     fn first_set(&self, page: usize, f: impl Fn(u64, u64) -> u64) -> Option<usize> {
-        let base = self.marks.pages.base();
+        let base = self.pages().base();
         let (mut i, mut mask) = (
             (page - base) / BITS_PER_WORD,
             u64::MAX << (page % BITS_PER_WORD),
@@ -431,26 +451,14 @@ impl Tracker {
         None
     }
 
-    /// Ends the open epoch: its pages are done with.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if none is open.
-    pub fn commit(&mut self) -> Result {
-        self.epoch()?;
-        self.epoch.clear();
-        Ok(())
+    /// Ends it: its pages are done with.
+    pub fn commit(self) {
+        self.tracker.record.clear();
     }
 
-    /// Ends the open epoch: its pages are in the next one, with those that change until then.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if none is open.
-    pub fn abort(&mut self) -> Result {
-        self.epoch()?;
-        self.epoch.give_back(&self.marks);
-        Ok(())
+    /// Ends it: its pages are in the next one, with those that change until then.
+    pub fn abort(self) {
+        self.tracker.record.give_back(&self.tracker.marks);
     }
 }
 

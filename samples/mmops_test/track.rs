@@ -16,6 +16,7 @@ use kernel::{
     uaccess::UserSlice, //
 };
 use mmops::track::{
+    Epoch,
     Kind,
     Tracker, //
 };
@@ -28,6 +29,10 @@ pub(crate) type Slot = Option<KBox<Tracker>>;
 
 fn tracker(slot: &mut Slot) -> Result<&mut Tracker> {
     slot.as_deref_mut().ok_or(ENODEV)
+}
+
+fn epoch(slot: &mut Slot) -> Result<Epoch<'_>> {
+    tracker(slot)?.epoch().ok_or(ENOENT)
 }
 
 pub(crate) fn open(me: Pin<&Device>, arg: &mut uapi::TrackOpen) -> Result {
@@ -46,7 +51,7 @@ pub(crate) fn open(me: Pin<&Device>, arg: &mut uapi::TrackOpen) -> Result {
 
 pub(crate) fn begin(me: Pin<&Device>, arg: &mut uapi::TrackBegin) -> Result {
     let mut slot = me.tracker.lock();
-    let summary = tracker(&mut slot)?.begin()?;
+    let summary = tracker(&mut slot)?.begin()?.summary();
 
     arg.state = 0;
     if summary.is_overflow {
@@ -67,7 +72,7 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
         .ok_or(EINVAL)?;
     let mut user = UserSlice::new(UserPtr::from_addr(arg.vec as usize), bytes).writer();
     let mut chunk = KVec::with_capacity(CHUNK, GFP_KERNEL)?;
-    let epoch = tracker(&mut me.tracker.lock())?.epoch()?;
+    let number = epoch(&mut me.tracker.lock())?.number();
     let mut next = arg.addr as usize;
 
     arg.nr = 0;
@@ -76,14 +81,14 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
         let left = room - arg.nr as usize;
         let mut is_end = true;
         let mut slot = me.tracker.lock();
-        let tracker = tracker(&mut slot)?;
+        let epoch = epoch(&mut slot)?;
 
         // Another thread may have ended it meanwhile, and begun another one.
-        if tracker.epoch()? != epoch {
+        if epoch.number() != number {
             return Err(ESTALE);
         }
         chunk.clear();
-        while let Some(found) = tracker.next(next) {
+        while let Some(found) = epoch.next(next) {
             if chunk.len() == core::cmp::min(CHUNK, left) {
                 is_end = left == chunk.len();
                 break;
@@ -104,7 +109,7 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
         if is_end {
             let mut rest = next;
 
-            while let Some(found) = tracker.next(rest) {
+            while let Some(found) = epoch.next(rest) {
                 arg.needed += 1;
                 rest = found.range.end();
             }
@@ -122,11 +127,12 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
 
 pub(crate) fn end(me: Pin<&Device>, arg: &mut uapi::TrackEnd) -> Result {
     let mut slot = me.tracker.lock();
-    let tracker = tracker(&mut slot)?;
+    let epoch = epoch(&mut slot)?;
 
     if arg.flags & uapi::TRACK_ABORT != 0 {
-        tracker.abort()
+        epoch.abort();
     } else {
-        tracker.commit()
+        epoch.commit();
     }
+    Ok(())
 }
