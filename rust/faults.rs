@@ -162,6 +162,12 @@ table! {
     /// A page that came to where nothing was is not looked for.
     Fault track_skip_new;
 
+    /// Where nothing is mapped, nothing is marked.
+    Fault track_skip_hole;
+
+    /// The pages of an aborted epoch are not in the next.
+    Fault track_skip_abort;
+
     /// The dirty bits that the begin of an epoch has taken go to no folio.
     Fault track_skip_transfer;
 

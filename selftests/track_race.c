@@ -289,6 +289,74 @@ TEST_FAULTS(rule, transfer)
 	ASSERT_EQ(0, remove_swap(&swap));
 }
 
+/* A file on a disk is written back: the kernel takes the dirty bit, and tells. */
+TEST_FAULTS(rule, writeback)
+{
+	const char *disk = getenv("MMOPS_DISK");
+	struct tracker t;
+	char *map;
+	int fd;
+
+	if (!disk)
+		SKIP(return, "no MMOPS_DISK, a directory on a disk file system");
+	fd = open(disk, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, PAGES * page_size()));
+	map = map_shared(fd, 0, PAGES);
+	ASSERT_NE(map, NULL);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_EQ(0, fsync(fd));
+	ASSERT_EQ(0, track_open(&t, map, PAGES));
+	ASSERT_EPOCH(&t);
+	ASSERT_EPOCH(&t);
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_MARK, variant->left_out));
+	store_range(map, 3, 2, 1000);
+	ASSERT_EQ(0, fsync(fd));
+	ASSERT_EQ(0, track_epoch(&t));
+	END_FAULTS();
+	ASSERT_EQ(variant->left_out ? 2 : 0, track_missed(&t));
+	track_close(&t);
+	munmap(map, PAGES * page_size());
+	close(fd);
+}
+
+/* The epoch that has a hole ends, and only then something is mapped there, which is not used. */
+TEST_FAULTS(rule, hole)
+{
+	char *map = mmap(NULL, PAGES * page_size(), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct tracker t;
+
+	ASSERT_NE(map, MAP_FAILED);
+	store_range(map, 0, PAGES, 1000);
+	ASSERT_EQ(0, track_open(&t, map, PAGES));
+	ASSERT_EPOCH(&t);
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_HOLE, variant->left_out));
+	ASSERT_EQ(0, munmap(map + 3 * page_size(), page_size()));
+	/* Nobody could copy it. */
+	ASSERT_EQ(0, track_begin(&t));
+	ASSERT_NE(0, t.kinds[3]);
+	ASSERT_EQ(0, track_end(&t, 0));
+	ASSERT_NE(NULL, map_at(map + 3 * page_size(), -1, 0, 1, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS));
+	ASSERT_EQ(0, track_epoch(&t));
+	END_FAULTS();
+	ASSERT_EQ(variant->left_out, track_missed(&t));
+	track_close(&t);
+	munmap(map, PAGES * page_size());
+}
+
+/* An epoch that could not be used. */
+TEST_FAULTS(rule, abort)
+{
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_ABORT, variant->left_out));
+	store(self->map, 3, 1003);
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(1, track_reported(&self->t));
+	ASSERT_EQ(0, track_end(&self->t, MMOPS_TRACK_ABORT));
+	END_RULE(1);
+}
+
 /* A page comes to where nothing was, by a move that is told at its old place alone. */
 TEST_FAULTS(rule, new_page)
 {

@@ -32,9 +32,9 @@
  *	the folio is not pinned until then
  * MUTANT track_skip_new	track_race new_page
  *	a page that comes to where nothing was is not looked for
- * MUTANT skip_hole		-
+ * MUTANT track_skip_hole	track_race hole
  *	a hole is not marked for the next epoch
- * MUTANT skip_abort		-
+ * MUTANT track_skip_abort	track_race abort
  *	an aborted epoch does not give its page back
  */
 
@@ -271,7 +271,7 @@ proctype tracker(byte me; byte epochs)
 			:: else
 			fi;
 			next = entry == HERE || entry == SWAPPED;
-#ifndef skip_hole
+#ifndef track_skip_hole
 			if
 			:: entry == HOLE -> marks[me] = true; in_epoch = true
 			:: else
@@ -326,7 +326,7 @@ proctype tracker(byte me; byte epochs)
 				owed[me] = false
 			:: in_epoch ->	/* abort() */
 				owed[me] = true;
-#ifndef skip_abort
+#ifndef track_skip_abort
 				marks[me] = true
 #endif
 			:: else

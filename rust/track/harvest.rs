@@ -180,9 +180,7 @@ impl Harvest<'_, '_> {
         let mut behind = piece.start();
 
         guard.for_each_mapped(piece, |vma, part| {
-            if let Ok(hole) = AddrRange::new(behind, part.start()) {
-                set(&mut self.found.unknown, &hole);
-            }
+            self.note_hole(behind, part.start());
             behind = part.end();
             if !is_trackable(vma) {
                 set(&mut self.found.unknown, &part);
@@ -192,10 +190,18 @@ impl Harvest<'_, '_> {
             }
             Ok(())
         })?;
-        if let Ok(hole) = AddrRange::new(behind, piece.end()) {
+        self.note_hole(behind, piece.end());
+        Ok(())
+    }
+
+    /// Notes that nothing is mapped from `start` to `end`, if that is not empty.
+    fn note_hole(&mut self, start: usize, end: usize) {
+        if faults::track_skip_hole() {
+            return;
+        }
+        if let Ok(hole) = AddrRange::new(start, end) {
             set(&mut self.found.unknown, &hole);
         }
-        Ok(())
     }
 
     /// Notes what `nr` pages from the one with the number `first` on are.
