@@ -64,7 +64,7 @@ bitflags! {
         const LEAVES = MMOPS_FEATURE_LEAVES;
         /// [`Device::age`].
         const AGE = MMOPS_FEATURE_AGE;
-        /// `MMOPS_IOC_TRACK_*` are there.
+        /// [`Tracker`](crate::Tracker).
         const TRACK = MMOPS_FEATURE_TRACK;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
@@ -160,7 +160,7 @@ pub struct Heard {
 /// `/dev/mmops`, open.
 #[derive(Debug)]
 pub struct Device {
-    file: File,
+    pub(crate) file: File,
 }
 
 impl Device {
@@ -483,7 +483,7 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, std::io::Error> {
 }
 
 /// Turns the error number of `call` into an error; `done` is how far it got.
-fn call(call: &'static str, done: Done) -> impl Fn(Errno) -> Error {
+pub(crate) fn call(call: &'static str, done: Done) -> impl Fn(Errno) -> Error {
     move |errno| match errno {
         Errno::EINTR => Error::Interrupted { call, done },
         errno => Error::Call { call, errno },
@@ -491,7 +491,7 @@ fn call(call: &'static str, done: Done) -> impl Fn(Errno) -> Error {
 }
 
 /// As [`call`], for a call on the process behind `pidfd`.
-fn process<'fd>(
+pub(crate) fn process<'fd>(
     call: &'static str,
     pidfd: Option<BorrowedFd<'fd>>,
     done: Done,

@@ -14,6 +14,7 @@ mod error;
 mod map;
 mod retry;
 pub mod sys;
+mod tracker;
 pub mod units;
 
 pub use bitmap::Bitmap;
@@ -24,4 +25,5 @@ pub use device::{
 pub use error::Error;
 pub use map::SharedMap;
 pub use retry::retry_on_eintr;
+pub use tracker::{Changed, Epoch, Kind, Tracker};
 pub use units::Done;

@@ -119,6 +119,28 @@ pub enum Command {
     /// Each log is one that the option --log of replicate wrote, and becomes one diagram: the pages
     /// copied in each round, with those of a full copy for comparison.
     Plot(Plot),
+    /// See how many pages of its memory a process changes in each interval
+    ///
+    /// The process is not stopped, a store costs it no page fault, and nothing that it or others
+    /// could see is changed: dirty bits are taken from its page tables, and what becomes of an
+    /// entry whose dirty bit goes another way is told to the driver by the kernel.
+    ///
+    /// A page counts as written when a store to it was seen, or one to another page of the same
+    /// huge page. It counts as changed when nobody knows: it is new, or was swapped out, moved,
+    /// merged or copied for a child. A page that a device or a virtual machine has pinned counts in
+    /// each interval, and so do hugetlbfs, DAX and memory of a device. Of a process that is named
+    /// by its number, what it did before is not told; of a program that is run, all that is there
+    /// at the end of the first interval is new.
+    ///
+    /// Not seen is what does not go through the page tables of the process: stores by ptrace(2),
+    /// /proc/PID/mem and process_vm_writev(2), by a virtual machine, by a device whose pin does not
+    /// last to the end of the interval, and changes of a mapped file by others. Nor what was stored
+    /// to memory that is gone by the end of the interval, or after the last one.
+    ///
+    /// The report is a table on standard output, unless --json or --output asks for another form. A
+    /// program that fails makes the command fail. Ctrl-C ends it for a process that is named by its
+    /// number.
+    Track(Track),
     /// See which pages of its own memory a program stores to
     ///
     /// Soft-dirty bits tell for each page of a process whether it was stored to since they were
@@ -322,6 +344,37 @@ pub struct Plot {
     /// Picture to write
     #[arg(long, short, value_name = "SVG")]
     pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Track {
+    /// Number of the process
+    #[arg(required_unless_present = "program", conflicts_with = "program")]
+    pub pid: Option<u32>,
+    /// Time from one look to the next, such as 100ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "500ms",
+          value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+    /// End after this number of intervals [default: when the process ends, or when told to]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "program",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: Option<u64>,
+    /// Print JSON, one object per line
+    ///
+    /// For each interval one with the members interval, seconds (since the start), pages, bytes,
+    /// written and changed (of the pages), kept (pages of mappings of more than 64 GiB, which are
+    /// not tracked) and mappings: an array of objects with start, end, name and pages, for each
+    /// mapping that has some. At the end one with intervals, pages, bytes and status, the exit
+    /// status of the program, null if a signal ended it or it was not run. What the program prints
+    /// goes to standard error then.
+    #[arg(long)]
+    pub json: bool,
+    /// Draw the pages of each interval to this SVG picture, and print no table
+    #[arg(long, short, value_name = "SVG")]
+    pub output: Option<PathBuf>,
+    /// Program to run, and its arguments
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]

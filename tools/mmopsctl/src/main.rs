@@ -9,6 +9,7 @@ mod harvest;
 mod hold;
 mod holder;
 mod info;
+mod intervals;
 mod leaves;
 mod log;
 mod notifier_trace;
@@ -21,6 +22,7 @@ mod replicator;
 mod soft_dirty;
 mod sparse;
 mod stop;
+mod track;
 mod tracked;
 mod units;
 mod watch;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Protect(args) => protect::run(&args),
         Command::Zap(args) => zap::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Track(args) => track::run(&args),
         Command::SoftDirty(args) => soft_dirty::run(&args),
         Command::NotifierTrace(args) => notifier_trace::run(&args),
         Command::Hold(args) => holder::run(&args),

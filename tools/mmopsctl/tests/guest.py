@@ -101,8 +101,8 @@ class Context:
     def json(self, *arguments):
         return json.loads(self.run(*arguments, "--json").stdout)
 
-    def error(self, *arguments, status=1):
-        return self.run(*arguments, status=status).stderr
+    def error(self, *arguments, status=1, **options):
+        return self.run(*arguments, status=status, **options).stderr
 
     def harvest(self, *arguments):
         result = self.json("harvest", self.file, *arguments)
@@ -619,6 +619,137 @@ def test_soft_dirty_clear(context):
         output = context.run("soft-dirty", "clear", "--range", area, pid).stdout
         assert output.startswith("2 pages"), output
         assert context.run("soft-dirty", "clear", "--range", area, pid).stdout.startswith("0 ")
+
+
+# Stores once to each page that a line names, of 400 that it has stored to before; and with "exec" in
+# the place of pages it becomes another program, that does the same.
+CHANGER = """
+import mmap, os, sys
+PAGE = mmap.PAGESIZE
+file = open(sys.argv[1], "w+b")
+file.truncate(400 * PAGE)
+view = mmap.mmap(file.fileno(), 0)
+for page in range(400):
+    view[page * PAGE] = 1
+print("ready", file=sys.stderr, flush=True)
+for line in sys.stdin:
+    if line == "exec\\n":
+        os.execv(sys.executable, [sys.executable, "-c", open("/proc/self/cmdline").read().split("\\0")[2],
+                                  sys.argv[1]])
+    for page in line.split():
+        view[int(page) * PAGE] = 2
+    print("stored", file=sys.stderr, flush=True)
+sys.exit(len(sys.argv) - 2)
+"""
+
+
+class Changed:
+    """What `mmopsctl track --json` tells of a program that runs CHANGER."""
+
+    def __init__(self, context, *arguments, interval="100ms"):
+        self.file = context.file
+        self.tool = subprocess.Popen(
+            [context.program, "track", "--json", "--interval", interval, "--", sys.executable,
+             "-c", CHANGER, context.file, *arguments], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.expect("ready")
+        self.looks = []
+        self.settle(400)
+
+    def expect(self, word):
+        line = self.tool.stderr.readline().strip()
+        assert line == word, f"the program said {line!r}"
+
+    def tell(self, line, word="stored"):
+        self.tool.stdin.write(line + "\n")
+        self.tool.stdin.flush()
+        self.expect(word)
+
+    def settle(self, wanted):
+        """Pages of the file in the looks from now on: `wanted`, and those of two more looks."""
+        pages = [0, 0]
+        while sum(pages[:-2]) < wanted:
+            assert len(pages) < 300, (wanted, pages)
+            look = json.loads(self.tool.stdout.readline())
+            self.looks.append(look)
+            pages.append(sum(mapping["pages"] for mapping in look["mappings"]
+                             if mapping["name"] == self.file))
+        return sum(pages)
+
+    def end(self):
+        self.tool.stdin.close()
+        *looks, total = [json.loads(line) for line in self.tool.stdout]
+        self.looks += looks
+        errors = self.tool.stderr.read()
+        return self.tool.wait(PATIENCE), total, errors
+
+
+def test_track_tells_each_page_once(context):
+    run = Changed(context)
+    for pages in [[7], [3, 4, 5, 399], range(400), range(0, 400, 3)]:
+        run.tell(" ".join(map(str, pages)))
+        assert run.settle(len(pages)) == len(pages), (pages, run.looks[-3:])
+    status, total, errors = run.end()
+    assert status == 0 and total["status"] == 0, errors
+    assert total["intervals"] == len(run.looks), (total, run.looks)
+    assert total["pages"] == sum(look["pages"] for look in run.looks), total
+    for look in run.looks:
+        pages = sum(mapping["pages"] for mapping in look["mappings"])
+        assert look["pages"] == pages == look["written"] + look["changed"], look
+        assert look["bytes"] == PAGE * pages and look["kept"] == 0, look
+
+
+def test_track_follows_an_exec(context):
+    run = Changed(context)
+    run.tell("1 2")
+    assert run.settle(2) == 2
+    run.tell("exec", "ready")
+    assert run.settle(400) >= 400
+    run.tell("5")
+    assert run.settle(1) == 1
+    status, total, errors = run.end()
+    assert status == 0, (total, errors)
+
+
+def test_track_of_a_process_that_runs(context):
+    with Storer(context.file, 100) as storer:
+        storer.store(*range(100))
+        pid = storer.process.pid
+        with subprocess.Popen([context.program, "track", "--json", "--interval", "50ms", str(pid)],
+                              text=True, stdout=subprocess.PIPE) as tool:
+            # What it has stored before the first interval is not told.
+            looks = [json.loads(tool.stdout.readline())]
+            storer.store(7, 8, 50)
+            while not any(mapping["name"] == context.file for mapping in looks[-1]["mappings"]):
+                looks.append(json.loads(tool.stdout.readline()))
+            tool.send_signal(signal.SIGINT)
+            *more, total = map(json.loads, tool.stdout)
+            assert tool.wait(PATIENCE) == 0
+        looks += more
+        pages = sum(mapping["pages"] for look in looks for mapping in look["mappings"]
+                    if mapping["name"] == context.file)
+        assert pages == 3 and total["status"] is None, (looks, total)
+        assert total["intervals"] == len(looks), total
+        *looks, total = context.run("track", "--json", "--interval", "10ms", "--rounds", 3,
+                                    pid).stdout.splitlines()
+        assert len(looks) == 3 and json.loads(total)["intervals"] == 3, (looks, total)
+    # It has ended.
+    assert "No such process" in context.error("track", pid)
+
+
+def test_track_as_table_and_picture(context):
+    program = ["--", sys.executable, "-c", CHANGER, context.file]
+    command = ["track", "--interval", "300ms"]
+    lines = context.run(*command, *program, input="1 2 3\n").stdout.splitlines()
+    assert lines[0].split() == ["seconds", "pages", "bytes", "most", "in"], lines
+    assert "interval" in lines[-1], lines
+    picture = os.path.join(os.path.dirname(context.file), "picture.svg")
+    context.run(*command, "--output", picture, *program, input="")
+    with open(picture, encoding="utf-8") as file:
+        assert "pages that changed in each interval" in file.read()
+    assert sys.executable in context.error(*command, *program, "fails", input="")
+    assert "cannot run /nonexistent" in context.error(*command, "--", "/nonexistent")
+    assert "PROGRAM" in context.error(*command, "--rounds", 1, *program, status=2)
 
 
 # Leaves its number in a file, and with run() a count that goes on.

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A tracker of what a process changes.
+
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::device::{call, process};
+use crate::sys::*;
+use crate::{Device, Done, Error};
+
+/// Records that are read at once.
+const ROOM: usize = 4096;
+
+/// Why pages are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A store was seen, to these pages or to others of the same huge leaf.
+    Written,
+    /// They may have changed, or may yet: nobody knows.
+    Changed,
+}
+
+/// Addresses of consecutive pages that are reported for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Where they are.
+    pub range: Range<u64>,
+    /// Why they are reported.
+    pub kind: Kind,
+}
+
+/// Tells which pages of a range of addresses of a process may have changed since it was asked last.
+///
+/// It is an open device, and ends when it is dropped.
+#[derive(Debug)]
+pub struct Tracker {
+    device: Device,
+    range: Range<u64>,
+}
+
+/// What may have changed between one [`Tracker::begin`] and the next. The pages of an epoch that is
+/// dropped, and not committed, are in the next one again.
+#[derive(Debug)]
+#[must_use = "what is dropped is reported again"]
+pub struct Epoch<'t> {
+    tracker: &'t Tracker,
+    is_committed: bool,
+    begun: mmops_track_begin,
+}
+
+impl Tracker {
+    /// Begins to track a range of addresses of a process, of the caller without a pidfd. It need
+    /// not be mapped. The first epoch has all of it.
+    ///
+    /// Not seen are changes that do not go through the page tables of the process: by `ptrace(2)`,
+    /// `/proc/PID/mem`, `process_vm_writev(2)`, a virtual machine, a device whose pin does not last
+    /// to a begin, and those of a mapped file by others.
+    pub fn new(pidfd: Option<BorrowedFd<'_>>, range: Range<u64>) -> Result<Self, Error> {
+        let device = Device::open()?;
+        let mut arg = mmops_track_open {
+            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+            flags: MMOPS_TRACK_FAST,
+            addr: range.start,
+            len: range.end.saturating_sub(range.start),
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        let result = unsafe { ioc_track_open(device.file.as_raw_fd(), &mut arg) };
+        result.map_err(process("track", pidfd, Done::Untold))?;
+        Ok(Self { device, range })
+    }
+
+    /// The addresses that are tracked.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Begins an epoch. What changes while the call runs is in it or in the next.
+    pub fn begin(&mut self) -> Result<Epoch<'_>, Error> {
+        let mut begun = mmops_track_begin::default();
+        // SAFETY: `begun` is a structure of the type that the call is for, and lives across it.
+        let result = unsafe { ioc_track_begin(self.device.file.as_raw_fd(), &mut begun) };
+        result.map_err(call("track", Done::Untold))?;
+        Ok(Epoch {
+            tracker: self,
+            is_committed: false,
+            begun,
+        })
+    }
+}
+
+impl Epoch<'_> {
+    /// Number of pages of [`Kind::Written`].
+    pub fn written(&self) -> u64 {
+        self.begun.written
+    }
+
+    /// Number of pages of [`Kind::Changed`].
+    pub fn changed(&self) -> u64 {
+        self.begun.changed
+    }
+
+    /// Whether each epoch has all of the range: it is too large, or memory was short.
+    pub fn is_overflow(&self) -> bool {
+        self.begun.state & MMOPS_TRACK_OVERFLOW != 0
+    }
+
+    /// Whether the address space has ended, by exit or exec: each epoch has all of the range.
+    pub fn has_ended(&self) -> bool {
+        self.begun.state & MMOPS_TRACK_ENDED != 0
+    }
+
+    /// Puts as many records of pages from `addr` on into `room` as there are and fit: their number,
+    /// and where to go on, if there are more.
+    pub fn read(
+        &self,
+        addr: u64,
+        room: &mut [mmops_track_range],
+    ) -> Result<(usize, Option<u64>), Error> {
+        let mut arg = mmops_track_read {
+            addr,
+            vec: room.as_mut_ptr() as u64,
+            vec_len: room.len() as u64,
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. Its
+        // vector is `room`, which has as many records as it says.
+        let result = unsafe { ioc_track_read(self.tracker.device.file.as_raw_fd(), &mut arg) };
+        result.map_err(call("track", Done::Untold))?;
+        let is_all = arg.nr == arg.needed;
+        Ok((arg.nr as usize, (!is_all).then_some(arg.addr)))
+    }
+
+    /// The pages, in ascending order.
+    pub fn pages(&self) -> Result<Vec<Changed>, Error> {
+        let mut room = vec![mmops_track_range::default(); ROOM];
+        let mut pages = Vec::new();
+        let mut from = Some(self.tracker.range.start);
+        while let Some(addr) = from {
+            let (nr, next) = self.read(addr, &mut room)?;
+            pages.extend(room[..nr].iter().map(|found| Changed {
+                range: found.addr..found.addr + found.len,
+                kind: match found.kind {
+                    MMOPS_TRACK_WRITTEN => Kind::Written,
+                    _ => Kind::Changed,
+                },
+            }));
+            from = next;
+        }
+        Ok(pages)
+    }
+
+    /// The pages are done with.
+    pub fn commit(mut self) -> Result<(), Error> {
+        self.is_committed = true;
+        self.end(0)
+    }
+
+    fn end(&self, flags: u32) -> Result<(), Error> {
+        let mut arg = mmops_track_end {
+            flags,
+            ..Default::default()
+        };
+        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
+        let result = unsafe { ioc_track_end(self.tracker.device.file.as_raw_fd(), &mut arg) };
+        result.map_err(call("track", Done::Untold))?;
+        Ok(())
+    }
+}
+
+impl Drop for Epoch<'_> {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // Nobody could do anything about it, and there is no reason to fail.
+            let _ = self.end(MMOPS_TRACK_ABORT);
+        }
+    }
+}

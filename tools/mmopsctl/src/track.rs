@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `mmopsctl track`
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use mmops_uapi::{pidfd_open, wait_for_end, Changed, Device, Kind, Tracker};
+use procfs::process::{MMapPath, MemoryMap};
+use serde::Serialize;
+
+use crate::cli::Track;
+use crate::intervals::{Interval, Report, Touched};
+use crate::process::{is_there, Memory, Pagemap};
+use crate::program;
+use crate::stop::Stop;
+
+/// Memory is tracked in multiples of this: a mapping that grows, or one beside another, needs no
+/// tracker of its own.
+const GRANULE: u64 = 64 << 20;
+/// A mapping that is larger would need too much memory to be tracked.
+const LARGEST: u64 = 64 << 30;
+
+/// What is told of an interval besides the pages.
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq)]
+struct Kinds {
+    written: u64,
+    changed: u64,
+    kept: u64,
+}
+
+/// How a wait ended.
+enum Wait {
+    TimeIsOver,
+    Stopped,
+    Ended,
+}
+
+/// A process, and what tracks its memory.
+struct Subject {
+    pid: u32,
+    pidfd: OwnedFd,
+    /// If it is a program that was started.
+    child: Option<Child>,
+    /// If it is not.
+    stop: Option<Stop>,
+    page_size: u64,
+    /// In ascending order.
+    trackers: Vec<Tracker>,
+}
+
+impl Subject {
+    fn new(args: &Track) -> Result<Self> {
+        let page_size = u64::from(Device::open()?.info()?.page_size);
+        let (pid, child, stop) = match args.pid {
+            Some(pid) => {
+                let stop = Stop::install("the last interval is not told")?;
+                (pid, None, Some(stop))
+            }
+            None => {
+                let child = program::start(program::command(&args.program, args.json)?)?;
+                (child.id(), Some(child), None)
+            }
+        };
+        Ok(Self {
+            pid,
+            pidfd: pidfd_open(pid).with_context(|| format!("process {pid}"))?,
+            child,
+            stop,
+            page_size,
+            trackers: Vec::new(),
+        })
+    }
+
+    /// Sleeps for `time`, or until there is a reason not to.
+    fn wait(&self, time: Duration) -> Result<Wait> {
+        const STEP: Duration = Duration::from_millis(50);
+        let begin = Instant::now();
+        loop {
+            let left = time.saturating_sub(begin.elapsed());
+            let step = self.stop.as_ref().map_or(left, |_| left.min(STEP));
+            if wait_for_end(self.pidfd.as_fd(), step)? {
+                return Ok(Wait::Ended);
+            }
+            if self.stop.as_ref().is_some_and(Stop::requested) {
+                return Ok(Wait::Stopped);
+            }
+            if left.is_zero() {
+                return Ok(Wait::TimeIsOver);
+            }
+        }
+    }
+
+    /// The exit status, if the process has ended and is one that was started.
+    fn status(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else {
+            return Ok(None);
+        };
+        let status = child.wait().context("cannot wait for the program")?;
+        Ok(Some(status))
+    }
+
+    /// The pages that changed since the last look. The process goes on meanwhile.
+    fn look(&mut self) -> Result<(Kinds, Vec<Touched>)> {
+        self.track_mappings()?;
+        if self.trackers_have_ended()? {
+            // It has executed another program: all of that is new.
+            self.trackers.clear();
+            self.track_mappings()?;
+        }
+        let mut epochs = Vec::new();
+        let mut found = Vec::new();
+        for tracker in &mut self.trackers {
+            let epoch = tracker.begin()?;
+            found.extend(epoch.pages()?);
+            epochs.push(epoch);
+        }
+        // What was mapped meanwhile may have been stored to before its epoch began.
+        let memory = Memory::of(self.pid as i32)?;
+        let seen = attribute(
+            &mappings(&memory)?,
+            &found,
+            &memory.pagemap()?,
+            self.page_size,
+        )?;
+        for epoch in epochs {
+            epoch.commit()?;
+        }
+        Ok(seen)
+    }
+
+    /// Whether the memory that is tracked is not that of the process any more.
+    fn trackers_have_ended(&mut self) -> Result<bool> {
+        let Some(tracker) = self.trackers.first_mut() else {
+            return Ok(false);
+        };
+        // Dropped, and so its pages are in the next one.
+        Ok(tracker.begin()?.has_ended())
+    }
+
+    /// Sees to it that all mappings are tracked.
+    fn track_mappings(&mut self) -> Result<()> {
+        let memory = Memory::of(self.pid as i32)?;
+        let wanted = granules(&mappings(&memory)?);
+        self.trackers.retain(|tracker| {
+            let range = tracker.range();
+            wanted
+                .range(range.start / GRANULE..range.end / GRANULE)
+                .next()
+                .is_some()
+        });
+        let mut missing = wanted;
+        for tracker in &self.trackers {
+            let range = tracker.range();
+            missing.retain(|granule| !range.contains(&(granule * GRANULE)));
+        }
+        for range in runs(&missing) {
+            self.trackers
+                .push(Tracker::new(Some(self.pidfd.as_fd()), range)?);
+        }
+        self.trackers.sort_by_key(|tracker| tracker.range().start);
+        Ok(())
+    }
+}
+
+/// The mappings of a process that are its own.
+fn mappings(memory: &Memory) -> Result<Vec<MemoryMap>> {
+    let is_of_kernel = |path: &MMapPath| match path {
+        MMapPath::Vdso | MMapPath::Vvar | MMapPath::Vsyscall => true,
+        MMapPath::Other(name) => name.starts_with("vvar"),
+        _ => false,
+    };
+    let maps = memory.accessible_maps()?.into_iter();
+    Ok(maps.filter(|map| !is_of_kernel(&map.pathname)).collect())
+}
+
+fn is_too_large(map: &MemoryMap) -> bool {
+    map.address.1 - map.address.0 > LARGEST
+}
+
+/// Numbers of the granules in which something is mapped.
+fn granules(maps: &[MemoryMap]) -> BTreeSet<u64> {
+    let maps = maps.iter().filter(|map| !is_too_large(map));
+    maps.flat_map(|map| map.address.0 / GRANULE..map.address.1.div_ceil(GRANULE))
+        .collect()
+}
+
+/// The addresses of consecutive granules, none of them larger than can be told apart.
+fn runs(granules: &BTreeSet<u64>) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for granule in granules {
+        let (start, end) = (granule * GRANULE, (granule + 1) * GRANULE);
+        match runs.last_mut() {
+            Some(run) if run.end == start && end - run.start <= LARGEST => run.end = end,
+            _ => runs.push(start..end),
+        }
+    }
+    runs
+}
+
+/// The mappings in which pages were found. Of those that may have changed, only what is there
+/// counts: others are holes, or memory that nobody has used.
+fn attribute(
+    maps: &[MemoryMap],
+    found: &[Changed],
+    pagemap: &Pagemap,
+    page_size: u64,
+) -> Result<(Kinds, Vec<Touched>)> {
+    let (mut kinds, mut mappings) = (Kinds::default(), Vec::new());
+    for map in maps {
+        let (start, end) = map.address;
+        if is_too_large(map) {
+            kinds.kept += (end - start) / page_size;
+            continue;
+        }
+        let first = found.partition_point(|changed| changed.range.end <= start);
+        let mut of_map = Kinds::default();
+        for changed in found[first..]
+            .iter()
+            .take_while(|changed| changed.range.start < end)
+        {
+            let pages =
+                changed.range.start.max(start) / page_size..changed.range.end.min(end) / page_size;
+            match changed.kind {
+                Kind::Written => of_map.written += pages.end - pages.start,
+                Kind::Changed => of_map.changed += pagemap.count(pages, is_there)?,
+            }
+        }
+        mappings.extend(Touched::new(map, of_map.written + of_map.changed));
+        kinds.written += of_map.written;
+        kinds.changed += of_map.changed;
+    }
+    Ok((kinds, mappings))
+}
+
+pub fn run(args: &Track) -> Result<()> {
+    let mut subject = Subject::new(args)?;
+    let begin = Instant::now();
+    let mut report = Report::new(args.json, args.output.as_deref(), subject.page_size)?;
+    // Of a process that runs, what it has changed before is not asked for.
+    if subject.child.is_none() {
+        subject.look()?;
+    }
+    loop {
+        match subject.wait(args.interval)? {
+            Wait::TimeIsOver => {}
+            Wait::Stopped | Wait::Ended => break,
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        match subject.look() {
+            Ok((kinds, mappings)) => {
+                let (number, page_size) = (report.next_number(), subject.page_size);
+                report.add(Interval::new(number, seconds, page_size, kinds, mappings))?;
+                if args.rounds == Some(number) {
+                    break;
+                }
+            }
+            // Any step may find that the process has ended.
+            Err(error) => match subject.wait(program::LAST_WORDS)? {
+                Wait::Ended => break,
+                _ => return Err(error),
+            },
+        }
+    }
+    let name = match args.program.first() {
+        Some(program) => Path::new(program).display().to_string(),
+        None => format!("process {}", subject.pid),
+    };
+    let status = subject.status()?;
+    report.end(&name, "that changed", status)?;
+    match status {
+        Some(status) if !status.success() => bail!("{name}: {status}"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consecutive_granules_are_one_range() {
+        let of = |granules: &[u64]| runs(&granules.iter().copied().collect());
+        assert_eq!(of(&[]), []);
+        assert_eq!(of(&[0, 1, 3]), [0..2 * GRANULE, 3 * GRANULE..4 * GRANULE]);
+        let many: Vec<u64> = (5..5 + LARGEST / GRANULE + 2).collect();
+        let end = 5 * GRANULE + LARGEST;
+        assert_eq!(of(&many), [5 * GRANULE..end, end..end + 2 * GRANULE]);
+    }
+
+    #[test]
+    fn own_mappings_are_covered_and_pages_attributed() {
+        let memory = Memory::of(std::process::id() as i32).unwrap();
+        let maps = mappings(&memory).unwrap();
+        let here = own_mappings_are_covered_and_pages_attributed as fn() as usize as u64;
+        let covered = runs(&granules(&maps));
+        assert!(covered.iter().any(|range| range.contains(&here)));
+        assert!(covered.iter().all(|range| range.end >> 63 == 0));
+
+        let page = here / 4096 * 4096;
+        let changed = |kind| Changed {
+            range: page..page + 4096,
+            kind,
+        };
+        let pagemap = memory.pagemap().unwrap();
+        for kind in [Kind::Written, Kind::Changed] {
+            let (kinds, mappings) = attribute(&maps, &[changed(kind)], &pagemap, 4096).unwrap();
+            assert_eq!(kinds.written, u64::from(kind == Kind::Written));
+            assert_eq!(kinds.written + kinds.changed, 1);
+            assert_eq!(mappings.len(), 1);
+        }
+        // All of the address space: what is there, and no more.
+        let all = [Changed {
+            range: 0..1 << 47,
+            kind: Kind::Changed,
+        }];
+        let (kinds, _) = attribute(&maps, &all, &pagemap, 4096).unwrap();
+        let size: u64 = maps.iter().map(|map| map.address.1 - map.address.0).sum();
+        assert!((1..size / 4096).contains(&kinds.changed));
+    }
+}
