@@ -15,6 +15,7 @@ use crate::layout::Density;
 use crate::protect::{Leaves, ProtectBench};
 use crate::scan::ScanBench;
 use crate::soft_dirty::SoftDirtyBench;
+use crate::track::{self, TrackBench};
 use crate::zap::{Memory, ZapBench};
 
 const PAGES_64: u32 = 64;
@@ -30,6 +31,8 @@ const MAKE_EXCLUSIVE: &str = "make_device_exclusive";
 const FAULTS: &str = "a fault per page";
 const DONTNEED: &str = "madvise(MADV_DONTNEED)";
 const CLEAR_REFS: &str = "/proc/self/clear_refs";
+const UFFD: &str = "userfaultfd";
+const ONE_TRACKER: &str = "one tracker";
 const CLEAR_YOUNG: &str = "/proc/self/clear_refs (1)";
 
 /// Calls whose times are added up where a single one is too short for the clock.
@@ -55,6 +58,8 @@ pub enum Work {
     SoftDirty { part: bool },
     /// One clearing of accessed bits, timed in userspace.
     Age,
+    /// What a tracker does, timed in userspace.
+    Track(track::Op),
 }
 
 /// One row of the table.
@@ -92,6 +97,7 @@ impl Case {
                 Box::new(SoftDirtyBench::new(self.pages, part.then_some(range))?)
             }
             Work::Age => Box::new(AgeBench::new(self.pages)?),
+            Work::Track(op) => Box::new(TrackBench::new(op, self.pages, self.density)?),
         })
     }
 
@@ -119,6 +125,13 @@ impl Case {
             },
             Work::SoftDirty { .. } => 2.0 * (FAULT + WALK) * pages,
             Work::Age => 2.0 * (1.0 + 2.0 * WALK) * pages,
+            Work::Track(op) => match op {
+                track::Op::Begin => 2.0 * (1.0 + 2.0 * WALK) * pages,
+                track::Op::Trackers(n) => 2.0 * touched + f64::from(n) * WALK * pages,
+                track::Op::Query | track::Op::Round | track::Op::Store(_) => {
+                    (FAULT + 1.0) * touched + 2.0 * WALK * pages
+                }
+            },
         };
         self.memory_pages() as f64 * FAULT + f64::from(runs + 1) * sample
     }
@@ -134,7 +147,8 @@ impl Case {
             | Work::Protect(_)
             | Work::SoftDirty { .. }
             | Work::Age => 1,
-            Work::Harvest | Work::Round => 2,
+            Work::Track(track::Op::Begin | track::Op::Trackers(_)) => 1,
+            Work::Harvest | Work::Round | Work::Track(_) => 2,
         };
         u64::from(self.pages) * mappings
     }
@@ -210,6 +224,17 @@ pub const CASES: &[Case] = {
         case("soft-dirty/1percent/1GiB", CLEAR_REFS, 50.0, PAGES_1G, Dense,
              Work::SoftDirty { part: true }),
         case("age/1GiB", CLEAR_YOUNG, 1.0, PAGES_1G, Dense, Work::Age),
+        case("track/store/8192p/8threads", SCAN, 5.0, 8192, Dense,
+             Work::Track(track::Op::Store(8))),
+        case("track/query/8192p", SCAN, 2.0, 8192, Dense, Work::Track(track::Op::Query)),
+        case("track/query/sparse/8192p", SCAN, 2.0, 8192, Sparse, Work::Track(track::Op::Query)),
+        case("track/round/anon/sparse/1GiB", SCAN, 3.0, PAGES_1G, Sparse,
+             Work::Track(track::Op::Round)),
+        case("track/round/anon/dense/1GiB", SCAN, 3.0, PAGES_1G, Dense,
+             Work::Track(track::Op::Round)),
+        case("track/begin/4GiB", UFFD, 20.0, PAGES_4G, Dense, Work::Track(track::Op::Begin)),
+        case("track/round/sparse/1GiB/10trackers", ONE_TRACKER, 0.67, PAGES_1G, Sparse,
+             Work::Track(track::Op::Trackers(10))),
     ]
 };
 
@@ -226,13 +251,18 @@ mod tests {
         for case in CASES {
             let mut parts = case.name.rsplit('/');
             let size = parts
-                .find(|part| !part.ends_with("thread") && !part.ends_with("threads"))
+                .find(|part| {
+                    !["thread", "threads", "trackers"]
+                        .iter()
+                        .any(|s| part.ends_with(s))
+                })
                 .unwrap();
             let pages = match size.split('+').next().unwrap() {
                 "1p" => 1,
                 "64p" => 64,
                 "512p" => 512,
                 "4096p" => 4096,
+                "8192p" => 8192,
                 "512MiB" => 131_072,
                 "1GiB" => 262_144,
                 "4GiB" => 1_048_576,

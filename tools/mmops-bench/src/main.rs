@@ -24,6 +24,7 @@ mod scan;
 mod settle;
 mod soft_dirty;
 mod stats;
+mod track;
 mod zap;
 
 use std::fs;

@@ -7,28 +7,32 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{ensure, Context, Result};
 use linux_raw_sys::general::{
-    page_region, pm_scan_arg, uffdio_api, uffdio_range, uffdio_register, PAGE_IS_WRITTEN,
-    PM_SCAN_CHECK_WPASYNC, PM_SCAN_WP_MATCHING, UFFDIO_REGISTER_MODE_WP, UFFD_API,
+    page_region, pm_scan_arg, uffdio_api, uffdio_range, uffdio_register, uffdio_writeprotect,
+    PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC, PM_SCAN_WP_MATCHING, UFFDIO_REGISTER_MODE_WP, UFFD_API,
     UFFD_FEATURE_WP_ASYNC, UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFD_FEATURE_WP_UNPOPULATED,
 };
 use nix::errno::Errno;
 
 use crate::layout::set_bit;
-use crate::region::{Region, PAGE_SIZE};
+use crate::region::PAGE_SIZE;
+
+/// To protect, not to permit again.
+const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1 << 0;
 
 mod ioctl {
-    use linux_raw_sys::general::{pm_scan_arg, uffdio_api, uffdio_register};
+    use linux_raw_sys::general::{pm_scan_arg, uffdio_api, uffdio_register, uffdio_writeprotect};
 
     nix::ioctl_readwrite!(uffdio_api, 0xaa, 0x3f, uffdio_api);
     nix::ioctl_readwrite!(uffdio_register, 0xaa, 0x00, uffdio_register);
+    nix::ioctl_readwrite!(uffdio_writeprotect, 0xaa, 0x06, uffdio_writeprotect);
     nix::ioctl_readwrite!(pagemap_scan, b'f', 16, pm_scan_arg);
 }
 
-/// A region that is registered for asynchronous write protection, and the means to harvest it.
+/// Memory that is registered for asynchronous write protection, and the means to harvest it.
 pub struct Tracked {
-    region: Region,
-    // Closing it would end the registration.
-    _uffd: OwnedFd,
+    range: uffdio_range,
+    // Closing it ends the registration.
+    uffd: OwnedFd,
     pagemap: File,
     vector: Vec<page_region>,
     /// How many of `vector` the last harvest filled in.
@@ -36,8 +40,9 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// Registers a region; every page of it counts as written until the first harvest.
-    pub fn new(region: Region) -> Result<Self> {
+    /// Registers `len` bytes from `address` on, which are mapped and stay so; every page counts as
+    /// written until the first harvest.
+    pub fn new(address: u64, len: usize) -> Result<Self> {
         let uffd = userfaultfd().context("userfaultfd")?;
         let features =
             UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
@@ -51,37 +56,44 @@ impl Tracked {
             .context("the kernel lacks asynchronous write protection by userfaultfd")?;
         let mut register = uffdio_register {
             range: uffdio_range {
-                start: region.address(),
-                len: region.len() as u64,
+                start: address,
+                len: len as u64,
             },
             mode: UFFDIO_REGISTER_MODE_WP.into(),
             ioctls: 0,
         };
-        // SAFETY: `register` is the argument that this ioctl takes, and its range is a mapping of
-        // ours on which a fault is resolved by the kernel itself.
+        // SAFETY: `register` is the argument that this ioctl takes. A fault on what it protects is
+        // resolved by the kernel itself, so whoever uses that memory notices nothing.
         unsafe { ioctl::uffdio_register(uffd.as_raw_fd(), &mut register) }
             .context("UFFDIO_REGISTER")?;
         let pagemap = File::open("/proc/self/pagemap").context("/proc/self/pagemap")?;
         // Beyond some 512 regions the kernel returns a stale `walk_end`, and a caller that goes on
         // from there sees pages twice. A vector that can never fill up needs one call only.
-        let most = region.len() / PAGE_SIZE / 2 + 2;
+        let most = len / PAGE_SIZE / 2 + 2;
         let empty = page_region {
             start: 0,
             end: 0,
             categories: 0,
         };
         Ok(Self {
-            region,
-            _uffd: uffd,
+            range: register.range,
+            uffd,
             pagemap,
             vector: vec![empty; most],
             regions: 0,
         })
     }
 
-    /// The region.
-    pub fn region(&self) -> &Region {
-        &self.region
+    /// Write-protects all of it: from now on no page counts as written but those that are.
+    pub fn protect(&mut self) -> Result<()> {
+        let mut protect = uffdio_writeprotect {
+            range: self.range,
+            mode: UFFDIO_WRITEPROTECT_MODE_WP,
+        };
+        // SAFETY: As for the registration.
+        unsafe { ioctl::uffdio_writeprotect(self.uffd.as_raw_fd(), &mut protect) }
+            .context("UFFDIO_WRITEPROTECT")?;
+        Ok(())
     }
 
     /// Finds the pages that were written since the last harvest and write-protects them again.
@@ -89,8 +101,8 @@ impl Tracked {
         let mut scan = pm_scan_arg {
             size: size_of::<pm_scan_arg>() as u64,
             flags: (PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC).into(),
-            start: self.region.address(),
-            end: self.region.address() + self.region.len() as u64,
+            start: self.range.start,
+            end: self.range.start + self.range.len,
             walk_end: 0,
             vec: self.vector.as_mut_ptr() as u64,
             vec_len: self.vector.len() as u64,
@@ -114,7 +126,7 @@ impl Tracked {
 
     /// Sets the bit of each page that the last harvest found.
     pub fn record(&self, bitmap: &mut [u64]) {
-        record(&self.vector[..self.regions], self.region.address(), bitmap);
+        record(&self.vector[..self.regions], self.range.start, bitmap);
     }
 }
 
@@ -137,6 +149,7 @@ fn userfaultfd() -> nix::Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::layout::{empty_bitmap, Density, Layout};
+    use crate::region::Region;
 
     #[test]
     fn regions_become_bits() {
@@ -155,7 +168,8 @@ mod tests {
     #[test]
     fn harvest_finds_what_was_stored_to() {
         const PAGES: u32 = 1 << 16;
-        let Ok(mut tracked) = Tracked::new(Region::new(PAGES).unwrap()) else {
+        let region = Region::new(PAGES).unwrap();
+        let Ok(mut tracked) = Tracked::new(region.address(), region.len()) else {
             eprintln!("skipped: no asynchronous write protection here");
             return;
         };
@@ -167,7 +181,7 @@ mod tests {
         for seed in 0..2 {
             let layout = Layout::new(Density::Sparse, PAGES, seed);
             assert!(layout.count() > 600);
-            tracked.region().store(layout.order());
+            region.store(layout.order());
             let mut bitmap = empty_bitmap(PAGES);
             tracked.harvest().unwrap();
             tracked.record(&mut bitmap);

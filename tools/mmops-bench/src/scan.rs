@@ -28,6 +28,8 @@ pub struct ScanBench {
     pages: u32,
     density: Density,
     time_stores: bool,
+    /// Memory of the reference.
+    scanned: Region,
     tracked: Tracked,
     region: Region,
     device: Device,
@@ -37,11 +39,13 @@ pub struct ScanBench {
 impl ScanBench {
     /// Sets up two regions of `pages` pages; with `time_stores` a sample holds the stores, too.
     pub fn new(pages: u32, density: Density, time_stores: bool) -> Result<Self> {
+        let scanned = Region::new(pages)?;
         let mut bench = Self {
             pages,
             density,
             time_stores,
-            tracked: Tracked::new(Region::new(pages)?)?,
+            tracked: Tracked::new(scanned.address(), scanned.len())?,
+            scanned,
             region: Region::new(pages)?,
             device: Device::open()?,
             bitmap: Bitmap::new(0, pages.into()),
@@ -57,7 +61,7 @@ impl ScanBench {
 
     fn store(&self, side: Side, layout: &Layout) {
         match side {
-            Side::Reference => self.tracked.region().store(layout.order()),
+            Side::Reference => self.scanned.store(layout.order()),
             Side::Mmops | Side::Ioctl => self.region.store(layout.order()),
         }
     }

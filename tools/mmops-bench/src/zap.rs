@@ -14,6 +14,7 @@
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
@@ -76,6 +77,9 @@ pub struct Anonymous {
     len: NonZeroUsize,
 }
 
+// SAFETY: The contents are changed by atomic stores alone.
+unsafe impl Sync for Anonymous {}
+
 impl Anonymous {
     /// Maps `pages` pages, none of which is there yet.
     pub fn new(pages: u32) -> Result<Self> {
@@ -121,11 +125,8 @@ impl Anonymous {
             // SAFETY: The page lies within the mapping, which lives as long as `self` and of which
             // no reference is ever made.
             unsafe {
-                self.base
-                    .as_ptr()
-                    .cast::<u8>()
-                    .add(offset)
-                    .write_volatile(1)
+                let byte = self.base.as_ptr().cast::<u8>().add(offset);
+                AtomicU8::from_ptr(byte).store(1, Ordering::Relaxed);
             };
         }
     }
