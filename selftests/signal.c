@@ -133,7 +133,7 @@ static void prepare(FIXTURE_DATA(fatal) *self)
 }
 
 /* Start a child that calls, and kill it @us microseconds into the call. */
-static int kill_within(FIXTURE_DATA(fatal) *self, enum op op, uint64_t us, uint64_t *died_ns)
+static int kill_within(FIXTURE_DATA(fatal) *self, enum op op, uint64_t us)
 {
 	struct shared *s = self->s;
 	uint64_t end;
@@ -153,11 +153,9 @@ static int kill_within(FIXTURE_DATA(fatal) *self, enum op op, uint64_t us, uint6
 		sched_yield();
 	for (end = now_ns() + us * 1000; now_ns() < end;)
 		;
-	end = now_ns();
 	kill(pid, SIGKILL);
 	if (waitpid(pid, &status, 0) != pid)
 		return -errno;
-	*died_ns = now_ns() - end;
 	return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : -EPROTO;
 }
 
@@ -202,14 +200,12 @@ TEST_F_TIMEOUT(fatal, clean_record, TEST_SECONDS)
 	measure(_metadata, self, CLEAN_RECORD);
 	ASSERT_EQ(PAGES * COPIES, arg->cleaned);
 	for (try = 0; try < n; try++) {
-		uint64_t died_ns, page;
+		uint64_t page;
 		int64_t left;
 
 		prepare(self);
 		ASSERT_EQ(0, kill_within(self, CLEAN_RECORD,
-					 rng_below(&rng, self->call_ns / 1000 + 1), &died_ns));
-		/* Between two page tables there is a way out. */
-		EXPECT_LT(died_ns, 5000000000ULL);
+					 rng_below(&rng, self->call_ns / 1000 + 1)));
 		reset_harvest(&rest);
 		left = clean_record(self->dev, self->fd, 0, PAGES, &rest);
 		ASSERT_GE(left, 0);
@@ -247,13 +243,11 @@ TEST_F_TIMEOUT(fatal, write_protect, TEST_SECONDS)
 	measure(_metadata, self, WRITE_PROTECT);
 	ASSERT_EQ(PAGES * COPIES, arg->write_protected);
 	for (try = 0; try < n; try++) {
-		uint64_t died_ns;
 		int64_t left;
 
 		prepare(self);
 		ASSERT_EQ(0, kill_within(self, WRITE_PROTECT,
-					 rng_below(&rng, self->call_ns / 1000 + 1), &died_ns));
-		EXPECT_LT(died_ns, 5000000000ULL);
+					 rng_below(&rng, self->call_ns / 1000 + 1)));
 		if (arg->done == ~0ULL) {
 			ASSERT_EQ(PAGES * COPIES, write_protect(self->dev, self->fd, 0, PAGES));
 			continue;
@@ -312,12 +306,8 @@ TEST_F_TIMEOUT(fatal, zap, TEST_SECONDS)
 	measure(_metadata, self, ZAP);
 	ASSERT_EQ(COPIES * PAGES, arg->zapped);
 	for (try = 0; try < n; try++) {
-		uint64_t died_ns;
-
 		prepare(self);
-		ASSERT_EQ(0, kill_within(self, ZAP, rng_below(&rng, self->call_ns / 1000 + 1),
-					 &died_ns));
-		EXPECT_LT(died_ns, 5000000000ULL);
+		ASSERT_EQ(0, kill_within(self, ZAP, rng_below(&rng, self->call_ns / 1000 + 1)));
 		if (arg->done == ~0ULL) {
 			ASSERT_EQ(COPIES * PAGES, pages_with(self, PAGEMAP_PRESENT, 0));
 			continue;
@@ -353,12 +343,9 @@ TEST_F_TIMEOUT(fatal, soft_dirty_clear, TEST_SECONDS)
 	measure(_metadata, self, SOFT_DIRTY_CLEAR);
 	ASSERT_EQ(COPIES * PAGES, arg->cleared);
 	for (try = 0; try < n; try++) {
-		uint64_t died_ns;
-
 		prepare(self);
 		ASSERT_EQ(0, kill_within(self, SOFT_DIRTY_CLEAR,
-					 rng_below(&rng, self->call_ns / 1000 + 1), &died_ns));
-		EXPECT_LT(died_ns, 5000000000ULL);
+					 rng_below(&rng, self->call_ns / 1000 + 1)));
 		if (arg->done == ~0ULL) {
 			ASSERT_EQ(COPIES * PAGES, pages_with(self, PAGEMAP_SOFT_DIRTY, 0));
 			continue;
