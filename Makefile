@@ -94,7 +94,7 @@ clean:
 #= PROFILE=1 (bench): write profile.txt as well
 #= SHAKE=7 (check): move threads from CPU to CPU, with this seed
 #= TESTS="fork race" (check): these programs of selftests/ alone
-#= VARIANTS="la57 numa" (check-variants): these of kernel/variants alone
+#= VARIANTS="la57 l1tf" (check-variants): these of kernel/variants alone
 
 ## help: this list
 help:
