@@ -286,12 +286,16 @@ impl Walk for Zapper<'_, '_, '_> {
         if leaf.is_partial() {
             return Ok(Action::Split);
         }
+
+        // Of a leaf that was taken nothing is used.
+        let (nr, end) = (leaf.pages()?.nr(), leaf.end());
+
         match leaf.by_level() {
             ByLevel::Pmd(leaf) => leaf::zap_pmd(leaf, self.gather)?,
             ByLevel::Pud(leaf) => leaf::zap_pud(leaf, self.gather)?,
         }
-        self.outcome.zapped += leaf.pages()?.nr();
-        self.done_before(leaf.end());
+        self.outcome.zapped += nr;
+        self.done_before(end);
         Ok(Action::Done)
     }
 }
