@@ -482,27 +482,33 @@ struct CleanRecord<'b, 'w> {
     queue: DirtyQueue,
 }
 
-impl CleanRecord<'_, '_> {
-    /// Flushes and marks what waits, if the next `nr` pages may find no room in the queue.
-    fn make_room(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
-        // A PTE table needs a place for each entry, a huge leaf needs one.
-        let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
+/// Flushes and marks what waits in `queue`, if the next `nr` pages may find no room in it.
+///
+/// # Errors
+///
+/// `EAGAIN` if there is none even then: the walk has to end, and [`DirtyQueue::transfer`] to come.
+pub(crate) fn make_room<'s, W: Walk<Hold<'s> = FlushScope<'s>>>(
+    queue: &mut DirtyQueue,
+    nr: usize,
+    scope: &mut Unlocked<'_, 's, W>,
+) -> Result {
+    // A PTE table needs a place for each entry, a huge leaf needs one.
+    let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
 
-        if self.transfer == Transfer::Skip || self.queue.room() >= nr {
-            return Ok(());
-        }
+    if queue.room() >= nr {
+        return Ok(());
+    }
 
-        if crate::faults::transfer_before_flush() {
-            self.queue.transfer_trylock();
-        }
+    if crate::faults::transfer_before_flush() {
+        queue.transfer_trylock();
+    }
 
-        scope.flush();
-        self.queue.transfer_trylock();
-        if self.queue.room() >= nr {
-            Ok(())
-        } else {
-            Err(EAGAIN)
-        }
+    scope.flush();
+    queue.transfer_trylock();
+    if queue.room() >= nr {
+        Ok(())
+    } else {
+        Err(EAGAIN)
     }
 }
 
@@ -517,7 +523,10 @@ impl Walk for CleanRecord<'_, '_> {
 
     fn checkpoint(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()?;
-        self.make_room(nr, scope)
+        match self.transfer {
+            Transfer::ToFolio => make_room(&mut self.queue, nr, scope),
+            Transfer::Skip => Ok(()),
+        }
     }
 
     #[inline(always)]

@@ -18,6 +18,7 @@ use crate::{
     },
     dirty::{
         clean_record_table_queue,
+        make_room,
         QUEUE_FOLIOS, //
     },
     faults,
@@ -33,7 +34,6 @@ use crate::{
     },
     range::{
         AddrRange,
-        PMD_SIZE,
         PUD_SIZE, //
     },
     signal,
@@ -274,19 +274,7 @@ impl Walk for Harvest<'_, '_> {
 
     fn checkpoint(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()?;
-
-        let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
-
-        if self.queue.room() >= nr {
-            return Ok(());
-        }
-        scope.flush();
-        self.queue.transfer_trylock();
-        if self.queue.room() >= nr {
-            Ok(())
-        } else {
-            Err(EAGAIN)
-        }
+        make_room(self.queue, nr, scope)
     }
 
     #[inline(always)]
