@@ -18,18 +18,6 @@
 #define KPF_KSM		21
 #define ROUNDS		40
 
-#ifndef UFFDIO_MOVE
-#define UFFDIO_MOVE		_IOWR(UFFDIO, 0x05, struct uffdio_move)
-#define UFFD_FEATURE_MOVE	(1 << 16)
-struct uffdio_move {
-	__u64 dst;
-	__u64 src;
-	__u64 len;
-	__u64 mode;
-	__s64 move;
-};
-#endif
-
 FIXTURE(track)
 {
 	struct tracker t;

@@ -6,7 +6,21 @@
 #ifndef TRACK_H
 #define TRACK_H
 
+#include <linux/userfaultfd.h>
+
 #include "mmops_selftest.h"
+
+#ifndef UFFDIO_MOVE
+#define UFFDIO_MOVE		_IOWR(UFFDIO, 0x05, struct uffdio_move)
+#define UFFD_FEATURE_MOVE	(1 << 16)
+struct uffdio_move {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 move;
+};
+#endif
 
 #define TRACK_ROOM	7UL	/* records of a call: most epochs take several calls */
 

@@ -19,18 +19,6 @@
 #define PAGES		16UL
 #define ROUNDS		200
 
-#ifndef UFFDIO_MOVE
-#define UFFDIO_MOVE		_IOWR(UFFDIO, 0x05, struct uffdio_move)
-#define UFFD_FEATURE_MOVE	(1 << 16)
-struct uffdio_move {
-	__u64 dst;
-	__u64 src;
-	__u64 len;
-	__u64 mode;
-	__s64 move;
-};
-#endif
-
 FIXTURE(rule)
 {
 	struct tracker t;
@@ -113,6 +101,16 @@ static void *dontneed(void *arg)
 	return NULL;
 }
 
+/* Have a thread come to where its invalidation has begun, and wait there. */
+static bool begin_dontneed(FIXTURE_DATA(rule) *self, pthread_t *thread)
+{
+	/* Before the gate is closed: a thread that is made gets a stack with a guard page. */
+	if (pthread_create(thread, NULL, dontneed, self) || close_gate(INVALIDATION_BEGUN, 1))
+		return false;
+	atomic_store(&self->go, true);
+	return wait_at_gate(INVALIDATION_BEGUN, 1, &self->over);
+}
+
 /*
  * An invalidation has begun, and has not changed the entry yet. An epoch begins and
  * ends meanwhile, and then the page is stored to.
@@ -122,11 +120,7 @@ TEST_FAULTS(rule, in_flight)
 	pthread_t thread;
 
 	ASSERT_EQ(0, set_fault(TRACK_SKIP_IN_FLIGHT, variant->left_out));
-	/* Before the gate is closed: a thread that is made gets a stack with a guard page. */
-	ASSERT_EQ(0, pthread_create(&thread, NULL, dontneed, self));
-	ASSERT_EQ(0, close_gate(INVALIDATION_BEGUN, 1));
-	atomic_store(&self->go, true);
-	ASSERT_TRUE(wait_at_gate(INVALIDATION_BEGUN, 1, &self->over));
+	ASSERT_TRUE(begin_dontneed(self, &thread));
 	ASSERT_EPOCH(&self->t);
 	ASSERT_NE(0, self->t.kinds[3]);
 	store(self->map, 3, 1003);
@@ -142,11 +136,7 @@ TEST_FAULTS(rule, in_flight_for_long)
 	pthread_t thread;
 
 	ASSERT_EQ(0, set_fault(TRACK_SKIP_IN_FLIGHT, variant->left_out));
-	/* Before the gate is closed: a thread that is made gets a stack with a guard page. */
-	ASSERT_EQ(0, pthread_create(&thread, NULL, dontneed, self));
-	ASSERT_EQ(0, close_gate(INVALIDATION_BEGUN, 1));
-	atomic_store(&self->go, true);
-	ASSERT_TRUE(wait_at_gate(INVALIDATION_BEGUN, 1, &self->over));
+	ASSERT_TRUE(begin_dontneed(self, &thread));
 	ASSERT_EPOCH(&self->t);
 	ASSERT_EPOCH(&self->t);
 	ASSERT_EQ(!variant->left_out, !!self->t.kinds[3]);
