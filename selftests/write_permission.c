@@ -3,7 +3,8 @@
  * What MMOPS_IOC_WRITE_PROTECT promises, and what it does not: an entry that the
  * kernel makes anew has the permissions of its mapping. On memory that no file
  * system wants to hear of (tmpfs, memfd), that includes stores; on a disk file
- * system it does not, and the next store faults whatever came between.
+ * system it does only where the store was announced already: the entry is dirty,
+ * or a write fault is under way.
  */
 #include "khugepaged.h"
 #include "mmops_selftest.h"
