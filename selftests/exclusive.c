@@ -20,12 +20,12 @@
 #include "flushes.h"
 #include "gup_test.h"
 #include "kselftest_harness.h"
+#include "ksm.h"
 #include "mmops_ref.h"
 #include "notifier.h"
 #include "swap.h"
 
 #define PAGES		1000UL
-#define KPF_KSM		21
 /* Newer than the headers of some distributions. */
 #ifndef UFFDIO_POISON
 struct uffdio_poison {
@@ -490,27 +490,13 @@ TEST_F_TIMEOUT(exclusive, ksm, TEST_SECONDS)
 {
 	char *map = map_stored(PAGES);
 	uint8_t results[100];
-	uint64_t flags = 0;
-	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 	size_t i, merged = 0;
 
 	ASSERT_NE(map, NULL);
 	for (i = 0; i < 100; i++)
 		memset(map + i * page_size(), 0x5a, page_size());
-	if (fd < 0 || madvise(map, 100 * page_size(), MADV_MERGEABLE) ||
-	    write_file("/sys/kernel/mm/ksm/pages_to_scan", "10000") ||
-	    write_file("/sys/kernel/mm/ksm/run", "1"))
-		SKIP(return, "no KSM");
-	for (i = 0; i < 100 && !(flags >> KPF_KSM & 1); i++) {
-		usleep(200000);
-		ASSERT_EQ((ssize_t)sizeof(flags),
-			  pread(fd, &flags, sizeof(flags),
-				(pagemap_entry(map + 99 * page_size()) & PAGEMAP_PFN) *
-				sizeof(flags)));
-	}
-	write_file("/sys/kernel/mm/ksm/run", "0");
-	if (!(flags >> KPF_KSM & 1))
-		SKIP(return, "KSM merged nothing in 20 s");
+	ASSERT_EQ(0, madvise(map, 100 * page_size(), MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_merge(map + 99 * page_size()));
 	ASSERT_GE(exclusive_of(self->dev, -1, map, 100, results), 0);
 	for (i = 0; i < 100; i++)
 		merged += results[i] == MMOPS_PAGE_KSM;
@@ -521,7 +507,6 @@ TEST_F_TIMEOUT(exclusive, ksm, TEST_SECONDS)
 	store(map, 99, 1);
 	ASSERT_EQ(MMOPS_PAGE_EXCLUSIVE, exclusive_result(self->dev, map + 99 * page_size()));
 	ASSERT_EQ(0x5a5a5a5a5a5a5a5aULL, load(map, 5));
-	close(fd);
 }
 
 /* Nobody but userspace decides about a write-protected page. */

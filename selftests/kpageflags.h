@@ -6,9 +6,10 @@
 #include "mmops_selftest.h"
 
 #define KPF_DIRTY	4
+#define KPF_KSM		21
 
-/* Whether the folio behind @addr is marked dirty. -1 if that cannot be told. */
-static inline int folio_dirty(const void *addr)
+/* The flag of the page behind @addr, 0 or 1. -1 if that cannot be told. */
+static inline int page_flag(const void *addr, int flag)
 {
 	uint64_t entry = pagemap_entry(addr), flags;
 	int fd, ret = -1;
@@ -18,9 +19,15 @@ static inline int folio_dirty(const void *addr)
 	fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && pread(fd, &flags, sizeof(flags),
 			     (entry & PAGEMAP_PFN) * sizeof(flags)) == sizeof(flags))
-		ret = flags >> KPF_DIRTY & 1;
+		ret = flags >> flag & 1;
 	close(fd);
 	return ret;
+}
+
+/* Whether the folio behind @addr is marked dirty. -1 if that cannot be told. */
+static inline int folio_dirty(const void *addr)
+{
+	return page_flag(addr, KPF_DIRTY);
 }
 
 #endif /* KPAGEFLAGS_H */

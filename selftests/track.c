@@ -10,12 +10,12 @@
 #include <linux/userfaultfd.h>
 
 #include "kselftest_harness.h"
+#include "ksm.h"
 #include "pins.h"
 #include "swap.h"
 #include "track.h"
 
 #define PAGES		(2 * PMD_PAGES)
-#define KPF_KSM		21
 #define ROUNDS		40
 
 FIXTURE(track)
@@ -402,28 +402,14 @@ TEST_F_TIMEOUT(track, swap, TEST_SECONDS)
 
 TEST_F_TIMEOUT(track, ksm, TEST_SECONDS)
 {
-	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
-	uint64_t flags = 0;
 	size_t i;
 
 	if (variant->shared)
 		SKIP(return, "KSM is for anonymous memory");
 	for (i = 0; i < 32; i++)
 		memset(page(self, i), 0x5a, page_size());
-	if (fd < 0 || madvise(self->map, 32 * page_size(), MADV_MERGEABLE) ||
-	    write_file("/sys/kernel/mm/ksm/pages_to_scan", "10000") ||
-	    write_file("/sys/kernel/mm/ksm/run", "1"))
-		SKIP(return, "no KSM");
-	for (i = 0; i < 100 && !(flags >> KPF_KSM & 1); i++) {
-		usleep(200000);
-		ASSERT_EQ((ssize_t)sizeof(flags),
-			  pread(fd, &flags, sizeof(flags),
-				(pagemap_entry(page(self, 31)) & PAGEMAP_PFN) * sizeof(flags)));
-	}
-	write_file("/sys/kernel/mm/ksm/run", "0");
-	close(fd);
-	if (!(flags >> KPF_KSM & 1))
-		SKIP(return, "KSM merged nothing in 20 s");
+	ASSERT_EQ(0, madvise(self->map, 32 * page_size(), MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_merge(page(self, 31)));
 	/* The stores were before the merge. */
 	ASSERT_EPOCH(&self->t);
 	for (i = 0; i < 32; i++) {
