@@ -11,6 +11,7 @@
 #include "exclusive.h"
 #include "leaves.h"
 #include "notifier.h"
+#include "track.h"
 #include "kselftest_harness.h"
 
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
@@ -599,6 +600,84 @@ TEST_F_TIMEOUT(no_memory, write_protect_split, TEST_SECONDS)
 		ASSERT_EQ(0, munmap(map, pmd_size()));
 	}
 	ASSERT_ROUNDS();
+}
+
+/* A tracker that had no memory for its bits has all of its range in each epoch. */
+TEST_F_TIMEOUT(no_memory, track_open, TEST_SECONDS)
+{
+	enum { PAGES = 64 };
+	char *map = map_anon(PAGES);
+
+	ASSERT_NE(NULL, map);
+	while (next_round(self)) {
+		struct mmops_track_open arg = {
+			.pidfd = -1,
+			.flags = MMOPS_TRACK_FAST,
+			.addr = (uintptr_t)map,
+			.len = PAGES * page_size(),
+		};
+		struct tracker t = { .map = map, .pages = PAGES };
+		int64_t ret;
+
+		OPEN_DEV(t.dev, MMOPS_DEV);
+		ASSERT_EQ(0, track_room(&t));
+		WITH_FAILURE(ret, ioctl(t.dev, MMOPS_IOC_TRACK_OPEN, &arg) ? -errno : 0);
+		if (ret < 0) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(-ENODEV, track_begin(&t));
+			ASSERT_EQ(0, ioctl(t.dev, MMOPS_IOC_TRACK_OPEN, &arg));
+		}
+		ASSERT_EPOCH(&t);
+		ASSERT_EQ(PAGES, track_reported(&t));
+		store(map, 5, self->round);
+		ASSERT_EPOCH(&t);
+		ASSERT_NE(0, t.kinds[5]);
+		if (t.begun.state) {
+			ASSERT_EQ(MMOPS_TRACK_OVERFLOW, t.begun.state);
+			ASSERT_EQ(PAGES, track_reported(&t));
+			ASSERT_TRUE(self->failed);
+		} else {
+			ASSERT_EQ(1, track_reported(&t));
+		}
+		track_close(&t);
+	}
+	ASSERT_ROUNDS();
+}
+
+/* An epoch that could not begin is in the next. */
+TEST_F_TIMEOUT(no_memory, track_begin, TEST_SECONDS)
+{
+	enum { PAGES = 64 };
+	char *map = map_anon(PAGES);
+	struct tracker t;
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(0, track_open(&t, map, PAGES));
+	ASSERT_EPOCH(&t);
+	while (next_round(self)) {
+		int64_t ret;
+
+		store_range(map, 7, 3, self->round);
+		t.begun = (struct mmops_track_begin){};
+		WITH_FAILURE(ret, ioctl(t.dev, MMOPS_IOC_TRACK_BEGIN, &t.begun) ? -errno : 0);
+		if (ret < 0) {
+			struct mmops_track_read none = {};
+
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(-1, ioctl(t.dev, MMOPS_IOC_TRACK_READ, &none));
+			ASSERT_EQ(ENOENT, errno);
+			store(map, 20, self->round);
+			t.begun = (struct mmops_track_begin){};
+			ASSERT_EQ(0, ioctl(t.dev, MMOPS_IOC_TRACK_BEGIN, &t.begun));
+		}
+		ASSERT_EQ(0, track_read(&t));
+		track_copy(&t);
+		ASSERT_EQ(0, track_missed(&t));
+		ASSERT_EQ(ret < 0 ? 4 : 3, track_reported(&t));
+		ASSERT_EQ(0, track_end(&t, 0));
+	}
+	ASSERT_ROUNDS();
+	track_close(&t);
 }
 
 TEST_HARNESS_MAIN

@@ -33,6 +33,18 @@ struct tracker {
 	struct mmops_track_begin begun;
 };
 
+/* Room for what is reported. 0 or -errno. */
+static inline int track_room(struct tracker *t)
+{
+	/* Not of the heap: it must not be in the range, nor share a page with it. */
+	t->copy = mmap(NULL, t->pages * (page_size() + 1), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (t->copy == MAP_FAILED)
+		return -errno;
+	t->kinds = (uint8_t *)t->copy + t->pages * page_size();
+	return 0;
+}
+
 /* 0 or -errno. */
 static inline int track_open_of(struct tracker *t, int pidfd, char *map, size_t pages)
 {
@@ -49,13 +61,7 @@ static inline int track_open_of(struct tracker *t, int pidfd, char *map, size_t 
 		return -errno;
 	if (ioctl(t->dev, MMOPS_IOC_TRACK_OPEN, &arg))
 		return -errno;
-	/* Not of the heap: it must not be in the range, nor share a page with it. */
-	t->copy = mmap(NULL, pages * (page_size() + 1), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (t->copy == MAP_FAILED)
-		return -errno;
-	t->kinds = (uint8_t *)t->copy + pages * page_size();
-	return 0;
+	return track_room(t);
 }
 
 static inline int track_open(struct tracker *t, char *map, size_t pages)
