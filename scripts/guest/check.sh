@@ -121,11 +121,12 @@ if [ -n "${MMOPS_SHAKE:-}" ]; then
 	"$top/scripts/guest/shake" --seed "$MMOPS_SHAKE" $$ &
 fi
 
-# --- the machine before anything is loaded
+# --- the machine before anything of mmops is loaded
 
 begin 10-boot
 check nothing_reported nothing_reported
 [ ! -e /proc/lockdep_stats ] || check lockdep_is_on lockdep_is_on
+check load_file_systems load_file_systems "$MMOPS_KERNEL"
 end
 if [ -e "$kmemleak" ]; then
 	echo scan >"$kmemleak"

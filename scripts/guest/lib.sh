@@ -40,6 +40,16 @@ load_leafmap() {
 	insmod "$file" size=$((BASH_REMATCH[1] << 30)) start=$((BASH_REMATCH[2] << 30))
 }
 
+# load_file_systems KERNEL: those that are modules. The guest has no /lib/modules of this kernel,
+# from which mount would take them.
+load_file_systems() {
+	local name
+	for name in xfs/xfs fuse/fuse; do
+		insmod "$1/fs/$name.ko" || return 1
+	done
+	wait_for_device /dev/fuse
+}
+
 # load_kvm KERNEL: /dev/kvm, where the guest's CPU is one that can have guests itself. QEMU emulates
 # that of AMD.
 load_kvm() {

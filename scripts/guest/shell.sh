@@ -6,6 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 
 load_modules "$MMOPS_MODULES" || echo "the modules could not be loaded, see dmesg" >&2
+load_file_systems "$MMOPS_KERNEL" || echo "no XFS, FUSE" >&2
 PATH=$MMOPS_BIN:$PATH
 setup_dax >/dev/null 2>&1 || echo "no device-DAX" >&2
 cat <<EOF
