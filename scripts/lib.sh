@@ -54,3 +54,15 @@ take_lock() {
 		flock 9
 	fi
 }
+
+# in_background COMMAND...: start long work beside what follows. It ends with this script, and
+# join_background waits for it, and fails where it failed.
+in_background() {
+	"$@" >/dev/null &
+	background=$!
+	trap 'pkill -TERM -P "$background"; wait' EXIT
+}
+join_background() {
+	trap - EXIT
+	wait "$background"
+}
