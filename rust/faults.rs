@@ -171,6 +171,18 @@ table! {
     /// The dirty bits that the begin of an epoch has taken go to no folio.
     Fault track_skip_transfer;
 
+    /// A tracker in mode full leaves entries writable.
+    Fault track_skip_wrprotect;
+
+    /// A tracker in mode full takes no page for changed whose entry is writable and not dirty.
+    Fault track_skip_writable;
+
+    /// A tracker in mode full marks nothing for what takes the write permission alone.
+    Fault track_skip_lowered;
+
+    /// A tracker in mode full does not look for anonymous pages that a debugger may store to.
+    Fault track_skip_forced;
+
     /// A clear of soft-dirty met a writable migration entry.
     Count migrations_met;
 

@@ -3,10 +3,12 @@
 //! Trackers: which pages of a process may have changed since one asked last.
 //!
 //! A [`Tracker`] takes the dirty bits of a range of addresses out of the page tables, and is told
-//! by the notifiers of each entry that goes with its bit. A store costs nothing: no entry loses its
-//! write permission. Nothing is placed into the process, it is not stopped, and what its
-//! `/proc/PID/pagemap` tells stays the same. Documentation/track.rst has the argument why no store
-//! is missed, and Documentation/models/track.pml a model of it.
+//! by the notifiers of each entry that goes with its bit. In mode [`Mode::Fast`] a store costs
+//! nothing: no entry loses its write permission. In mode [`Mode::Full`] the first store to a page
+//! in each epoch faults, and stores that no dirty bit tells of are seen as well. Nothing is placed
+//! into the process, it is not stopped, and what its `/proc/PID/pagemap` tells stays the same.
+//! Documentation/track.rst has the argument why no store is missed, and
+//! Documentation/models/track.pml and track_full.pml are models of it.
 //!
 //! # Epochs
 //!
@@ -24,7 +26,7 @@
 //!
 //! # What is not seen
 //!
-//! This is mode *fast*: only what goes through the entries of the process is seen.
+//! In mode fast, only what goes through the entries of the process is seen.
 //!
 //! - Stores by who has looked the page up and has not pinned it, or has let go by the time of the
 //!   begin: `ptrace()`, `/proc/PID/mem`, `process_vm_writev()`, `O_DIRECT` and registered buffers
@@ -33,6 +35,11 @@
 //!   and in the next.
 //! - Changes of a file that is mapped, unless they are made through this mapping: by `write()`, or
 //!   by another process.
+//!
+//! Mode full sees all of the first kind, since who looks a page up in order to store to it needs
+//! an entry that permits it. Not seen is who keeps a page that it has looked up for a store by a
+//! mere reference, without a pin and without the mmap lock (`get_user_pages_fast()` without
+//! `FOLL_PIN`, as 9p does for direct reads); and, as before, changes of a file by others.
 //!
 //! # What is reported though it did not change
 //!
@@ -50,6 +57,9 @@
 //!   pages that are pinned.
 //! - A page of a leaf of a file whose bit could not be given to the folio, and a huge leaf that the
 //!   range covers in part: as long as they are dirty.
+//! - In mode full: what `mprotect()` and a clear of soft-dirty cover; a page that is mapped
+//!   writable without a store, as by a read fault of shared memory; and in each epoch anonymous
+//!   pages of private mappings without write permission: a debugger stores there without a fault.
 //!
 //! # Locks
 //!
@@ -84,6 +94,7 @@ use core::{
     cmp,
     mem, //
 };
+use harvest::Words;
 use kernel::{
     mm::MmWithUser,
     page::{
@@ -102,6 +113,16 @@ use subject::Member;
 /// Base pages of a range that are told apart at the most: 64 GiB. A tracker of a larger range is in
 /// the state [`Summary::is_overflow`].
 pub const MAX_PAGES: usize = 1 << 24;
+
+/// How a tracker notices stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// By dirty bits. A store costs nothing.
+    Fast,
+    /// By dirty bits, and by the write permission: a begin takes it from each entry. The first
+    /// store to a page in an epoch faults, whoever makes it.
+    Full,
+}
 
 /// Why a page is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +253,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Begins to track `range` of `mm`. Pages of it need not be mapped.
+    /// Begins to track `range` of `mm` in a mode. Pages of it need not be mapped.
     ///
     /// Sleeps, and takes the mmap lock for writing: it must not be held, nor any lock below it.
     /// Allocates 6 bits for each page, charged to the memory cgroup of the caller, if there are not
@@ -243,13 +264,13 @@ impl Tracker {
     /// `ENOMEM` if there is not even memory for what does not grow with the range; `EINTR` if a
     /// signal came; `EDEADLK` if the current task is inside of a walk or an invalidation, or in a
     /// callback of a subscriber.
-    pub fn new(mm: &MmWithUser, range: &AddrRange) -> Result<Self> {
+    pub fn new(mm: &MmWithUser, range: &AddrRange, mode: Mode) -> Result<Self> {
         let pages = Pages::of(range);
         let (bits, record) = Self::allocate(&pages).map_or_else(
             |_| Record::new(0).map(|record| (None, record)),
             |(bits, record)| Ok((Some(bits), record)),
         )?;
-        let marks = Marks::new(pages, bits)?;
+        let marks = Marks::new(pages, mode, bits)?;
         let notifier = KBox::try_pin_init(
             MmNotifier::new(mm, Watch(marks.clone())),
             GFP_KERNEL_ACCOUNT,
@@ -277,7 +298,7 @@ impl Tracker {
     /// Begins an epoch: what changed since the last one began is in it.
     ///
     /// Waits for the harvests of other trackers of the same address space. Sleeps, and takes the
-    /// mmap lock for reading, and folio locks.
+    /// mmap lock for reading (in mode full once for writing as well), and folio locks.
     ///
     /// # Errors
     ///
@@ -311,8 +332,11 @@ impl Tracker {
                 mm,
                 &self.marks,
                 &trackers,
-                &mut record.written,
-                &mut record.there_next,
+                Words {
+                    written: &mut record.written,
+                    changed: &mut record.changed,
+                    there: &mut record.there_next,
+                },
             );
 
             if let Err(e) = ret {

@@ -9,6 +9,7 @@
  */
 #include "mmops_selftest.h"
 #include "kselftest_harness.h"
+#include "track.h"
 
 #include <linux/kvm.h>
 
@@ -110,6 +111,42 @@ TEST_F_TIMEOUT(kvm, store, TEST_SECONDS)
 	ASSERT_TRUE(test_bit(bitmap, PAGE));
 	ASSERT_FALSE(test_bit(bitmap, PAGE + 1));
 	ASSERT_EQ(33, load(self->map, PAGE) & 0xff);
+}
+
+static void track_guest(struct __test_metadata *_metadata, FIXTURE_DATA(kvm) *self,
+			uint32_t mode)
+{
+	size_t seen = mode == MMOPS_TRACK_FULL;
+	struct tracker t;
+	unsigned int i;
+
+	track_mode = mode;
+	ASSERT_EQ(0, track_open(&t, self->map, PAGES));
+	ASSERT_EPOCH(&t);
+	ASSERT_EPOCH(&t);
+	ASSERT_EQ(0, track_reported(&t));
+	for (i = 0; i < 3; i++) {
+		/* The second store is by an entry of KVM's that is there. */
+		ASSERT_EQ(0, guest_store(self, PAGE, 22 + i));
+		ASSERT_EQ(0, guest_store(self, PAGE, 44 + i));
+		ASSERT_EQ(0, track_epoch(&t));
+		ASSERT_EQ(seen, track_reported(&t));
+		ASSERT_EQ(seen, !!t.kinds[PAGE]);
+		ASSERT_EQ(!seen, track_missed(&t));
+	}
+	track_close(&t);
+}
+
+/* Nor by a tracker in mode fast. */
+TEST_F_TIMEOUT(kvm, track_fast, TEST_SECONDS)
+{
+	track_guest(_metadata, self, MMOPS_TRACK_FAST);
+}
+
+/* One in mode full takes the entry that KVM has, and the next store faults. */
+TEST_F_TIMEOUT(kvm, track_full, TEST_SECONDS)
+{
+	track_guest(_metadata, self, MMOPS_TRACK_FULL);
 }
 
 /* What the monitor itself stores is seen beside it. */

@@ -6,6 +6,8 @@
 #ifndef TRACK_H
 #define TRACK_H
 
+#include <sys/uio.h>
+
 #include <linux/userfaultfd.h>
 
 #include "mmops_selftest.h"
@@ -21,6 +23,9 @@ struct uffdio_move {
 	__s64 move;
 };
 #endif
+
+/* The mode of the trackers that are opened. Each test has a process of its own. */
+static uint32_t track_mode = MMOPS_TRACK_FAST;
 
 #define TRACK_ROOM	7UL	/* records of a call: most epochs take several calls */
 
@@ -50,7 +55,7 @@ static inline int track_open_of(struct tracker *t, int pidfd, char *map, size_t 
 {
 	struct mmops_track_open arg = {
 		.pidfd = pidfd,
-		.flags = MMOPS_TRACK_FAST,
+		.flags = track_mode,
 		.addr = (uintptr_t)map,
 		.len = pages * page_size(),
 	};
@@ -166,6 +171,15 @@ static inline int track_epoch(struct tracker *t)
 		ret = track_end(t, 0);
 	}
 	return ret;
+}
+
+/* As store(), by process_vm_writev(2). Whether it got through: the page may be away just then. */
+static inline bool store_remotely(char *map, size_t page, uint64_t value)
+{
+	struct iovec from = { &value, sizeof(value) };
+	struct iovec to = { map + page * page_size(), sizeof(value) };
+
+	return process_vm_writev(getpid(), &from, 1, &to, 1, 0) == sizeof(value);
 }
 
 /* An epoch after which no page differs from its copy. */

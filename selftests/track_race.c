@@ -15,9 +15,64 @@
 #include "kselftest_harness.h"
 #include "swap.h"
 #include "track.h"
+#include "tracer.h"
 
 #define PAGES		16UL
 #define ROUNDS		200
+
+/* An epoch at the end: what is missed is missed for good. */
+#define END_RULE(missed)							\
+do {										\
+	ASSERT_EQ(0, track_epoch(&self->t));					\
+	END_FAULTS();								\
+	ASSERT_EQ(variant->left_out ? (missed) : 0, track_missed(&self->t));	\
+} while (0)
+
+/* Rules of mode full; those of both modes follow, in mode fast. */
+FIXTURE(full)
+{
+	struct tracker t;
+	char *map;
+	int fd;
+};
+
+FIXTURE_VARIANT(full)
+{
+	bool left_out;
+};
+
+FIXTURE_VARIANT_ADD(full, kept) {
+};
+
+FIXTURE_VARIANT_ADD(full, left_out) {
+	.left_out = true,
+};
+
+FIXTURE_SETUP(full)
+{
+	int dev;
+
+	OPEN_DEV(dev, MMOPS_DEV);
+	close(dev);
+	self->fd = new_memfd(PAGES);
+	ASSERT_GE(self->fd, 0);
+	self->map = map_shared(self->fd, 0, PAGES);
+	ASSERT_NE(self->map, NULL);
+	store_range(self->map, 0, PAGES, 1);
+	track_mode = MMOPS_TRACK_FULL;
+	ASSERT_EQ(0, track_open(&self->t, self->map, PAGES));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(0, track_reported(&self->t));
+}
+
+FIXTURE_TEARDOWN(full)
+{
+	track_close(&self->t);
+	close(self->fd);
+}
+
+FIXTURE_FAULTS(full);
 
 FIXTURE(rule)
 {
@@ -72,14 +127,6 @@ static char *page(FIXTURE_DATA(rule) *self, size_t n)
 {
 	return self->map + n * page_size();
 }
-
-/* An epoch at the end: what is missed is missed for good. */
-#define END_RULE(missed)							\
-do {										\
-	ASSERT_EQ(0, track_epoch(&self->t));					\
-	END_FAULTS();								\
-	ASSERT_EQ(variant->left_out ? (missed) : 0, track_missed(&self->t));	\
-} while (0)
 
 /* The entry goes, and its dirty bit with it. */
 TEST_FAULTS(rule, mark)
@@ -387,6 +434,74 @@ TEST_FAULTS(rule, new_page)
 	END_FAULTS();
 	track_close(&t);
 	close(uffd);
+}
+
+/* What may be stored to without a fault may be stored to without a dirty bit. */
+TEST_FAULTS(full, wrprotect)
+{
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_WRPROTECT, variant->left_out));
+	store(self->map, 3, 1000);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_TRUE(store_remotely(self->map, 3, 2000));
+	END_RULE(1);
+}
+
+/*
+ * A page that is not mapped when an epoch begins, and is then mapped writable by a read:
+ * its folio is clean, so the entry is. It is stored to past the entry.
+ */
+static void store_to_clean(struct __test_metadata *_metadata, FIXTURE_DATA(full) *self)
+{
+	ASSERT_EQ(0, fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       3 * page_size(), page_size()));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(0, madvise(self->map + 3 * page_size(), page_size(), MADV_DONTNEED));
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_NE(0, self->t.kinds[3]);
+	ASSERT_EQ(0, track_end(&self->t, 0));
+	ASSERT_EQ(0, load(self->map, 3));
+	ASSERT_TRUE(store_remotely(self->map, 3, 2000));
+}
+
+TEST_FAULTS(full, writable)
+{
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_WRITABLE, variant->left_out));
+	store_to_clean(_metadata, self);
+	END_RULE(1);
+}
+
+/* The permission goes before the epoch begins, and with it all that tells of the store. */
+TEST_FAULTS(full, lowered)
+{
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_LOWERED, variant->left_out));
+	store_to_clean(_metadata, self);
+	ASSERT_EQ(0, mprotect(self->map, PAGES * page_size(), PROT_READ));
+	END_RULE(1);
+}
+
+/* A debugger stores to private memory that its owner may not store to. */
+TEST_FAULTS(full, forced)
+{
+	struct tracer tracer;
+	struct tracker t;
+	char *map;
+
+	ASSERT_EQ(0, start_tracer(&tracer));
+	map = mmap(NULL, 2 * page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		   -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	store_range(map, 0, 2, 1);
+	ASSERT_EQ(0, mprotect(map, 2 * page_size(), PROT_READ));
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_FORCED, variant->left_out));
+	ASSERT_EQ(0, track_open(&t, map, 2));
+	ASSERT_EPOCH(&t);
+	ASSERT_EPOCH(&t);
+	ASSERT_EQ(0, trace_store(&tracer, map, 2000));
+	ASSERT_EQ(0, track_epoch(&t));
+	END_FAULTS();
+	ASSERT_EQ(variant->left_out, track_missed(&t));
+	track_close(&t);
+	end_tracer(&tracer);
 }
 
 TEST_HARNESS_MAIN

@@ -498,11 +498,13 @@ TEST_F_TIMEOUT(ranges, fuzz_track_open, TEST_SECONDS)
 
 		ASSERT_GE(dev, 0);
 		arg.pidfd = area_random_pidfd(area, &rng, &may);
-		arg.flags = mostly(&rng) ? MMOPS_TRACK_FAST : random_word(&rng);
+		arg.flags = mostly(&rng) ? MMOPS_TRACK_FAST << rng_below(&rng, 2) :
+					   random_word(&rng);
 		area_random_range(area, &rng, &arg.addr, &arg.len);
 		random_reserved(&rng, arg.reserved, 2);
 		before = arg;
-		if (arg.flags != MMOPS_TRACK_FAST || !is_addr_range(arg.addr, arg.len))
+		if ((arg.flags != MMOPS_TRACK_FAST && arg.flags != MMOPS_TRACK_FULL) ||
+		    !is_addr_range(arg.addr, arg.len))
 			may |= MAY(EINVAL);
 		may |= reserved_errors(arg.reserved, 2);
 

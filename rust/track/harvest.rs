@@ -5,10 +5,14 @@
 //! It takes the dirty bits of the range out of the entries, gives them to the folios, and tells all
 //! trackers of the address space. The rules are those of [`crate::dirty`]: the TLB is flushed
 //! before the folios are marked, and before anybody is told.
+//!
+//! In mode full it takes write permissions first. An entry that has it was given it since the last
+//! walk, and whoever stores without a fault needs it: so the page is reported, dirty or not.
 
 use super::{
     bits::Pages,
-    marks::Marks, //
+    marks::Marks,
+    Mode, //
 };
 use crate::{
     bindings,
@@ -23,10 +27,14 @@ use crate::{
     },
     faults,
     folio::DirtyQueue,
-    mm::MmapRead,
+    mm::{
+        MmapRead,
+        MmapWrite, //
+    },
     notifier::ChangeEvent,
     pgtable::{
         ByLevel,
+        EntrySet,
         HugeLevel,
         Leaf,
         PmdLeaf,
@@ -49,7 +57,11 @@ use crate::{
 use core::cmp;
 use kernel::{
     mm::{
-        virt::VmaRef,
+        virt::{
+            flags,
+            vm_flags_t,
+            VmaRef, //
+        },
         MmWithUser, //
     },
     page::PAGE_SHIFT,
@@ -68,6 +80,18 @@ struct Found<'f> {
     unknown: RecordBitmap<'f>,
     /// Pages that are there, in memory or in swap.
     there: RecordBitmap<'f>,
+    /// In mode full, pages that could be stored to without a fault: they count as changed.
+    writable: RecordBitmap<'f>,
+}
+
+/// What an epoch gets: bitmaps whose words are as those of the marks.
+pub(super) struct Words<'w> {
+    /// Pages that were dirty are added.
+    pub(super) written: &'w mut [u64],
+    /// Those are added that could be stored to without a fault.
+    pub(super) changed: &'w mut [u64],
+    /// Becomes those that are there.
+    pub(super) there: &'w mut [u64],
 }
 
 /// A bitmap whose bit 0 is the page with that number, and which is clear.
@@ -76,12 +100,11 @@ fn clear(words: &mut [u64], base: usize) -> RecordBitmap<'_> {
     RecordBitmap::new(words, base)
 }
 
-/// Takes the dirty bits of the pages of `marks`, and tells all `trackers`, of which it is one.
+/// Takes the dirty bits of the pages of `marks`, and tells all `trackers`, of which it is one;
+/// `words` are for `marks`.
 ///
-/// `written` gets the pages for `marks`, and `there` those that are there; both are bitmaps whose
-/// words are as those of `marks`.
-///
-/// Sleeps, and takes the mmap lock for reading, and folio locks.
+/// Sleeps, and takes the mmap lock for reading, and folio locks; in mode full at the end the mmap
+/// lock for writing as well.
 ///
 /// # Errors
 ///
@@ -90,14 +113,20 @@ pub(super) fn harvest(
     mm: &MmWithUser,
     marks: &Arc<Marks>,
     trackers: &[Arc<Marks>],
-    written: &mut [u64],
-    there: &mut [u64],
+    words: Words<'_>,
 ) -> Result {
+    let Words {
+        written,
+        changed,
+        there,
+    } = words;
     let pages = marks.pages;
     let range = AddrRange::new(pages.first << PAGE_SHIFT, pages.end << PAGE_SHIFT)?;
+    let is_full = marks.mode == Mode::Full;
     let words = cmp::min(pages.words(), (PIECE >> PAGE_SHIFT) / BITS_PER_WORD + 1);
     let mut found = KVVec::from_elem(0, words, GFP_KERNEL)?;
     let mut unknown = KVVec::from_elem(0, words, GFP_KERNEL)?;
+    let mut writable = KVVec::from_elem(0, if is_full { words } else { 0 }, GFP_KERNEL)?;
     let mut queue = DirtyQueue::new(cmp::min(pages.nr(), QUEUE_FOLIOS))?;
     let mut start = range.start();
 
@@ -111,25 +140,44 @@ pub(super) fn harvest(
                 written: clear(&mut found, base),
                 unknown: clear(&mut unknown, base),
                 there: RecordBitmap::new(there, pages.base()),
+                writable: clear(&mut writable, base),
             },
             queue: &mut queue,
+            is_full,
         };
         let ret = walker.piece(mm, &piece);
 
         // Whatever the walk came to: what it has taken is gone.
-        tell(marks, trackers, base, &found, &unknown);
+        tell(marks, trackers, base, &found, &unknown, &writable);
         take_own(written, pages.base(), base, &found);
+        take_own(changed, pages.base(), base, &writable);
         ret?;
         start = end;
+    }
+    if is_full {
+        // Who stores on behalf of others, as `ptrace()` and `/proc/PID/mem` do, has the mmap lock
+        // from the look-up to the store. Who has looked up before the walk has stored after this.
+        drop(MmapWrite::lock(mm)?);
     }
     Ok(())
 }
 
 /// Tells what was found in a piece, of which bit 0 is the page with the number `base`.
-fn tell(own: &Arc<Marks>, trackers: &[Arc<Marks>], base: usize, found: &[u64], unknown: &[u64]) {
+fn tell(
+    own: &Arc<Marks>,
+    trackers: &[Arc<Marks>],
+    base: usize,
+    found: &[u64],
+    unknown: &[u64],
+    writable: &[u64],
+) {
     for marks in trackers {
         if !Arc::ptr_eq(marks, own) && !faults::track_skip_others() {
             marks.written.set_words(base, found);
+            // It is no more, so a tracker that asks for it would not find it.
+            if marks.mode == Mode::Full {
+                marks.changed.set_words(base, writable);
+            }
         }
         marks.changed.set_words(base, unknown);
     }
@@ -147,6 +195,7 @@ fn take_own(words: &mut [u64], first: usize, base: usize, found: &[u64]) {
 struct Harvest<'f, 'q> {
     found: Found<'f>,
     queue: &'q mut DirtyQueue,
+    is_full: bool,
 }
 
 impl Harvest<'_, '_> {
@@ -214,16 +263,66 @@ impl Harvest<'_, '_> {
         }
     }
 
+    /// Takes the write permission from all entries of a table, and notes those that had it.
+    ///
+    /// A change of an entry is a full barrier: who looks a page up without a lock and pins it looks
+    /// at the entry again after that, and is seen by who asks for pins after this.
+    #[inline(never)]
+    fn take_write<'s>(&mut self, table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) {
+        let mut writable = EntrySet::EMPTY;
+
+        if faults::track_skip_wrprotect() {
+            return;
+        }
+        table.for_each_selected(
+            scope,
+            |pte| pte.write(),
+            |i, entry| {
+                entry.wrprotect();
+                writable.insert(i);
+            },
+        );
+        if !faults::track_skip_writable() {
+            self.found
+                .writable
+                .set_words(table.addr() >> PAGE_SHIFT, writable.words());
+        }
+    }
+
+    /// Whether a debugger may store to anonymous pages of the VMA though no entry permits it.
+    ///
+    /// Source: `can_follow_write_common()`.
+    fn is_forced(&self, vma: Vma<'_>) -> bool {
+        const MASK: vm_flags_t = flags::WRITE | flags::SHARED | flags::MAYSHARE | flags::MAYWRITE;
+
+        self.is_full && vma.flags() & MASK == flags::MAYWRITE && !faults::track_skip_forced()
+    }
+
     fn pmd_leaf<'s>(&mut self, leaf: &mut PmdLeaf<'_, 's>, scope: &mut FlushScope<'s>) {
         let value = leaf.value();
         let addr = leaf.addr();
         let (first, nr) = (addr >> PAGE_SHIFT, (leaf.end() - addr) >> PAGE_SHIFT);
         // SAFETY: The function computes on the value alone.
-        let kind = unsafe { bindings::mmops_pmd_track_kind(value.as_raw()) };
+        let mut kind = unsafe { bindings::mmops_pmd_track_kind(value.as_raw()) };
 
+        if value.present() && self.is_forced(leaf.vma()) && !value.special() {
+            // SAFETY: The leaf is present and not special, and its lock is held.
+            if unsafe { maps_anon(value.pfn()) } {
+                kind = bindings::MMOPS_TRACK_UNKNOWN;
+            }
+        }
         self.note(first, nr, kind);
         if !value.present() {
             return;
+        }
+        if self.is_full && value.write() && !faults::track_skip_wrprotect() {
+            // One that is covered in part stays as it is, and is found again.
+            if !leaf.is_partial() {
+                leaf.wrprotect(scope);
+            }
+            if !faults::track_skip_writable() {
+                self.found.writable.set_range(first, nr);
+            }
         }
         if leaf.is_pinned() {
             self.found.written.set_range(first, nr);
@@ -245,6 +344,16 @@ impl Harvest<'_, '_> {
             }
         }
     }
+}
+
+/// Whether a page frame belongs to a folio of anonymous memory.
+///
+/// # Safety
+///
+/// It is mapped by a present entry that is not special, whose lock is held.
+unsafe fn maps_anon(pfn: usize) -> bool {
+    // SAFETY: By this function's safety requirements the folio is there.
+    unsafe { bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(pfn)) }
 }
 
 /// Sets the bits of a range of addresses.
@@ -284,7 +393,11 @@ impl Walk for Harvest<'_, '_> {
         scope: &mut FlushScope<'s>,
     ) -> Result<Action> {
         let first = table.addr() >> PAGE_SHIFT;
+        let is_forced = self.is_forced(table.vma());
 
+        if self.is_full {
+            self.take_write(table, scope);
+        }
         // Before the queue pins some as well.
         if table.vma().may_have_pins() {
             // Who stores to them may do so after this walk, and let go before the next.
@@ -293,8 +406,14 @@ impl Walk for Harvest<'_, '_> {
         clean_record_table_queue(table, scope, &mut self.found.written, first, self.queue);
         table.for_each(|addr, pte| {
             // SAFETY: The function computes on the value alone.
-            let kind = unsafe { bindings::mmops_pte_track_kind(pte.as_raw()) };
+            let mut kind = unsafe { bindings::mmops_pte_track_kind(pte.as_raw()) };
 
+            if is_forced && pte.present() && !pte.special() {
+                // SAFETY: The entry is present and not special, and its lock is held.
+                if unsafe { maps_anon(pte.pfn()) } {
+                    kind = bindings::MMOPS_TRACK_UNKNOWN;
+                }
+            }
             self.note(addr >> PAGE_SHIFT, 1, kind);
         });
         Ok(Action::Done)

@@ -2,9 +2,12 @@
 
 //! What a tracker collects until its next epoch begins, and what it is told of invalidations.
 
-use super::bits::{
-    Bits,
-    Pages, //
+use super::{
+    bits::{
+        Bits,
+        Pages, //
+    },
+    Mode, //
 };
 use crate::{
     faults,
@@ -78,6 +81,8 @@ impl InFlight {
 pub(super) struct Marks {
     /// What is tracked.
     pub(super) pages: Pages,
+    /// How stores are noticed.
+    pub(super) mode: Mode,
     /// Pages whose dirty bit was taken.
     pub(super) written: Bits,
     /// Pages whose entry went, or that cannot be tracked.
@@ -91,13 +96,14 @@ pub(super) struct Marks {
 
 impl Marks {
     /// All pages are marked as changed: the first epoch reports them.
-    pub(super) fn new(pages: Pages, bits: Option<(Bits, Bits)>) -> Result<Arc<Self>> {
+    pub(super) fn new(pages: Pages, mode: Mode, bits: Option<(Bits, Bits)>) -> Result<Arc<Self>> {
         let is_overflow = bits.is_none();
         let (written, changed) = bits.unwrap_or((Bits::none(), Bits::none()));
 
         Arc::pin_init(
             pin_init!(Self {
                 pages,
+                mode,
                 written,
                 changed,
                 is_overflow,
@@ -134,11 +140,17 @@ impl Marks {
         }
     }
 
-    /// The pages that an invalidation may take the dirty bit of, or give new contents.
+    /// The pages of which an invalidation may take what a store leaves behind, or give them new
+    /// contents.
     fn affected(&self, what: &Invalidated) -> Option<Pages> {
         match what.event() {
-            // Entries stay where they are, and dirty if they were.
-            Event::ProtectionVma | Event::SoftDirty => None,
+            // Entries stay where they are, and dirty if they were. But who has looked up one that
+            // was writable may have stored without making it dirty.
+            Event::ProtectionVma | Event::SoftDirty
+                if self.mode == Mode::Fast || faults::track_skip_lowered() =>
+            {
+                None
+            }
             // Who harvests tells what was found: see `harvest`.
             Event::ProtectionPage if what.is_harvest() => None,
             _ => Pages::of(what.range()).within(&self.pages),

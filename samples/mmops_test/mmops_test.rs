@@ -153,6 +153,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_LEAVES
         | uapi::FEATURE_AGE
         | uapi::FEATURE_TRACK
+        | uapi::FEATURE_TRACK_FULL
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

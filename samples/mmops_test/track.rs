@@ -18,6 +18,7 @@ use kernel::{
 use mmops::track::{
     Epoch,
     Kind,
+    Mode,
     Tracker, //
 };
 
@@ -45,7 +46,13 @@ pub(crate) fn open(me: Pin<&Device>, arg: &mut uapi::TrackOpen) -> Result {
 
     let mm = address_space(arg.pidfd)?;
 
-    *slot = Some(KBox::new(Tracker::new(&mm, &range)?, GFP_KERNEL)?);
+    let mode = if arg.flags == uapi::TRACK_FULL {
+        Mode::Full
+    } else {
+        Mode::Fast
+    };
+
+    *slot = Some(KBox::new(Tracker::new(&mm, &range, mode)?, GFP_KERNEL)?);
     Ok(())
 }
 

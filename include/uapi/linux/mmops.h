@@ -22,7 +22,7 @@
 #include <linux/types.h>
 
 /* Version of this interface: major in the upper 16 bits, minor in the lower. */
-#define MMOPS_UAPI_VERSION		0x00010003
+#define MMOPS_UAPI_VERSION		0x00010004
 
 /* mmops_info::features */
 #define MMOPS_FEATURE_WRITE_PROTECT	(1ULL << 0)
@@ -45,6 +45,8 @@
 #define MMOPS_FEATURE_AGE		(1ULL << 9)
 /* MMOPS_IOC_TRACK_* */
 #define MMOPS_FEATURE_TRACK		(1ULL << 10)
+/* MMOPS_TRACK_FULL */
+#define MMOPS_FEATURE_TRACK_FULL	(1ULL << 11)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -543,13 +545,17 @@ struct mmops_age {
  * fault. Not seen are changes that do not go through the entries of the process:
  * by ptrace(2), /proc/PID/mem, process_vm_writev(2), a virtual machine, a device
  * whose pin does not last to the begin of an epoch, and through a mapped file.
+ *
+ * MMOPS_TRACK_FULL: take write permissions as well. The first store to a page in an
+ * epoch faults, and all of these are seen, but for changes of a mapped file by others.
  */
 #define MMOPS_TRACK_FAST		(1U << 0)
+#define MMOPS_TRACK_FULL		(1U << 1)
 
 /**
  * struct mmops_track_open - argument of MMOPS_IOC_TRACK_OPEN
  * @pidfd: in: the process, or -1 for the caller
- * @flags: in: the mode: MMOPS_TRACK_FAST
+ * @flags: in: the mode: MMOPS_TRACK_FAST or MMOPS_TRACK_FULL
  * @addr: in: first address, in bytes; a multiple of the page size
  * @len: in: length, in bytes; likewise. Need not be mapped
  * @reserved: must be zero

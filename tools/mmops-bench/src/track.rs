@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
 use mmops_uapi::sys::mmops_track_range;
-use mmops_uapi::Tracker;
+use mmops_uapi::{Mode, Tracker};
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::time::{clock_gettime, ClockId};
 
@@ -66,7 +66,8 @@ fn memory(pages: u32) -> Result<Rc<Anonymous>> {
 
 fn track(memory: &Anonymous) -> Result<Tracker> {
     let start = memory.address();
-    Ok(Tracker::new(None, start..start + memory.len() as u64)?)
+    let range = start..start + memory.len() as u64;
+    Ok(Tracker::new(None, range, Mode::Fast)?)
 }
 
 /// CPU time of the thread.

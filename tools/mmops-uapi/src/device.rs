@@ -66,6 +66,8 @@ bitflags! {
         const AGE = MMOPS_FEATURE_AGE;
         /// [`Tracker`](crate::Tracker).
         const TRACK = MMOPS_FEATURE_TRACK;
+        /// [`Mode::Full`](crate::Mode::Full).
+        const TRACK_FULL = MMOPS_FEATURE_TRACK_FULL;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.

@@ -25,5 +25,5 @@ pub use device::{
 pub use error::Error;
 pub use map::SharedMap;
 pub use retry::retry_on_eintr;
-pub use tracker::{Changed, Epoch, Kind, Tracker};
+pub use tracker::{Changed, Epoch, Kind, Mode, Tracker};
 pub use units::Done;

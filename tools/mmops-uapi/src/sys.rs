@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use crate::units::{Bytes, Pages};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
-pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0003;
+pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0004;
 
 /// `mmops_info::features`: [`MMOPS_IOC_WRITE_PROTECT`] is there.
 pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
@@ -33,6 +33,8 @@ pub const MMOPS_FEATURE_LEAVES: u64 = 1 << 8;
 pub const MMOPS_FEATURE_AGE: u64 = 1 << 9;
 /// `mmops_info::features`: `MMOPS_IOC_TRACK_*` are there.
 pub const MMOPS_FEATURE_TRACK: u64 = 1 << 10;
+/// [`mmops_info::features`]: [`MMOPS_TRACK_FULL`].
+pub const MMOPS_FEATURE_TRACK_FULL: u64 = 1 << 11;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -381,6 +383,8 @@ pub struct mmops_age {
 
 /// [`mmops_track_open::flags`]: take dirty bits, and leave entries writable.
 pub const MMOPS_TRACK_FAST: u32 = 1 << 0;
+/// [`mmops_track_open::flags`]: take write permissions as well, so that a store faults.
+pub const MMOPS_TRACK_FULL: u32 = 1 << 1;
 /// [`mmops_track_begin::state`]: all of the range is reported, always.
 pub const MMOPS_TRACK_OVERFLOW: u32 = 1 << 0;
 /// [`mmops_track_begin::state`]: the address space has ended.

@@ -12,6 +12,18 @@ use crate::{Device, Done, Error};
 /// Records that are read at once.
 const ROOM: usize = 4096;
 
+/// How a tracker notices stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// By dirty bits: a store costs nothing. Not seen are changes that do not go through the page
+    /// tables of the process: by `ptrace(2)`, `/proc/PID/mem`, `process_vm_writev(2)`, a virtual
+    /// machine, a device whose pin does not last to a begin, and those of a mapped file by others.
+    Fast,
+    /// By write permissions as well: the first store to a page in an epoch faults. All of these are
+    /// seen, but for changes of a mapped file by others.
+    Full,
+}
+
 /// Why pages are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -52,15 +64,18 @@ pub struct Epoch<'t> {
 impl Tracker {
     /// Begins to track a range of addresses of a process, of the caller without a pidfd. It need
     /// not be mapped. The first epoch has all of it.
-    ///
-    /// Not seen are changes that do not go through the page tables of the process: by `ptrace(2)`,
-    /// `/proc/PID/mem`, `process_vm_writev(2)`, a virtual machine, a device whose pin does not last
-    /// to a begin, and those of a mapped file by others.
-    pub fn new(pidfd: Option<BorrowedFd<'_>>, range: Range<u64>) -> Result<Self, Error> {
+    pub fn new(
+        pidfd: Option<BorrowedFd<'_>>,
+        range: Range<u64>,
+        mode: Mode,
+    ) -> Result<Self, Error> {
         let device = Device::open()?;
         let mut arg = mmops_track_open {
             pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
-            flags: MMOPS_TRACK_FAST,
+            flags: match mode {
+                Mode::Fast => MMOPS_TRACK_FAST,
+                Mode::Full => MMOPS_TRACK_FULL,
+            },
             addr: range.start,
             len: range.end.saturating_sub(range.start),
             ..Default::default()

@@ -121,9 +121,10 @@ pub enum Command {
     Plot(Plot),
     /// See how many pages of its memory a process changes in each interval
     ///
-    /// The process is not stopped, a store costs it no page fault, and nothing that it or others
-    /// could see is changed: dirty bits are taken from its page tables, and what becomes of an
-    /// entry whose dirty bit goes another way is told to the driver by the kernel.
+    /// The process is not stopped, a store costs it no page fault (unless --full asks for it), and
+    /// nothing that it or others could see is changed: dirty bits are taken from its page tables,
+    /// and what becomes of an entry whose dirty bit goes another way is told to the driver by the
+    /// kernel.
     ///
     /// A page counts as written when a store to it was seen, or one to another page of the same
     /// huge page. It counts as changed when nobody knows: it is new, or was swapped out, moved,
@@ -134,8 +135,9 @@ pub enum Command {
     ///
     /// Not seen is what does not go through the page tables of the process: stores by ptrace(2),
     /// /proc/PID/mem and process_vm_writev(2), by a virtual machine, by a device whose pin does not
-    /// last to the end of the interval, and changes of a mapped file by others. Nor what was stored
-    /// to memory that is gone by the end of the interval, or after the last one.
+    /// last to the end of the interval, unless --full asks for it; and changes of a mapped file by
+    /// others. Nor what was stored to memory that is gone by the end of the interval, or after the
+    /// last one.
     ///
     /// The report is a table on standard output, unless --json or --output asks for another form. A
     /// program that fails makes the command fail. Ctrl-C ends it for a process that is named by its
@@ -359,6 +361,12 @@ pub struct Track {
     #[arg(long, value_name = "NUMBER", conflicts_with = "program",
           value_parser = clap::value_parser!(u64).range(1..))]
     pub rounds: Option<u64>,
+    /// See stores that do not go through the page tables of the process, too
+    ///
+    /// The first store to a page in each interval costs a page fault then, whoever makes it. Pages
+    /// that are mapped writable without a store, or whose permissions change, count as changed.
+    #[arg(long)]
+    pub full: bool,
     /// Print JSON, one object per line
     ///
     /// For each interval one with the members interval, seconds (since the start), pages, bytes,

@@ -10,7 +10,7 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use mmops_uapi::{pidfd_open, wait_for_end, Changed, Device, Kind, Tracker};
+use mmops_uapi::{pidfd_open, wait_for_end, Changed, Device, Kind, Mode, Tracker};
 use procfs::process::{MMapPath, MemoryMap};
 use serde::Serialize;
 
@@ -50,6 +50,7 @@ struct Subject {
     /// If it is not.
     stop: Option<Stop>,
     page_size: u64,
+    mode: Mode,
     /// In ascending order.
     trackers: Vec<Tracker>,
 }
@@ -73,6 +74,7 @@ impl Subject {
             child,
             stop,
             page_size,
+            mode: if args.full { Mode::Full } else { Mode::Fast },
             trackers: Vec::new(),
         })
     }
@@ -161,7 +163,7 @@ impl Subject {
         }
         for range in runs(&missing) {
             self.trackers
-                .push(Tracker::new(Some(self.pidfd.as_fd()), range)?);
+                .push(Tracker::new(Some(self.pidfd.as_fd()), range, self.mode)?);
         }
         self.trackers.sort_by_key(|tracker| tracker.range().start);
         Ok(())

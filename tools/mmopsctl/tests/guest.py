@@ -737,6 +737,34 @@ def test_track_of_a_process_that_runs(context):
     assert "No such process" in context.error("track", pid)
 
 
+def address_of(pid, path):
+    """Where a process has mapped a file."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        return next(int(line.split("-")[0], 16) for line in maps if line.rstrip().endswith(path))
+
+
+def test_track_full_sees_a_debugger(context):
+    with Storer(context.file, 100) as storer:
+        storer.store(*range(100))
+        pid = storer.process.pid
+        with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+            # The one that takes no permission first: after the other, the next store faults.
+            for options in [[], ["--full"]]:
+                with subprocess.Popen(
+                        [context.program, "track", "--json", "--interval", "50ms", *options,
+                         str(pid)], text=True, stdout=subprocess.PIPE) as tool:
+                    looks = [json.loads(tool.stdout.readline()) for _ in range(3)]
+                    memory.seek(address_of(pid, context.file) + 7 * PAGE)
+                    memory.write(b"x")
+                    looks = [json.loads(tool.stdout.readline()) for _ in range(5)]
+                    tool.send_signal(signal.SIGINT)
+                    looks += list(map(json.loads, tool.stdout))[:-1]
+                    assert tool.wait(PATIENCE) == 0
+                pages = sum(mapping["pages"] for look in looks for mapping in look["mappings"]
+                            if mapping["name"] == context.file)
+                assert pages == len(options), (options, looks)
+
+
 def test_track_as_table_and_picture(context):
     program = ["--", sys.executable, "-c", CHANGER, context.file]
     command = ["track", "--interval", "300ms"]
