@@ -114,10 +114,41 @@ misc_device!(MmopsNotify, c"mmops_notify", {
 static TOLD: Atomic<u64> = Atomic::new(0);
 
 /// What is never dropped.
-static KEPT: SetOnce<(Interval, OfMm)> = SetOnce::new();
+static KEPT: SetOnce<Arc<Kept>> = SetOnce::new();
 
 type Interval = Pin<KBox<IntervalNotifier<Told>>>;
 type OfMm = Pin<KBox<MmNotifier<Told>>>;
+
+/// Two subscriptions, each of which holds this: so all of it is found from what the kernel knows of,
+/// and is no leak, when the module has gone.
+#[pin_data]
+struct Kept {
+    #[pin]
+    interval: Mutex<Option<Interval>>,
+    #[pin]
+    of_mm: Mutex<Option<OfMm>>,
+}
+
+impl Kept {
+    fn new(range: AddrRange) -> Result<Arc<Self>> {
+        let mm = mm::current()?;
+        let kept = Arc::pin_init(
+            pin_init!(Self {
+                interval <- new_mutex!(None),
+                of_mm <- new_mutex!(None),
+            }),
+            GFP_KERNEL,
+        )?;
+        let told = || Told {
+            shared: None,
+            _kept: Some(kept.clone()),
+        };
+
+        *kept.interval.lock() = Some(interval(&mm, range, told())?);
+        *kept.of_mm.lock() = Some(of_mm(&mm, told())?);
+        Ok(kept)
+    }
+}
 
 /// What is to be done, and where; and what it is done with.
 #[pin_data]
@@ -171,11 +202,14 @@ impl Write for Text {
 }
 
 /// A driver whose callbacks do what is to be done.
-struct Told(Option<Arc<Shared>>);
+struct Told {
+    shared: Option<Arc<Shared>>,
+    _kept: Option<Arc<Kept>>,
+}
 
 impl Told {
     fn told(&self, place: u32, what: &Invalidated) {
-        if let Some(shared) = self.0.clone() {
+        if let Some(shared) = self.shared.clone() {
             if shared.place == place && shared.result.lock().is_none() {
                 let result = shared.act();
                 let mut text = Text::default();
@@ -316,11 +350,15 @@ impl Shared {
             }),
             GFP_KERNEL,
         )?;
-        let told = interval(&shared.user, range, Told(Some(shared.clone())))?;
-        let mm_told = of_mm(&shared.user, Told(Some(shared.clone())))?;
+        let told = || Told {
+            shared: Some(shared.clone()),
+            _kept: None,
+        };
+        let of_range = interval(&shared.user, range, told())?;
+        let of_mm = of_mm(&shared.user, told())?;
 
-        *shared.interval.lock() = Some(told);
-        *shared.of_mm.lock() = Some(mm_told);
+        *shared.interval.lock() = Some(of_range);
+        *shared.of_mm.lock() = Some(of_mm);
         Ok(shared)
     }
 
@@ -407,9 +445,7 @@ impl Arg {
 
         self.told = TOLD.load(Relaxed);
         if self.what == KEEP {
-            let mm = mm::current()?;
-
-            KEPT.populate((interval(&mm, range, Told(None))?, of_mm(&mm, Told(None))?));
+            KEPT.populate(Kept::new(range)?);
             return Ok(());
         }
 
