@@ -123,13 +123,24 @@ fn process_help(call: &str, errno: Errno) -> &'static str {
         Errno::EOPNOTSUPP if call == "protect" => {
             "; ask for what the mappings allow, with or without w; hugetlbfs has no such protection"
         }
+        Errno::EOPNOTSUPP if call == "clear soft-dirty" => {
+            "; the kernel was built without soft-dirty bits"
+        }
+        Errno::EINVAL if call == "zap" => {
+            "; the range of addresses is empty or not of whole pages, or has memory that is locked, \
+             that a device maps without pages, or part of a page of hugetlbfs"
+        }
+        Errno::EINVAL if call == "protect" => {
+            "; the range of addresses is empty or not of whole pages, or ends inside of a leaf that \
+             its mapping cannot serve smaller (device-DAX)"
+        }
+        Errno::EPERM if call == "zap" => "; a part of the range is sealed (mseal) against this",
         Errno::ENOTTY => call_help(errno),
         Errno::EBADF => "; the process file descriptor is not one",
         Errno::ESRCH => "; the process has ended",
         Errno::EACCES => "; only who may trace the process may do this: run it as root",
         Errno::EINVAL => "; the range of addresses is empty, or not of whole pages",
         Errno::ENOMEM => "; a part of the range is not mapped, or there is not enough memory",
-        Errno::EOPNOTSUPP => "; the kernel was built without soft-dirty bits",
         _ => "",
     }
 }
@@ -158,6 +169,15 @@ mod tests {
         };
         assert!(call(Errno::ENODEV).contains("cannot be mapped shared"));
         assert!(call(Errno::EOPNOTSUPP).contains("hugetlbfs"));
+        let process = |call, errno| Error::Process { call, errno }.to_string();
+        assert!(process("age", Errno::EINVAL).ends_with("or not of whole pages"));
+        assert!(process("zap", Errno::EINVAL).contains("locked"));
+        assert!(process("zap", Errno::EPERM).contains("sealed"));
+        assert!(process("protect", Errno::EINVAL).contains("device-DAX"));
+        assert!(process("protect", Errno::EOPNOTSUPP).contains("what the mappings allow"));
+        assert!(process("clear soft-dirty", Errno::EOPNOTSUPP).contains("soft-dirty bits"));
+        // Of a call that has no such error, nothing is made up.
+        assert!(!process("age", Errno::EOPNOTSUPP).contains(';'));
         let version = Error::Version {
             driver: 0x0002_0003,
             program: 0x0001_0001,
