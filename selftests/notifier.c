@@ -853,12 +853,14 @@ static void no_op(int sig)
 TEST_F_TIMEOUT(notifier, wait_is_interruptible, TEST_SECONDS)
 {
 	struct sigaction action = { .sa_handler = no_op };
-	struct itimerval timer = { .it_value = { .tv_usec = 200000 } };
+	/* Again and again: one that comes before the wait ends nothing. */
+	struct itimerval timer = { { 0, 20000 }, { 0, 20000 } };
 
 	SUBSCRIBE(PAGES);
 	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
 	ASSERT_EQ(0, setitimer(ITIMER_REAL, &timer, NULL));
 	EXPECT_EQ(-EINTR, hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &(struct itimerval){}, NULL));
 }
 
 /* Until the child waits in an ioctl. */
