@@ -291,6 +291,52 @@ TEST_F_TIMEOUT(pinned, fixed_buffers_of_io_uring, TEST_SECONDS)
 	close(from);
 }
 
+/*
+ * References that are no pins: pipes hold the page, once for each time that it was
+ * spliced to one. From 1024 on, nobody can tell them from a pin.
+ */
+TEST_F_TIMEOUT(pinned, many_references, TEST_SECONDS)
+{
+	/* What a pipe holds by default is 16. */
+	enum { ROOM = 256, PIPES = 4, OTHERS = 16 };
+	struct iovec iov[ROOM];
+	int pipes[PIPES][2], i, fd;
+
+	for (i = 0; i < ROOM; i++)
+		iov[i] = (struct iovec){ self->map + FIRST * page_size(), page_size() };
+	/* Pins are looked for only where there was one. */
+	fd = pin(self->map, 1);
+	if (fd < 0)
+		SKIP(return, "cannot pin through " GUP_TEST_FILE ": %s", strerror(-fd));
+	ASSERT_EQ(0, unpin(fd));
+	for (i = 0; i < PIPES; i++) {
+		ASSERT_EQ(0, pipe(pipes[i]));
+		ASSERT_EQ(ROOM * (int)page_size(),
+			  fcntl(pipes[i][1], F_SETPIPE_SZ, ROOM * page_size()));
+		/* The last one is left with room for some. */
+		ASSERT_EQ((ROOM - (i == PIPES - 1 ? OTHERS : 0)) * (ssize_t)page_size(),
+			  vmsplice(pipes[i][1], iov, ROOM - (i == PIPES - 1 ? OTHERS : 0), 0));
+	}
+	ASSERT_EQ(0, harvest(self));
+	ASSERT_EQ(ALL_RIGHT, recorded(self, 0, 0, NO_OTHER));
+
+	ASSERT_EQ(OTHERS * (ssize_t)page_size(), vmsplice(pipes[PIPES - 1][1], iov, OTHERS, 0));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, harvest(self));
+		ASSERT_EQ(ALL_RIGHT, recorded(self, FIRST, 1, NO_OTHER));
+	}
+	close(pipes[0][0]);
+	close(pipes[0][1]);
+	ASSERT_EQ(1, harvest(self));
+	ASSERT_EQ(ALL_RIGHT, recorded(self, FIRST, 1, NO_OTHER));
+	ASSERT_EQ(0, harvest(self));
+	ASSERT_EQ(ALL_RIGHT, recorded(self, 0, 0, NO_OTHER));
+	for (i = 1; i < PIPES; i++) {
+		close(pipes[i][0]);
+		close(pipes[i][1]);
+	}
+}
+
 /* A dma-buf pins the pages of a memfd, but through no mapping: documented as not recorded. */
 TEST_F_TIMEOUT(pinned, not_by_the_file_alone, TEST_SECONDS)
 {
