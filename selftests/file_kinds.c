@@ -9,11 +9,15 @@
 
 #include <limits.h>
 #include <linux/fuse.h>
+#include <linux/io_uring.h>
+#include <linux/kvm.h>
+#include <linux/loop.h>
 #include <linux/perf_event.h>
 #include <linux/udmabuf.h>
 #include <pthread.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 
 #define PAGES	16UL
 
@@ -507,6 +511,113 @@ TEST_F_TIMEOUT(device, shared_anonymous_inode, TEST_SECONDS)
 	load_range(map, 0, 2);
 	ASSERT_REFUSED(fd, EOPNOTSUPP);
 	ASSERT_REFUSED(stranger, EOPNOTSUPP);
+}
+
+/* So has what belongs to a virtual machine. */
+TEST_F_TIMEOUT(device, virtual_processor, TEST_SECONDS)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm, cpu;
+	char *map;
+
+	vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
+	if (vm < 0)
+		SKIP(return, "no KVM (%s)", strerror(errno));
+	cpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+	ASSERT_LE(0, cpu);
+	map = map_shared(cpu, 0, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0) / page_size());
+	ASSERT_NE(NULL, map);
+	store(map, 0, 0);
+	ASSERT_REFUSED(cpu, EOPNOTSUPP);
+	/* Of the machine itself, nothing can be mapped. */
+	ASSERT_REFUSED(vm, ENODEV);
+	close(cpu);
+	close(vm);
+	close(kvm);
+}
+
+/* Each ring has an inode of its own: neither sees what is stored to the other. */
+TEST_F_TIMEOUT(device, ring_of_io_uring, TEST_SECONDS)
+{
+	const size_t first = IORING_OFF_SQES / page_size();
+	struct io_uring_params params[2] = {};
+	char *sqes[2];
+	int fd[2], i;
+
+	for (i = 0; i < 2; i++) {
+		/* Two pages of entries. */
+		fd[i] = syscall(SYS_io_uring_setup,
+				2 * page_size() / sizeof(struct io_uring_sqe), &params[i]);
+		if (fd[i] < 0)
+			SKIP(return, "no io_uring (%s)", strerror(errno));
+		sqes[i] = map_shared(fd[i], first, 2);
+		ASSERT_NE(NULL, sqes[i]);
+	}
+	for (i = 0; i < 2; i++) {
+		struct harvest h = { .bitmap = new_bitmap(2), .bits = 64, .pgoff = first };
+
+		store(sqes[i], 1, 0);
+		ASSERT_EQ(0, clean_record(self->dev, fd[!i], first, 2, &h));
+		ASSERT_EQ(0, h.bitmap[0]);
+		ASSERT_EQ(1, clean_record(self->dev, fd[i], first, 2, &h));
+		ASSERT_EQ(1UL << 1, h.bitmap[0]);
+		ASSERT_EQ(2, write_protect(self->dev, fd[i], first, 2));
+		ASSERT_EQ(0, write_protect(self->dev, fd[i], first, 2));
+		free(h.bitmap);
+	}
+	close(fd[0]);
+	close(fd[1]);
+}
+
+/* A block device that has a memfd behind it, and another node of the same device. */
+TEST_F_TIMEOUT(device, block, TEST_SECONDS)
+{
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int number, fd, node, backing;
+	char path[64], *map;
+	struct stat st;
+	long faults;
+
+	number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+	if (number < 0)
+		SKIP(return, "no loop device (%s)", strerror(errno));
+	snprintf(path, sizeof(path), "/dev/loop%d", number);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	backing = new_memfd(PAGES);
+	ASSERT_LE(0, backing);
+	ASSERT_EQ(0, ioctl(fd, LOOP_SET_FD, backing));
+	ASSERT_EQ(0, fstat(fd, &st));
+	ASSERT_EQ(0, private_mounts());
+	ASSERT_EQ(0, mount("tmpfs", "/tmp", "tmpfs", 0, NULL));
+	ASSERT_EQ(0, mknod("/tmp/node", S_IFBLK | 0600, st.st_rdev));
+	node = open("/tmp/node", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, node);
+
+	map = map_shared(fd, 0, PAGES);
+	ASSERT_NE(NULL, map);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_HARVEST(fd, 0xffffUL);
+	store(map, 3, 33);
+	ASSERT_HARVEST(node, 1UL << 3);
+	ASSERT_HARVEST(fd, 0UL);
+	/* The file behind it has mappings of its own. */
+	store(map, 5, 55);
+	ASSERT_HARVEST(backing, 0UL);
+	ASSERT_EQ(PAGES, write_protect(self->dev, node, 0, PAGES));
+	faults = minor_faults();
+	store(map, 9, 99);
+	ASSERT_EQ(faults + 1, minor_faults());
+	ASSERT_HARVEST(fd, 1UL << 5 | 1UL << 9);
+	/* What was stored is no less written back. */
+	ASSERT_EQ(0, fsync(fd));
+	ASSERT_EQ(sizeof(faults), pread(backing, &faults, sizeof(faults), 3 * page_size()));
+	ASSERT_EQ(33, faults);
+
+	munmap(map, PAGES * page_size());
+	ASSERT_EQ(0, ioctl(fd, LOOP_CLR_FD));
+	close(node);
+	close(fd);
 }
 
 /* Each dma-buf has an inode of its own. This one maps page frames, without folios. */
