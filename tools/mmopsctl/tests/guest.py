@@ -177,6 +177,12 @@ def in_ioctl(pid):
         return syscall.read().split()[0] == "16"
 
 
+def catches_sigint(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        caught, = (line.split()[1] for line in status if line.startswith("SigCgt:"))
+    return int(caught, 16) >> (signal.SIGINT - 1) & 1
+
+
 @contextlib.contextmanager
 def held(context, pid):
     """Holds all threads of a process as a debugger does."""
@@ -1074,10 +1080,21 @@ def test_waits_go_on_after_a_stop(context):
     assert json.loads(events[-1])["event"] == "release", events[-1]
     *intervals, total = run("soft-dirty", "run", "--json", "--interval", "1h").splitlines()
     assert not intervals and json.loads(total)["status"] == 0, total
+    *intervals, total = run("track", "--json", "--interval", "1h").splitlines()
+    assert not intervals and json.loads(total)["status"] == 0, total
     report = json.loads(run("zap", "--json", "--interval", "1h"))
     assert report["turns"] == [] and report["exit_status"] == 0, report
 
     with Storer(context.file, 50) as storer:
+        with subprocess.Popen([context.program, "track", "--json", "--interval", "1h",
+                               str(storer.process.pid)],
+                              text=True, stdout=subprocess.PIPE) as process:
+            disturb(context, process, settled=catches_sigint)
+            process.send_signal(signal.SIGINT)
+            *intervals, total = process.communicate(timeout=PATIENCE)[0].splitlines()
+        assert not intervals and json.loads(total)["intervals"] == 0, total
+        assert process.returncode == 0, process.returncode
+
         with context.replicate("--interval", "1h") as process:
             storer.store(3)
             disturb(context, process)
