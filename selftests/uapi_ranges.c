@@ -837,4 +837,299 @@ TEST_F_TIMEOUT(ranges, fuzz_leaves, TEST_SECONDS)
 	ASSERT_LT(succeeded, n);
 }
 
+TEST_F_TIMEOUT(ranges, fuzz_age, TEST_SECONDS)
+{
+	unsigned int i, n = rounds(3000), succeeded = 0, inside = 0;
+	struct area *area = &self->area;
+	uint64_t start = (uintptr_t)area->map, end = start + AREA_PAGES * page_size();
+	struct mmops_age all = { .pidfd = -1, .addr = start, .len = end - start };
+	struct rng rng = { test_seed() };
+	bool young[AREA_PAGES] = {};
+	size_t page;
+
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_AGE, &all));
+	for (i = 0; i < n; i++) {
+		struct mmops_age arg, before;
+		uint64_t may = 0, aged = 0;
+
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (area->kind[page] == AREA_HOLE || rng_below(&rng, 4))
+				continue;
+			if (area_is_writable(area, page) && rng_below(&rng, 2))
+				store(area->map, page, 1 + page);
+			ASSERT_EQ(area_is_writable(area, page) ? 1 + page : 0,
+				  load(area->map, page));
+			young[page] = true;
+		}
+		arg.pidfd = area_random_pidfd(area, &rng, &may);
+		arg.flags = mostly(&rng) ? 0 : random_word(&rng);
+		area_random_range(area, &rng, &arg.addr, &arg.len);
+		arg.aged = rng_next(&rng);
+		arg.kept = rng_next(&rng);
+		arg.done = rng_next(&rng);
+		random_reserved(&rng, arg.reserved, ARRAY_SIZE(arg.reserved));
+		before = arg;
+		if (arg.flags || !is_addr_range(arg.addr, arg.len))
+			may |= MAY(EINVAL);
+		may |= reserved_errors(arg.reserved, ARRAY_SIZE(arg.reserved));
+
+		errno = 0;
+		/* What is young stays so with an error: the next call counts it. */
+		if (ioctl(self->dev, MMOPS_IOC_AGE, &arg)) {
+			ASSERT_FUZZ_ERROR(may, &arg, &before, i);
+			continue;
+		}
+		ASSERT_FUZZ_SUCCESS(may, i);
+		succeeded++;
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (area_in_range(area, page, arg.addr, arg.len)) {
+				aged += young[page];
+				young[page] = false;
+			}
+		}
+		/* Behind the area there may be other memory. */
+		if (arg.addr >= start && arg.addr + arg.len <= end) {
+			inside++;
+			ASSERT_EQ(aged, arg.aged);
+			ASSERT_EQ(0, arg.kept);
+		} else {
+			ASSERT_GE(arg.aged, aged);
+		}
+		ASSERT_EQ(arg.len, arg.done);
+		before.aged = arg.aged;
+		before.kept = arg.kept;
+		before.done = arg.done;
+		ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+	}
+	ASSERT_GT(inside, n / 10);
+	ASSERT_LT(succeeded, n);
+}
+
+/* Records for the calls of a tracker; behind them there is memory that cannot be written. */
+#define TRACK_VEC	512UL
+static struct mmops_track_range track_vec[2 * TRACK_VEC] __attribute__((aligned(4096)));
+
+/* The calls of a tracker in any order, and what they have to report. */
+struct track_model {
+	bool is_open;
+	bool stored[AREA_PAGES];	/* since the last begin */
+	bool in_epoch[AREA_PAGES];
+};
+
+static unsigned int wanted_kind(const struct area *area, const struct track_model *model,
+				size_t page)
+{
+	if (area->kind[page] == AREA_HOLE)
+		return MMOPS_TRACK_CHANGED;
+	return model->in_epoch[page] ? MMOPS_TRACK_WRITTEN : 0;
+}
+
+static bool fuzz_track_begin(struct __test_metadata *_metadata, int dev, const struct area *area,
+			     struct rng *rng, struct track_model *model, unsigned int call)
+{
+	struct mmops_track_begin arg, before;
+	uint64_t may = 0, nr[3] = {};
+	size_t page;
+
+	arg.flags = mostly(rng) ? 0 : random_word(rng);
+	arg.state = rng_next(rng);
+	arg.written = rng_next(rng);
+	arg.changed = rng_next(rng);
+	random_reserved(rng, arg.reserved, ARRAY_SIZE(arg.reserved));
+	before = arg;
+	if (arg.flags)
+		may |= MAY(EINVAL);
+	if (model->is_open)
+		may |= MAY(EBUSY);
+	may |= reserved_errors(arg.reserved, ARRAY_SIZE(arg.reserved));
+
+	errno = 0;
+	if (ioctl(dev, MMOPS_IOC_TRACK_BEGIN, &arg)) {
+		ASSERT_FUZZ_ERROR(may, &arg, &before, call);
+		return false;
+	}
+	ASSERT_FUZZ_SUCCESS(may, call);
+	model->is_open = true;
+	for (page = 0; page < AREA_PAGES; page++) {
+		model->in_epoch[page] = model->stored[page];
+		model->stored[page] = false;
+		nr[wanted_kind(area, model, page)]++;
+	}
+	ASSERT_EQ(0, arg.state);
+	ASSERT_EQ(nr[MMOPS_TRACK_WRITTEN], arg.written);
+	ASSERT_EQ(nr[MMOPS_TRACK_CHANGED], arg.changed);
+	before.state = arg.state;
+	before.written = arg.written;
+	before.changed = arg.changed;
+	ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+	return true;
+}
+
+static bool fuzz_track_read(struct __test_metadata *_metadata, int dev, const struct area *area,
+			    struct rng *rng, const struct track_model *model, unsigned int call)
+{
+	uint64_t start = (uintptr_t)area->map, end = start + AREA_PAGES * page_size();
+	unsigned int kinds[AREA_PAGES] = {};
+	struct mmops_track_read arg, before;
+	uint64_t may = 0, fault = 0, behind, i;
+	bool good_vec = mostly(rng);
+	size_t page;
+
+	arg.addr = mostly(rng) ? start + rng_below(rng, AREA_PAGES * page_size()) :
+		   random_word(rng);
+	arg.vec = good_vec ? (uintptr_t)track_vec :
+		  rng_below(rng, 2) ? (uintptr_t)&track_vec[TRACK_VEC] :
+		  random_word(rng) | 1ULL << 63;
+	arg.vec_len = mostly(rng) ? rng_below(rng, 100) : random_word(rng);
+	arg.nr = rng_next(rng);
+	arg.needed = rng_next(rng);
+	random_reserved(rng, arg.reserved, ARRAY_SIZE(arg.reserved));
+	before = arg;
+	if (arg.vec_len > ~0ULL / sizeof(track_vec[0]))
+		may |= MAY(EINVAL);
+	if (!model->is_open)
+		may |= MAY(ENOENT);
+	may |= reserved_errors(arg.reserved, ARRAY_SIZE(arg.reserved));
+	/* Only what is written may fault. */
+	if (!good_vec)
+		fault = MAY(EFAULT);
+
+	errno = 0;
+	if (ioctl(dev, MMOPS_IOC_TRACK_READ, &arg)) {
+		int error = errno;
+
+		if (error == EFAULT) {
+			before.addr = arg.addr;
+			before.nr = arg.nr;
+			before.needed = arg.needed;
+		}
+		errno = error;
+		ASSERT_FUZZ_ERROR(may | fault, &arg, &before, call);
+		return false;
+	}
+	ASSERT_FUZZ_SUCCESS(may, call);
+	ASSERT_EQ(min(arg.needed, arg.vec_len), arg.nr);
+	ASSERT_LE(arg.nr, good_vec ? TRACK_VEC : 0);
+	behind = max(before.addr, start);
+	for (i = 0; i < arg.nr; i++) {
+		const struct mmops_track_range *range = &track_vec[i];
+
+		ASSERT_GE(range->addr, behind);
+		ASSERT_GT(range->len, 0);
+		ASSERT_LE(range->len, end - range->addr);
+		ASSERT_EQ(0, (range->addr | range->len) % page_size());
+		ASSERT_EQ(0, range->reserved);
+		behind = range->addr + range->len;
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (area_in_range(area, page, range->addr, range->len))
+				kinds[page] = range->kind;
+		}
+	}
+	ASSERT_EQ(arg.nr ? behind : before.addr, arg.addr);
+	/* All of those that there was room for. */
+	for (page = 0; page < AREA_PAGES; page++) {
+		uint64_t at = (uintptr_t)area_addr(area, page);
+
+		if (at < before.addr || (arg.nr < arg.needed && at >= arg.addr))
+			continue;
+		ASSERT_EQ(wanted_kind(area, model, page), kinds[page]) {
+			TH_LOG("call %u, page %zu", call, page);
+		}
+	}
+	before.addr = arg.addr;
+	before.nr = arg.nr;
+	before.needed = arg.needed;
+	ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+	return true;
+}
+
+static bool fuzz_track_end(struct __test_metadata *_metadata, int dev, struct rng *rng,
+			   struct track_model *model, unsigned int call)
+{
+	struct mmops_track_end arg, before;
+	uint64_t may = 0;
+	size_t page;
+
+	arg.flags = mostly(rng) ? rng_below(rng, 2) * MMOPS_TRACK_ABORT : random_word(rng);
+	arg.pad = mostly(rng) ? 0 : random_word(rng);
+	random_reserved(rng, arg.reserved, ARRAY_SIZE(arg.reserved));
+	before = arg;
+	if (arg.flags & ~MMOPS_TRACK_ABORT || arg.pad)
+		may |= MAY(EINVAL);
+	if (!model->is_open)
+		may |= MAY(ENOENT);
+	may |= reserved_errors(arg.reserved, ARRAY_SIZE(arg.reserved));
+
+	errno = 0;
+	if (ioctl(dev, MMOPS_IOC_TRACK_END, &arg)) {
+		ASSERT_FUZZ_ERROR(may, &arg, &before, call);
+		return false;
+	}
+	ASSERT_FUZZ_SUCCESS(may, call);
+	ASSERT_EQ(0, memcmp(&arg, &before, sizeof(arg)));
+	model->is_open = false;
+	for (page = 0; page < AREA_PAGES; page++) {
+		if (arg.flags & MMOPS_TRACK_ABORT)
+			model->stored[page] |= model->in_epoch[page];
+		model->in_epoch[page] = false;
+	}
+	return true;
+}
+
+TEST_F_TIMEOUT(ranges, fuzz_track, TEST_SECONDS)
+{
+	unsigned int i, op, n = rounds(6000), succeeded[3] = {}, tried[3] = {};
+	struct area *area = &self->area;
+	struct mmops_track_open open_all = {
+		.pidfd = area->pidfd,
+		.flags = MMOPS_TRACK_FAST,
+		.addr = (uintptr_t)area->map,
+		.len = AREA_PAGES * page_size(),
+	};
+	struct mmops_track_begin begin = {};
+	struct mmops_track_end commit = {};
+	struct rng rng = { test_seed() };
+	struct track_model model = {};
+	size_t page;
+
+	ASSERT_EQ(0, sizeof(track_vec) / 2 % page_size());
+	ASSERT_EQ(0, mprotect(&track_vec[TRACK_VEC], sizeof(track_vec) / 2, PROT_READ));
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_OPEN, &open_all));
+	/* The first epoch has all. */
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &begin));
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_END, &commit));
+	for (i = 0; i < n; i++) {
+		bool did = false;
+
+		for (page = 0; page < AREA_PAGES; page++) {
+			if (area_is_writable(area, page) && !rng_below(&rng, 16)) {
+				store(area->map, page, 1 + page);
+				model.stored[page] = true;
+			}
+		}
+		op = rng_below(&rng, 3);
+		switch (op) {
+		case 0:
+			did = fuzz_track_begin(_metadata, self->dev, area, &rng, &model, i);
+			break;
+		case 1:
+			did = fuzz_track_read(_metadata, self->dev, area, &rng, &model, i);
+			break;
+		case 2:
+			did = fuzz_track_end(_metadata, self->dev, &rng, &model, i);
+		}
+		succeeded[op] += did;
+		tried[op]++;
+	}
+	for (op = 0; op < 3; op++) {
+		ASSERT_GT(succeeded[op], tried[op] / 10);
+		ASSERT_LT(succeeded[op], tried[op]);
+	}
+	for (page = 0; page < AREA_PAGES; page++) {
+		if (area_is_writable(area, page)) {
+			ASSERT_EQ(1 + page, load(area->map, page));
+		}
+	}
+}
+
 TEST_HARNESS_MAIN
