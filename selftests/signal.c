@@ -27,7 +27,7 @@
 #define BYTES	(COPIES * PAGES * page_size())
 #define TRIES	40
 
-enum op { CLEAN_RECORD, WRITE_PROTECT, ZAP, SOFT_DIRTY_CLEAR };
+enum op { CLEAN_RECORD, WRITE_PROTECT, ZAP, SOFT_DIRTY_CLEAR, AGE, PROTECT, TRACK_BEGIN };
 
 struct shared {
 	volatile bool calling;
@@ -37,6 +37,9 @@ struct shared {
 	struct mmops_write_protect protect;
 	struct mmops_zap zap;
 	struct mmops_soft_dirty_clear soft_dirty;
+	struct mmops_age age;
+	struct mmops_protect protect_leaves;
+	struct mmops_track_begin track;
 	uint64_t bitmap[PAGES / BITS_PER_WORD];
 };
 
@@ -103,6 +106,15 @@ static void call(FIXTURE_DATA(fatal) *self, enum op op)
 	case SOFT_DIRTY_CLEAR:
 		ret = ioctl(self->dev, MMOPS_IOC_SOFT_DIRTY_CLEAR, &s->soft_dirty);
 		break;
+	case AGE:
+		ret = ioctl(self->dev, MMOPS_IOC_AGE, &s->age);
+		break;
+	case PROTECT:
+		ret = ioctl(self->dev, MMOPS_IOC_PROTECT, &s->protect_leaves);
+		break;
+	case TRACK_BEGIN:
+		ret = ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &s->track);
+		break;
 	}
 	s->error = ret ? errno : 0;
 	s->returned = true;
@@ -130,6 +142,15 @@ static void prepare(FIXTURE_DATA(fatal) *self)
 		.pidfd = self->pidfd, .addr = (uintptr_t)self->maps[0], .len = BYTES,
 		.cleared = ~0ULL, .kept = ~0ULL, .done = ~0ULL,
 	};
+	s->age = (struct mmops_age){
+		.pidfd = self->pidfd, .addr = (uintptr_t)self->maps[0], .len = BYTES,
+		.aged = ~0ULL, .kept = ~0ULL, .done = ~0ULL,
+	};
+	s->protect_leaves = (struct mmops_protect){
+		.pidfd = self->pidfd, .addr = (uintptr_t)self->maps[0], .len = BYTES,
+		.prot = PROT_READ, .ptes = ~0ULL, .done = ~0ULL,
+	};
+	s->track = (struct mmops_track_begin){ .written = ~0ULL, .changed = ~0ULL };
 }
 
 /* Start a child that calls, and kill it @us microseconds into the call. */
@@ -360,6 +381,114 @@ TEST_F_TIMEOUT(fatal, soft_dirty_clear, TEST_SECONDS)
 		/* The flush is done: each store faults, and is seen. */
 		dirty_all(self);
 		ASSERT_EQ(COPIES * PAGES, pages_with(self, PAGEMAP_SOFT_DIRTY, 0));
+	}
+	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
+	TH_LOG("%u of %u calls were interrupted", interrupted, n);
+	if (!interrupted)
+		SKIP(return, "no signal met the call, which takes %llu us",
+		     (unsigned long long)self->call_ns / 1000);
+}
+
+/* The call once more, by the parent, for the first @len bytes: what it counts, or -errno. */
+static int64_t age_again(FIXTURE_DATA(fatal) *self, uint64_t len)
+{
+	struct mmops_age arg = { .pidfd = -1, .addr = (uintptr_t)self->maps[0], .len = len };
+
+	return ioctl(self->dev, MMOPS_IOC_AGE, &arg) ? -errno : (int64_t)arg.aged;
+}
+
+static int64_t protect_again(FIXTURE_DATA(fatal) *self, uint64_t len)
+{
+	struct mmops_protect arg = {
+		.pidfd = -1, .addr = (uintptr_t)self->maps[0], .len = len, .prot = PROT_READ,
+	};
+
+	return ioctl(self->dev, MMOPS_IOC_PROTECT, &arg) ? -errno : (int64_t)arg.ptes;
+}
+
+/* A call that another one goes on with: together they count each page once. */
+static void assert_goes_on(struct __test_metadata *_metadata, FIXTURE_DATA(fatal) *self,
+			   enum op op, const __u64 *counted, const __u64 *done,
+			   int64_t (*again)(FIXTURE_DATA(fatal) *self, uint64_t len))
+{
+	unsigned int try, n = rounds(TRIES / 2), interrupted = 0;
+	struct rng rng = { test_seed() };
+
+	measure(_metadata, self, op);
+	ASSERT_EQ(COPIES * PAGES, *counted);
+	ASSERT_EQ(BYTES, *done);
+	for (try = 0; try < n; try++) {
+		prepare(self);
+		ASSERT_EQ(0, kill_within(self, op, rng_below(&rng, self->call_ns / 1000 + 1)));
+		if (*done == ~0ULL) {
+			ASSERT_EQ(COPIES * PAGES, again(self, BYTES));
+			continue;
+		}
+		ASSERT_LE(*done, BYTES);
+		if (*done) {
+			ASSERT_EQ(0, again(self, *done));
+		}
+		ASSERT_EQ(COPIES * PAGES, *counted + again(self, BYTES));
+		if (*done < BYTES)
+			interrupted++;
+	}
+	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
+	TH_LOG("%u of %u calls were interrupted", interrupted, n);
+	if (!interrupted)
+		SKIP(return, "no signal met the call, which takes %llu us",
+		     (unsigned long long)self->call_ns / 1000);
+}
+
+TEST_F_TIMEOUT(fatal, age, TEST_SECONDS)
+{
+	assert_goes_on(_metadata, self, AGE, &self->s->age.aged, &self->s->age.done, age_again);
+}
+
+TEST_F_TIMEOUT(fatal, protect, TEST_SECONDS)
+{
+	assert_goes_on(_metadata, self, PROTECT, &self->s->protect_leaves.ptes,
+		       &self->s->protect_leaves.done, protect_again);
+}
+
+/* An epoch that did not begin: all that it had taken is in the next one. */
+TEST_F_TIMEOUT(fatal, track_begin, TEST_SECONDS)
+{
+	struct mmops_track_open open_all = {
+		.pidfd = -1, .flags = MMOPS_TRACK_FAST,
+		.addr = (uintptr_t)self->maps[0], .len = BYTES,
+	};
+	struct mmops_track_end end = {}, again = { .flags = MMOPS_TRACK_ABORT };
+	unsigned int try, n = rounds(TRIES / 2), interrupted = 0;
+	struct mmops_track_begin begin;
+	struct rng rng = { test_seed() };
+	struct leaf_counts counts;
+
+	/* The first epoch has all. */
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_OPEN, &open_all));
+	measure(_metadata, self, TRACK_BEGIN);
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_END, &end));
+	measure(_metadata, self, TRACK_BEGIN);
+	ASSERT_EQ(COPIES * PAGES, self->s->track.written);
+	ASSERT_EQ(0, self->s->track.changed);
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_END, &end));
+	for (try = 0; try < n; try++) {
+		prepare(self);
+		ASSERT_EQ(0, kill_within(self, TRACK_BEGIN,
+					 rng_below(&rng, self->call_ns / 1000 + 1)));
+		ASSERT_EQ(0, count_leaves(self->dev, self->maps[0], BYTES, &counts));
+		begin = (struct mmops_track_begin){};
+		if (ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &begin)) {
+			/* The child's has begun after all. */
+			ASSERT_EQ(EBUSY, errno);
+			ASSERT_EQ(0, counts.pte.dirty);
+			ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_END, &again));
+			ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &begin));
+		} else if (counts.pte.dirty < COPIES * PAGES) {
+			interrupted++;
+		}
+		ASSERT_EQ(COPIES * PAGES, begin.written);
+		ASSERT_EQ(0, begin.changed);
+		ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_END, &end));
 	}
 	ASSERT_TRUE(nothing_pending(self, FLUSH_ROUNDS));
 	TH_LOG("%u of %u calls were interrupted", interrupted, n);
