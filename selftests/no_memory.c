@@ -306,6 +306,80 @@ TEST_F_TIMEOUT(no_memory, leaves, TEST_SECONDS)
 	ASSERT_ROUNDS();
 }
 
+/* Records of a tracker, of which nothing is lost. */
+TEST_F_TIMEOUT(no_memory, track_read, TEST_SECONDS)
+{
+	enum { PAGES = 20 };
+	static struct mmops_track_range vec[2];
+	char *map = map_stored(PAGES);
+	struct mmops_track_open open_all = {
+		.pidfd = -1, .flags = MMOPS_TRACK_FAST,
+		.addr = (uintptr_t)map, .len = PAGES * page_size(),
+	};
+	struct mmops_track_begin begin = {};
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_OPEN, &open_all));
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &begin));
+	while (next_round(self)) {
+		struct mmops_track_read arg = {
+			.vec = (uintptr_t)vec, .vec_len = 2, .nr = ~0ULL, .needed = ~0ULL,
+		};
+		int64_t ret;
+
+		memset(vec, 0xff, sizeof(vec));
+		WITH_FAILURE(ret, ioctl(self->dev, MMOPS_IOC_TRACK_READ, &arg) ? -errno : 0);
+		if (ret < 0) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(~0ULL, arg.nr);
+			ASSERT_EQ(~0ULL, arg.needed);
+			ASSERT_EQ(0, arg.addr);
+			ASSERT_EQ(~0ULL, vec[0].addr);
+			ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_READ, &arg));
+		}
+		/* The first epoch has all. */
+		ASSERT_EQ(1, arg.nr);
+		ASSERT_EQ(1, arg.needed);
+		ASSERT_EQ((uintptr_t)map, vec[0].addr);
+		ASSERT_EQ(PAGES * page_size(), vec[0].len);
+	}
+	ASSERT_ROUNDS();
+}
+
+/* What allocates nothing. A call that begins to needs a test, and an error in uapi.rst. */
+#define ASSERT_NOTHING_FAILS(call) do {						\
+	self->round = 1;							\
+	WITH_FAILURE(ret, (call) ? -errno : 0);					\
+	ASSERT_EQ(0, ret);							\
+	ASSERT_FALSE(self->failed);						\
+} while (0)
+
+TEST_F_TIMEOUT(no_memory, nothing_to_fail, TEST_SECONDS)
+{
+	enum { PAGES = 20 };
+	char *map = map_stored(PAGES);
+	struct mmops_track_open open_all = {
+		.pidfd = -1, .flags = MMOPS_TRACK_FAST,
+		.addr = (uintptr_t)map, .len = PAGES * page_size(),
+	};
+	struct mmops_age age = { .pidfd = -1, .addr = (uintptr_t)map, .len = open_all.len };
+	struct mmops_track_begin begin = {};
+	struct mmops_track_end end = {};
+	struct mmops_notifier_probe probe = {};
+	struct mmops_info info = {};
+	int64_t ret;
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_OPEN, &open_all));
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &begin));
+	ASSERT_EQ(0, subscribe(self->dev, map, PAGES, 0));
+	ASSERT_NOTHING_FAILS(ioctl(self->dev, MMOPS_IOC_INFO, &info));
+	ASSERT_NOTHING_FAILS(ioctl(self->dev, MMOPS_IOC_TRACK_END, &end));
+	ASSERT_NOTHING_FAILS(ioctl(self->dev, MMOPS_IOC_AGE, &age));
+	ASSERT_EQ(PAGES, age.aged);
+	ASSERT_NOTHING_FAILS(ioctl(self->dev, MMOPS_IOC_NOTIFIER_PROBE, &probe));
+}
+
 /*
  * A leaf of 2 MiB, of private or of shared memory, that holds 1 + i, or NULL. It
  * goes with unmap_leaf(), and comes back.
