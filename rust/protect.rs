@@ -84,7 +84,6 @@ use crate::{
         Walk, //
     }, //
 };
-use core::ptr::NonNull;
 use entry::Protection;
 use kernel::{
     error::to_result,
@@ -260,8 +259,7 @@ pub fn protect(
 /// Whether the leaves of `vma` in `part` can be given the protection `access`.
 #[inline(never)]
 fn check(vma: &VmaRef, part: &AddrRange, access: Access) -> Result {
-    // SAFETY: The reference is to a VMA whose mm's mmap lock is held.
-    let this = unsafe { Vma::from_raw(NonNull::from(vma).cast()) };
+    let this = Vma::from(vma);
     let allowed = Access::of(this.flags());
 
     if !allowed.has(access) {

@@ -14,8 +14,9 @@
 //! - A page outside the range that reads as soft-dirty before the call does so after it.
 //! - Dirty, accessed and uffd-wp bits stay.
 //! - What cannot be tracked reads as before and counts as [`Outcome::kept`]: hugetlbfs and PFN
-//!   maps, whose entries never fault for this, and new VMAs as below. C clears `VM_SOFTDIRTY` of
-//!   all VMAs, and then the former read as never stored to.
+//!   maps, whose entries never fault for this, mixed maps of a driver with large leaves, and new
+//!   VMAs as below. C clears `VM_SOFTDIRTY` of all VMAs. Then the first two read as never stored
+//!   to, and a store to the third faults for ever if the driver does nothing about it.
 //! - A page that is pinned reads as soft-dirty, and is kept: a device may store to it at any time,
 //!   and no fault tells; see [`PteTable::clear_soft_dirty`]. C does this for private mappings.
 //!
@@ -105,7 +106,6 @@ use kernel::{
     mm::{
         virt::{
             flags,
-            vm_flags_t,
             VmaRef, //
         },
         MmWithUser, //
@@ -144,7 +144,7 @@ pub struct Outcome {
     /// entry was not, nothing is counted.
     pub cleared: usize,
     /// Base pages in the range that are not tracked from now on, and go on to read as soft-dirty
-    /// (hugetlbfs and PFN maps: as they did).
+    /// (hugetlbfs, PFN maps and mixed maps of a driver with large leaves: as they did).
     pub kept: usize,
     /// Bytes from the start of the range on that are completely processed. Less than all only if a
     /// fatal signal came; then what was done is complete: flushed and notified.
@@ -271,13 +271,17 @@ impl Ends {
 }
 
 /// Whether stores to a VMA make entries soft-dirty.
-fn is_tracked(flags: vm_flags_t) -> bool {
-    flags & (flags::HUGETLB | flags::PFNMAP) == 0
+///
+/// Nor do they where a write fault on a large leaf of page frames is left to a driver, which may do
+/// nothing about it: such a leaf, and one that comes later by the protection of a VMA without the
+/// flag, must not be read-only.
+fn is_tracked(vma: Vma<'_>) -> bool {
+    vma.flags() & (flags::HUGETLB | flags::PFNMAP) == 0 && !vma.may_mix_large_frames()
 }
 
 /// Whether a VMA carries the flag and can lose it.
 fn is_new(vma: &VmaRef) -> bool {
-    is_tracked(vma.flags()) && vma.flags() & flags::SOFTDIRTY != 0
+    is_tracked(vma.into()) && vma.flags() & flags::SOFTDIRTY != 0
 }
 
 /// The parts of a VMA in front of and behind `part`.
@@ -409,7 +413,7 @@ impl Call<'_> {
         outcome.kept += walker.result.kept;
         if let Ok(done) = AddrRange::new(piece.start(), self.reached) {
             guard.for_each_mapped(&done, |vma, part| {
-                if !Clear::wants(vma.flags()) {
+                if !Clear::wants(vma.into()) {
                     outcome.kept += part.nr_pages();
                 }
                 Ok(())
@@ -559,7 +563,7 @@ fn splits_zero(guard: &MmapRead<'_>, range: &AddrRange, piece: &AddrRange) -> bo
         addr % PMD_SIZE != 0
             && guard
                 .vma_lookup(addr)
-                .filter(|vma| Clear::wants(vma.flags()))
+                .filter(|vma| Clear::wants(Vma::from(*vma)))
                 // SAFETY: The VMA has the address, and the guard holds the mmap lock.
                 .is_some_and(|vma| unsafe { is_soft_dirty_zero(vma, addr) })
     })
@@ -594,7 +598,7 @@ fn split_at(mut guard: MmapExclusive<'_>, range: &AddrRange, addr: usize) -> Res
     };
 
     // SAFETY: The VMA has the address, and the guard holds the mmap lock.
-    if !Clear::wants(vma.flags()) || !unsafe { split_anon_leaf(vma, addr) } {
+    if !Clear::wants(vma.into()) || !unsafe { split_anon_leaf(vma, addr) } {
         return Ok(());
     }
 
@@ -635,8 +639,8 @@ struct Clear {
 }
 
 impl Clear {
-    fn wants(flags: vm_flags_t) -> bool {
-        is_tracked(flags) && flags & flags::SOFTDIRTY == 0
+    fn wants(vma: Vma<'_>) -> bool {
+        vma.flags() & flags::SOFTDIRTY == 0 && is_tracked(vma)
     }
 
     fn add(&mut self, result: Cleared) {
@@ -651,7 +655,7 @@ impl Walk for Clear {
     const EVENT: ChangeEvent = ChangeEvent::SOFT_DIRTY;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        Self::wants(vma.flags())
+        Self::wants(vma)
     }
 
     fn checkpoint(&mut self, nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {

@@ -8,7 +8,10 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    mm::virt::vm_flags_t,
+    mm::virt::{
+        vm_flags_t,
+        VmaRef, //
+    },
     page::PAGE_SHIFT, //
 };
 
@@ -25,6 +28,15 @@ use kernel::{
 pub struct Vma<'v> {
     vma: NonNull<bindings::vm_area_struct>,
     _p: PhantomData<&'v bindings::vm_area_struct>,
+}
+
+impl<'v> From<&'v VmaRef> for Vma<'v> {
+    #[inline(always)]
+    fn from(vma: &'v VmaRef) -> Self {
+        // SAFETY: The reference means that the mmap lock or the VMA's own is held, for as long as
+        // it lasts: the VMA is valid, and neither its mm nor its bounds change.
+        unsafe { Self::from_raw(NonNull::from(vma).cast()) }
+    }
 }
 
 impl Vma<'_> {
@@ -95,6 +107,16 @@ impl Vma<'_> {
     /// Whether the VMA maps page frames by their number, without folios or beside them.
     pub(crate) fn is_pfn_map(&self) -> bool {
         self.flags() & (bindings::VM_PFNMAP | bindings::VM_MIXEDMAP) as vm_flags_t != 0
+    }
+
+    /// Whether a driver may have mapped page frames in large leaves, in a VMA that may have pages
+    /// as well, and has to resolve the write faults on them.
+    ///
+    /// Source: `wp_huge_pmd()`, `wp_huge_pud()`.
+    #[inline(never)]
+    pub(crate) fn may_mix_large_frames(&self) -> bool {
+        // SAFETY: By the type invariants the VMA is valid.
+        unsafe { bindings::mmops_vma_may_mix_large_frames(self.as_ptr()) }
     }
 
     /// Whether the VMA maps folios of the page cache: a file, and neither DAX nor a PFN map.

@@ -25,6 +25,7 @@ FIXTURE(frames)
 FIXTURE_VARIANT(frames)
 {
 	uint32_t order;
+	uint32_t flags;
 };
 
 FIXTURE_VARIANT_ADD(frames, pmd)
@@ -35,6 +36,18 @@ FIXTURE_VARIANT_ADD(frames, pmd)
 FIXTURE_VARIANT_ADD(frames, pud)
 {
 	.order = MMOPS_LEAFMAP_PUD,
+};
+
+FIXTURE_VARIANT_ADD(frames, mixed_pmd)
+{
+	.order = MMOPS_LEAFMAP_PMD,
+	.flags = MMOPS_LEAFMAP_MIXED,
+};
+
+FIXTURE_VARIANT_ADD(frames, mixed_pud)
+{
+	.order = MMOPS_LEAFMAP_PUD,
+	.flags = MMOPS_LEAFMAP_MIXED,
 };
 
 FIXTURE_SETUP(frames)
@@ -52,13 +65,22 @@ FIXTURE_TEARDOWN(frames)
 }
 
 /* Map all of the device, which begins at page offset @skew of the file. */
-static char *map_frames(int fd, uint32_t order, uint32_t flags, size_t skew)
+static char *map_frames(int fd, const FIXTURE_VARIANT(frames) *variant, uint32_t flags,
+			size_t skew)
 {
-	struct mmops_leafmap_serve arg = { .order = order, .flags = flags, .skew = skew };
+	struct mmops_leafmap_serve arg = {
+		.order = variant->order,
+		.flags = variant->flags | flags,
+		.skew = skew,
+	};
+
+	char *map;
 
 	if (ioctl(fd, MMOPS_LEAFMAP_IOC_SERVE, &arg))
 		return NULL;
-	return map_gib(fd, skew * page_size(), 2 * pud_size(), PROT_READ | PROT_WRITE);
+	map = map_gib(fd, skew * page_size(), 2 * pud_size(), PROT_READ | PROT_WRITE);
+	/* A mixed mapping gets huge leaves like one of memory, where they are asked for. */
+	return map && !madvise(map, 2 * pud_size(), MADV_HUGEPAGE) ? map : NULL;
 }
 
 /* The next store faults once, whether or not the driver does anything about it. */
@@ -67,7 +89,7 @@ TEST_F_TIMEOUT(frames, driver_leaves_alone, TEST_SECONDS)
 	size_t leaf = 1UL << variant->order, i;
 	long faults;
 
-	self->map = map_frames(self->fd, variant->order, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
+	self->map = map_frames(self->fd, variant, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
 	ASSERT_NE(NULL, self->map);
 	store(self->map, 5, 1);
 	ASSERT_EQ(1, write_protect(self->dev, self->fd, 5, 1));
@@ -100,7 +122,7 @@ TEST_F_TIMEOUT(frames, protect_driver_leaves_alone, TEST_SECONDS)
 	struct mmops_protect got;
 	long faults;
 
-	self->map = map_frames(self->fd, variant->order, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
+	self->map = map_frames(self->fd, variant, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
 	ASSERT_NE(NULL, self->map);
 	store(self->map, 5, 1);
 	ASSERT_EQ(0, protect_flags(self->dev, self->map, bytes, PROT_READ, 0, &got));
@@ -127,7 +149,7 @@ TEST_F_TIMEOUT(frames, protect_large, TEST_SECONDS)
 	int status;
 	pid_t child;
 
-	self->map = map_frames(self->fd, variant->order, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
+	self->map = map_frames(self->fd, variant, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
 	ASSERT_NE(NULL, self->map);
 	store(self->map, 5, 1);
 	ASSERT_EQ(0, protect_flags(self->dev, self->map, leaf * page_size(), PROT_READ,
@@ -151,12 +173,51 @@ TEST_F_TIMEOUT(frames, protect_large, TEST_SECONDS)
 	ASSERT_LT(MMOPS_LEAFMAP_PATIENCE, leafmap_info(self->fd).left);
 }
 
+/*
+ * The soft-dirty bits of such a mapping are not tracked: what is there stays
+ * writable, and so is what comes later.
+ */
+TEST_F_TIMEOUT(frames, soft_dirty_driver_leaves_alone, TEST_SECONDS)
+{
+	size_t leaf = 1UL << variant->order;
+	struct mmops_soft_dirty_clear got = {};
+	long faults;
+
+	self->map = map_frames(self->fd, variant, MMOPS_LEAFMAP_LEAVE_ALONE, 0);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, 5, 1);
+	faults = minor_faults();
+	ASSERT_EQ(0, soft_dirty_clear_of(self->dev, -1, self->map, leaf, 0, &got));
+	EXPECT_EQ(leaf, got.kept);
+	store(self->map, 5, 2);
+	/* A part of a leaf. */
+	ASSERT_EQ(0, soft_dirty_clear_of(self->dev, -1, self->map + 7 * page_size(), 11, 0, &got));
+	EXPECT_EQ(11, got.kept);
+	store(self->map, 8, 2);
+	/* The mapping as a whole, which is new. */
+	ASSERT_EQ(0, soft_dirty_clear_of(self->dev, -1, self->map, 2 * PUD_PAGES, 0, &got));
+	EXPECT_EQ(2 * PUD_PAGES, got.kept);
+	store(self->map, leaf - 1, 3);
+	ASSERT_EQ(faults, minor_faults());
+	ASSERT_EQ(0, list_leaves(self->dev, self->map, leaf * page_size(), self->leaves));
+	ASSERT_EQ(1, self->leaves->nr);
+	ASSERT_EQ(1, leaves_with(self->leaves, MMOPS_LEAF_WRITE));
+
+	/* Leaves that come after the call. */
+	ASSERT_LE(0, soft_dirty_clear_all(self->dev));
+	ASSERT_EQ(0, leafmap_unmap(self->fd, 0, 0));
+	faults = minor_faults();
+	store(self->map, 5, 4);
+	ASSERT_EQ(faults + 1, minor_faults());
+	ASSERT_EQ(0, leafmap_info(self->fd).left);
+}
+
 /* As much is split as has to be: what lies outside the range stays large. */
 TEST_F_TIMEOUT(frames, split_for_protection, TEST_SECONDS)
 {
 	size_t pmds = variant->order == MMOPS_LEAFMAP_PUD ? PMD_PAGES : 1;
 
-	self->map = map_frames(self->fd, variant->order, 0, 0);
+	self->map = map_frames(self->fd, variant, 0, 0);
 	ASSERT_NE(NULL, self->map);
 	store(self->map, 0, 1);
 	ASSERT_EQ(1, write_protect(self->dev, self->fd, PMD_PAGES - 1, 1));
@@ -172,7 +233,7 @@ TEST_F_TIMEOUT(frames, clean_part, TEST_SECONDS)
 {
 	size_t leaf = 1UL << variant->order, first = leaf - 7, nr = leaf + 10, i;
 
-	self->map = map_frames(self->fd, variant->order, 0, 0);
+	self->map = map_frames(self->fd, variant, 0, 0);
 	ASSERT_NE(NULL, self->map);
 	if (variant->order == MMOPS_LEAFMAP_PUD)
 		nr = leaf;
@@ -199,7 +260,7 @@ TEST_F_TIMEOUT(frames, clean_across_pieces, TEST_SECONDS)
 	/* The leaf with the page offset PIECE_PAGES in it. */
 	size_t page = (PIECE_PAGES - SKEW) & ~(leaf - 1), i;
 
-	self->map = map_frames(self->fd, variant->order, 0, SKEW);
+	self->map = map_frames(self->fd, variant, 0, SKEW);
 	ASSERT_NE(NULL, self->map);
 	store(self->map, page, 1);
 	ASSERT_EQ(leaf, clean_record(self->dev, self->fd, 0, 2 * PUD_PAGES + SKEW, &self->h));
@@ -223,7 +284,7 @@ TEST_F_TIMEOUT(frames, protect_across_pieces, TEST_SECONDS)
 	size_t leaf = 1UL << variant->order;
 	size_t page = (PIECE_PAGES - SKEW) & ~(leaf - 1);
 
-	self->map = map_frames(self->fd, variant->order, 0, SKEW);
+	self->map = map_frames(self->fd, variant, 0, SKEW);
 	ASSERT_NE(NULL, self->map);
 	store(self->map, page, 1);
 	ASSERT_EQ(leaf, write_protect(self->dev, self->fd, 0, 2 * PUD_PAGES + SKEW));

@@ -39,6 +39,16 @@ __mmops_helper bool mmops_vma_is_shadow_stack(const struct vm_area_struct *vma)
 }
 
 /*
+ * Whether a driver may have mapped page frames in large leaves, among pages. A write
+ * fault on such a leaf is left to the driver (wp_huge_pmd()); that of DAX resolves it.
+ */
+__mmops_helper bool mmops_vma_may_mix_large_frames(const struct vm_area_struct *vma)
+{
+	return (READ_ONCE(vma->vm_flags) & VM_MIXEDMAP) && vma->vm_ops &&
+	       vma->vm_ops->huge_fault && !vma_is_dax(vma);
+}
+
+/*
  * Whether the dirty bits of a VMA tell of each store that goes through its entries,
  * and the notifiers of each entry that goes. Not so for hugetlbfs, whose page tables
  * have rules of their own; for page frames, which a driver maps and maps anew as it

@@ -189,6 +189,14 @@ impl<'t, 's, L: HugeLevel> Leaf<'t, 's, L> {
     /// value; `None` if the entry is not present, and nothing was done.
     ///
     /// In place and atomic: the entry is never left cleared.
+    ///
+    /// The next store faults. A fault on a leaf of page frames (its value is `special()`) in a
+    /// shared VMA is left to the driver that mapped it, and where its `huge_fault` does nothing
+    /// about a leaf that is there, as that of `vfio-pci`, the CPU faults for ever. A walk that does
+    /// not know the driver has such a leaf replaced
+    /// ([`Action::Replace`](crate::walk::Action::Replace)), or leaves it alone.
+    ///
+    /// Source: `wp_huge_pmd()`, `wp_huge_pud()`.
     #[inline]
     pub fn wrprotect(&mut self, scope: &mut FlushScope<'s>) -> Option<Entry<L>> {
         // SAFETY: By the type invariants the entry is valid and its lock is held.
