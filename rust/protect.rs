@@ -19,6 +19,8 @@
 //!   changed as stride; none if no leaf lost a permission. A call that needs a page table for a
 //!   split flushes before it allocates one, and goes on in a new scope. If another operation is
 //!   under way on the same mm, all of the range is flushed (see [`crate::tlb`]).
+//! - Secondary MMUs are told of single pages, and not as by `mprotect(2)` of a VMA: it allows more
+//!   than its leaves do, so who mirrors them has to look at them.
 //! - Never above the VMA: asking for more is refused, and a write permission is given back only
 //!   where a write fault would do no more than that. Other pages (to be copied, to be announced to
 //!   the file system, write-protected by userfaultfd, not soft-dirty yet) are left to the fault.
@@ -310,7 +312,7 @@ impl Protect {
 impl Walk for Protect {
     type Hold<'s> = FlushScope<'s>;
 
-    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_VMA;
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
 
     fn checkpoint(&mut self, _nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
         signal::pending()

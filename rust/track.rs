@@ -47,8 +47,8 @@
 //! - All pages of a huge leaf, if one was stored to.
 //! - All of what an invalidation covers whose kind takes dirty bits along: `fork()` (all private
 //!   mappings), reclaim, migration, collapse and the split of a huge page, writeback of a file, a
-//!   harvest of [`crate::dirty`], `MADV_FREE`. In the next epoch as well, if it was under way at
-//!   the begin.
+//!   harvest of [`crate::dirty`], a change by [`crate::protect`], `MADV_FREE`. In the next epoch as
+//!   well, if it was under way at the begin.
 //! - The 2 MiB around the place where a mapping is cut, as by `munmap()` of a part: the kernel
 //!   tells of a huge page there, whether there is one or not.
 //! - A page of a file that is mapped anew, if its folio is dirty and stores are permitted: the

@@ -320,9 +320,9 @@ TEST_F_TIMEOUT(notifier, own_protect, TEST_SECONDS)
 	ASSERT_TRUE(map_adjacent(self));
 	SUBSCRIBE_ALL();
 	ASSERT_EQ(0, protect(self->dev, page(self, 5), 7 * page_size(), PROT_READ));
-	EXPECT_HEARD("protection-vma 5-12");
+	EXPECT_HEARD("protection-page 5-12");
 	ASSERT_EQ(0, protect(self->dev, page(self, 5), 7 * page_size(), RW));
-	EXPECT_HEARD("protection-vma 5-12");
+	EXPECT_HEARD("protection-page 5-12");
 	/* More than the VMA allows: nothing is going to change. */
 	ASSERT_EQ(-EACCES, protect(self->dev, page(self, 5), page_size(), RW | PROT_EXEC));
 	EXPECT_HEARD("");
@@ -359,10 +359,10 @@ TEST_F_TIMEOUT(notifier, own_part_of_anon_leaf, TEST_SECONDS)
 	SUBSCRIBE_ALL();
 	ASSERT_EQ(0, protect(self->dev, page(self, 8), 8 * page_size(), PROT_READ));
 	EXPECT_EQ(0, smaps_kb(self->map, "AnonHugePages"));
-	EXPECT_HEARD("protection-vma 8-16, protection-vma " HUGE ", clear " HUGE);
+	EXPECT_HEARD("protection-page 8-16, protection-page " HUGE ", clear " HUGE);
 	/* It is split already. */
 	ASSERT_EQ(0, protect(self->dev, page(self, 8), 8 * page_size(), RW));
-	EXPECT_HEARD("protection-vma 8-16");
+	EXPECT_HEARD("protection-page 8-16");
 
 	ASSERT_TRUE(make_huge(self));
 	ASSERT_LE(0, hear(self->dev, self->map, &self->heard, 0));
@@ -395,8 +395,8 @@ TEST_F_TIMEOUT(notifier, own_parts_of_two_leaves, TEST_SECONDS)
 	self->map = map;
 	SUBSCRIBE(2 * PMD_PAGES);
 	ASSERT_EQ(0, protect(self->dev, page(self, 500), 20 * page_size(), PROT_READ));
-	EXPECT_HEARD("protection-vma 500-520, protection-vma 0-512, clear 0-512, "
-		     "protection-vma 512-1024, clear 512-1024");
+	EXPECT_HEARD("protection-page 500-520, protection-page 0-512, clear 0-512, "
+		     "protection-page 512-1024, clear 512-1024");
 }
 
 /*
@@ -433,8 +433,8 @@ TEST_F_TIMEOUT(notifier, own_protect_part_of_shared_leaf, TEST_SECONDS)
 	SUBSCRIBE_ALL();
 	ASSERT_EQ(0, protect(self->dev, page(self, 8), 8 * page_size(), PROT_READ));
 	EXPECT_EQ(0, smaps_kb(self->map, "ShmemPmdMapped"));
-	EXPECT_HEARD("protection-vma 8-16, protection-vma " HUGE ", "
-		     "protection-vma 8-16, protection-vma " HUGE ", clear " HUGE);
+	EXPECT_HEARD("protection-page 8-16, protection-page " HUGE ", "
+		     "protection-page 8-16, protection-page " HUGE ", clear " HUGE);
 }
 
 /*

@@ -249,7 +249,7 @@ TEST_F_TIMEOUT(frames, told_of_both_ends, TEST_SECONDS)
 		size_t page = (heard.events[i].start - (uintptr_t)self->map) / page_size();
 		size_t end = (heard.events[i].end - (uintptr_t)self->map) / page_size();
 
-		if (heard.events[i].event == MMOPS_EVENT_PROTECTION_VMA && end - page == self->unit &&
+		if (heard.events[i].event == MMOPS_EVENT_PROTECTION_PAGE && end - page == self->unit &&
 		    page % self->unit == 0)
 			told[page / self->unit]++;
 	}
@@ -376,15 +376,15 @@ TEST_F_TIMEOUT(frames, mixed, TEST_SECONDS)
 TEST_F_TIMEOUT(frames, events, TEST_SECONDS)
 {
 	static struct heard heard;
-	const char *want = "protection-vma 8-16";
+	const char *want = "protection-page 8-16";
 
 	if (variant->order == MMOPS_LEAFMAP_PMD)
-		want = "protection-vma 8-16, protection-vma 0-512, "
-		       "protection-vma 8-16, protection-vma 0-512, clear 0-512";
+		want = "protection-page 8-16, protection-page 0-512, "
+		       "protection-page 8-16, protection-page 0-512, clear 0-512";
 	/* Of a leaf of 1 GiB, as far as it is subscribed to; the smaller one lies inside it. */
 	if (variant->order == MMOPS_LEAFMAP_PUD)
-		want = "protection-vma 8-16, protection-vma 0-1024, "
-		       "protection-vma 8-16, protection-vma 0-1024, clear 0-1024, clear 0-512";
+		want = "protection-page 8-16, protection-page 0-1024, "
+		       "protection-page 8-16, protection-page 0-1024, clear 0-1024, clear 0-512";
 	ASSERT_EQ(0, subscribe(self->dev, self->map, 2 * PMD_PAGES, 0));
 	ASSERT_EQ(0, protect(self->dev, self->map + 8 * page_size(), 8 * page_size(), PROT_READ));
 	ASSERT_LE(0, hear(self->dev, self->map, &heard, 0));

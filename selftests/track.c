@@ -11,6 +11,7 @@
 
 #include "kselftest_harness.h"
 #include "ksm.h"
+#include "leaves.h"
 #include "pins.h"
 #include "swap.h"
 #include "track.h"
@@ -313,6 +314,33 @@ TEST_F_TIMEOUT(track, mprotect, TEST_SECONDS)
 	ASSERT_EQ(1, self->t.begun.written);
 	ASSERT_EQ(others, self->t.begun.changed);
 	ASSERT_QUIET();
+}
+
+/* Protection below that of the mapping is told as any other change of entries. */
+TEST_F_TIMEOUT(track, protect, TEST_SECONDS)
+{
+	size_t i;
+	int dev;
+
+	OPEN_DEV(dev, MMOPS_DEV);
+	store(self->map, 3, 30);
+	store(self->map, 5, 50);
+	ASSERT_EQ(0, protect(dev, page(self, 4), 8 * page_size(), PROT_READ));
+	ASSERT_EQ(0, track_begin(&self->t));
+	track_copy(&self->t);
+	ASSERT_EQ(2, self->t.begun.written);
+	ASSERT_EQ(7, self->t.begun.changed);
+	for (i = 3; i < 12; i++)
+		ASSERT_EQ(i == 3 || i == 5 ? MMOPS_TRACK_WRITTEN : MMOPS_TRACK_CHANGED,
+			  self->t.kinds[i]);
+	ASSERT_EQ(0, track_end(&self->t, 0));
+	ASSERT_EQ(0, track_missed(&self->t));
+	/* The fault that gives the permission back tells nothing. */
+	store(self->map, 6, 60);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(1, self->t.begun.written);
+	ASSERT_EQ(0, self->t.begun.changed);
+	close(dev);
 }
 
 /* The child stores to what is its own, and the parent to what it has to copy. */

@@ -30,12 +30,12 @@ pub enum Event {
 
 /// An [`Event`] that an operation of the crate may tell, with the owner where the kernel knows one.
 ///
-/// Of the others, `Unmap` and `Release` say that there is nothing any more to be looked at, and
-/// `Migrate` is of a kind of page that the crate does not make.
+/// Of the others, `Unmap` and `Release` say that there is nothing any more to be looked at,
+/// `ProtectionVma` that the VMA says all, which no operation changes, and `Migrate` is of a kind of
+/// page that the crate does not make.
 #[derive(Clone, Copy)]
 pub(crate) enum Cause<'a> {
     Clear,
-    ProtectionVma,
     ProtectionPage,
     /// As `ProtectionPage`: a harvest for trackers, which hear of it in another way.
     Harvest,
@@ -48,7 +48,6 @@ impl Cause<'_> {
     pub(super) fn event(self) -> Event {
         match self {
             Cause::Clear => Event::Clear,
-            Cause::ProtectionVma => Event::ProtectionVma,
             Cause::ProtectionPage | Cause::Harvest => Event::ProtectionPage,
             Cause::SoftDirty => Event::SoftDirty,
             Cause::Exclusive(_) => Event::Exclusive,
@@ -129,10 +128,6 @@ impl ChangeEvent {
 
     /// [`Event::SoftDirty`], as `/proc/PID/clear_refs` has it.
     pub(crate) const SOFT_DIRTY: Self = Self(Cause::SoftDirty);
-
-    /// [`Event::ProtectionVma`], as `mprotect(2)` has it.
-    pub(crate) const PROTECTION_VMA: Self = Self(Cause::ProtectionVma);
-
     pub(crate) const fn cause(self) -> Cause<'static> {
         self.0
     }
