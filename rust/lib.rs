@@ -101,10 +101,15 @@ impl kernel::Module for MmopsModule {
             // Entries hold machine frames there, and special ones may have a page.
             return Err(ENODEV);
         }
+        // The values are dropped when the module is unloaded or fails to load. Whoever uses the
+        // crate keeps it loaded, and gets at nothing of it before this has returned.
         Ok(Self {
-            _late_marks: folio::LateMarks::new()?,
-            _subjects: track::Global::new()?,
-            _notifiers: notifier::Global::new()?,
+            // SAFETY: There is one module, and nothing of the crate runs while it has no value.
+            _late_marks: unsafe { folio::LateMarks::new()? },
+            // SAFETY: As above.
+            _subjects: unsafe { track::Global::new()? },
+            // SAFETY: As above.
+            _notifiers: unsafe { notifier::Global::new()? },
             _faults: faults::Files::new()?,
         })
     }

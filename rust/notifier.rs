@@ -69,12 +69,21 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// For the module, of which there is one.
-    pub(crate) fn new() -> Result<Self> {
-        let tracking = inside::Tracking::new()?;
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// There is one value, for the module; nothing else of the crate runs any more when it is
+    /// dropped.
+    pub(crate) unsafe fn new() -> Result<Self> {
+        // SAFETY: By this function's safety requirements.
+        let tracking = unsafe { inside::Tracking::new()? };
 
         Ok(Self {
-            _registry: registry::Registry::new()?,
+            // SAFETY: As above.
+            _registry: unsafe { registry::Registry::new()? },
             _tracking: tracking,
         })
     }

@@ -63,7 +63,6 @@ pub(super) enum State {
 ///   `state` is `Referenced`, `Exclusive` or `Refused`, and in no other state.
 /// - With `locks`, the slot owns the lock of the folio. A slot that is `Exclusive` without owns it
 ///   by another one of the same batch, whose page is of the same folio, until [`release`].
-#[derive(Debug)]
 pub(super) struct Slot {
     page: Option<(NonNull<bindings::page>, NonNull<bindings::folio>)>,
     state: State,

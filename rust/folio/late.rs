@@ -105,12 +105,17 @@ static WORKQUEUE: AtomicPtr<kernel::bindings::workqueue_struct> = AtomicPtr::new
 pub(crate) struct LateMarks(());
 
 impl LateMarks {
-    /// Sleeps. To be called once, when the module is loaded.
+    /// Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// There is one value, made when the module is loaded: nothing of the crate that marks folios
+    /// runs before it is there, nor after it is dropped.
+    pub(crate) unsafe fn new() -> Result<Self> {
         // SAFETY: Sleeping is allowed here.
         let queue = unsafe { bindings::mmops_alloc_workqueue() };
 
@@ -126,8 +131,8 @@ impl Drop for LateMarks {
     fn drop(&mut self) {
         let queue = WORKQUEUE.swap(ptr::null_mut(), Ordering::AcqRel);
 
-        // SAFETY: The queue was made by `new`. Nobody adds to it, since whoever calls this crate
-        // keeps the module loaded; what it holds is done before this returns.
+        // SAFETY: The queue was made by `new`, for the one value. By the safety requirements of
+        // that nobody adds to it any more; what it holds is done before this returns.
         unsafe { bindings::mmops_destroy_workqueue(queue) };
     }
 }
@@ -136,6 +141,6 @@ impl Drop for LateMarks {
 pub(super) fn mark(batch: Pin<KBox<Batch>>) {
     let queue = WORKQUEUE.load(Ordering::Acquire);
 
-    // SAFETY: Whoever calls this crate keeps the module loaded, and so the queue.
+    // SAFETY: By the safety requirements of `LateMarks::new` the queue is there.
     unsafe { Queue::from_raw(queue) }.enqueue(batch);
 }

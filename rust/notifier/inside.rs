@@ -87,8 +87,14 @@ pub(super) struct Tracking {
 }
 
 impl Tracking {
-    /// For the module, of which there is one.
-    pub(super) fn new() -> Result<Self> {
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// There is one value, for the module; no task is inside of anything when it is made or dropped.
+    pub(super) unsafe fn new() -> Result<Self> {
         let lists = KBox::pin_init(
             pin_init!(Lists {
                 lists <- pin_init::pin_init_array_from_fn(|_| new_spinlock!(Head(None))),
@@ -110,7 +116,7 @@ impl Drop for Tracking {
 /// The list in which the current task is found, and the task.
 fn list_of_current<'a>() -> Option<(&'a SpinLock<Head>, *mut bindings::task_struct)> {
     let task = Task::current_raw();
-    // SAFETY: The lists go when the module is unloaded, and nothing of the crate runs then.
+    // SAFETY: By the safety requirements of `Tracking::new` nobody has the lists when they go.
     let lists = unsafe { LISTS_OF_MODULE.load(Ordering::Acquire).as_ref() }?;
 
     Some((lists.of(task), task))

@@ -101,7 +101,7 @@ struct Tree {
 static TREE: AtomicPtr<Tree> = AtomicPtr::new(ptr::null_mut());
 
 fn tree<'a>() -> Option<&'a Tree> {
-    // SAFETY: The tree goes when the module is unloaded, and nothing of the crate runs then.
+    // SAFETY: By the safety requirements of `Registry::new` nobody has the tree when it goes.
     unsafe { TREE.load(Ordering::Acquire).as_ref() }
 }
 
@@ -211,8 +211,14 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Registry {
-    /// For the module, of which there is one.
-    pub(super) fn new() -> Result<Self> {
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// There is one value, for the module; there is no subscription any more when it is dropped.
+    pub(super) unsafe fn new() -> Result<Self> {
         let tree = KBox::pin_init(
             pin_init!(Tree {
                 known <- new_mutex!(RBTree::new()),

@@ -87,7 +87,7 @@ struct Table {
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
 
 fn table<'a>() -> Option<&'a Table> {
-    // SAFETY: The table goes when the module is unloaded, and nothing of the crate runs then.
+    // SAFETY: By the safety requirements of `Global::new` nobody has the table when it goes.
     unsafe { TABLE.load(Ordering::Acquire).as_ref() }
 }
 
@@ -97,8 +97,14 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// For the module, of which there is one.
-    pub(crate) fn new() -> Result<Self> {
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// There is one value, for the module; there is no tracker any more when it is dropped.
+    pub(crate) unsafe fn new() -> Result<Self> {
         let table = KBox::pin_init(
             pin_init!(Table {
                 subjects <- new_mutex!(RBTree::new()),
