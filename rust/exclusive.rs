@@ -81,11 +81,13 @@ pub use self::{
 
 use crate::{
     bindings,
-    mm::MmapRead,
-    notifier::{
+    inside::{
         may_lock_folios,
         may_wait,
-        programming,
+        programming, //
+    },
+    mm::MmapRead,
+    notifier::{
         CriticalSection,
         IntervalNotifier,
         IntervalOps,

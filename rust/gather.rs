@@ -43,12 +43,12 @@ pub(crate) use self::{
 
 use crate::{
     bindings,
+    inside::invalidating,
     mm::{
         MmapExclusive,
         MmapRead, //
     },
     notifier::{
-        invalidating,
         Cause,
         Invalidation, //
     },

@@ -30,9 +30,9 @@ pub use self::{
 
 use crate::{
     bindings,
+    inside::may_wait,
     mm::MmapRead,
     notifier::{
-        may_wait,
         IntervalNotifier,
         IntervalOps,
         Token, //

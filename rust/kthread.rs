@@ -2,7 +2,10 @@
 
 //! Work that a kernel thread does for somebody who waits for it.
 
-use crate::bindings;
+use crate::{
+    bindings,
+    inside, //
+};
 use core::ptr;
 use kernel::{
     error::to_result,
@@ -55,7 +58,10 @@ struct Job<F, R> {
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EINTR` if a fatal signal came before `f` was called.
+/// - `EDEADLK` if the current task is inside of a walk or an invalidation, or in a callback of a
+///   subscriber: the thread is inside of nothing, and `f` might wait for the end of that, with the
+///   current task waiting for `f`;
+/// - `ENOMEM`; `EINTR` if a fatal signal came before `f` was called.
 ///
 /// Source: `kthread_create()`, `kthread_stop()`.
 pub fn run<R: Send>(name: &'static CStr, f: impl FnOnce(&Waiter) -> R + Send) -> Result<R> {
@@ -106,6 +112,7 @@ unsafe fn start(
     job: *mut c_void,
     done: *mut kernel::bindings::completion,
 ) -> Result {
+    inside::may_wait()?;
     // SAFETY: By this function's safety requirements; the C function returns when the thread has
     // ended, or was never let run.
     to_result(unsafe { bindings::mmops_kthread_run(Some(entry), job, name.as_char_ptr(), done) })

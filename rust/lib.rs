@@ -57,6 +57,7 @@ mod faults;
 mod folio;
 pub mod gather;
 pub mod hmm;
+mod inside;
 pub mod kthread;
 pub mod leaves;
 pub mod mapping;
@@ -90,7 +91,9 @@ pub const HAS_FAULTS: bool = cfg!(mmops_faults);
 struct MmopsModule {
     _late_marks: folio::LateMarks,
     _subjects: track::Global,
+    // After the subscriptions, whose ends ask what a task is inside of.
     _notifiers: notifier::Global,
+    _inside: inside::Global,
     _faults: faults::Files,
 }
 
@@ -110,6 +113,8 @@ impl kernel::Module for MmopsModule {
             _subjects: unsafe { track::Global::new()? },
             // SAFETY: As above.
             _notifiers: unsafe { notifier::Global::new()? },
+            // SAFETY: As above.
+            _inside: unsafe { inside::Global::new()? },
             _faults: faults::Files::new()?,
         })
     }

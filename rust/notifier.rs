@@ -9,7 +9,6 @@
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
 mod event;
-mod inside;
 mod interval;
 mod invalidated;
 mod mm;
@@ -38,18 +37,12 @@ pub use self::{
 
 pub(crate) use self::{
     event::Cause,
-    inside::{
-        invalidating,
-        may_lock_folios,
-        may_wait,
-        programming,
-        walking, //
-    },
     owner::OwnerRef, //
 };
 
 use crate::{
     bindings,
+    inside::invalidating,
     mm::MmapRead,
     range::AddrRange, //
 };
@@ -63,9 +56,8 @@ use kernel::{
 
 /// What the notifiers of the crate need while it is loaded.
 pub(crate) struct Global {
-    // The registry goes first: it ends subscriptions.
+    /// It ends subscriptions.
     _registry: registry::Registry,
-    _tracking: inside::Tracking,
 }
 
 impl Global {
@@ -75,16 +67,11 @@ impl Global {
     ///
     /// # Safety
     ///
-    /// There is one value, for the module; nothing else of the crate runs any more when it is
-    /// dropped.
+    /// There is one value, for the module; there is no subscription any more when it is dropped.
     pub(crate) unsafe fn new() -> Result<Self> {
-        // SAFETY: By this function's safety requirements.
-        let tracking = unsafe { inside::Tracking::new()? };
-
         Ok(Self {
-            // SAFETY: As above.
+            // SAFETY: By this function's safety requirements.
             _registry: unsafe { registry::Registry::new()? },
-            _tracking: tracking,
         })
     }
 }

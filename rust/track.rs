@@ -313,7 +313,7 @@ impl Tracker {
         if self.record.is_open {
             return Err(EBUSY);
         }
-        crate::notifier::may_wait()?;
+        crate::inside::may_wait()?;
 
         // Dropped after the lock, since the last one ends the address space.
         let mm = self.member.subject().mm().mmget_not_zero();

@@ -96,12 +96,21 @@ static long subscriptions(FIXTURE_DATA(notify) *self)
 /* Whoever would wait for its own end gets an error, and can go on afterwards. */
 TEST_F_TIMEOUT(notify, waits_for_itself, TEST_SECONDS)
 {
+	static const uint32_t whats[] = {
+		MMOPS_NOTIFY_READ_BEGIN, MMOPS_NOTIFY_FAULT, MMOPS_NOTIFY_FAULT_UNLOCKED,
+		MMOPS_NOTIFY_EXCLUSIVE, MMOPS_NOTIFY_NEW, MMOPS_NOTIFY_NEW_MM,
+		/* A thread that nobody knows to be inside of anything. */
+		MMOPS_NOTIFY_THREAD,
+	};
 	uint32_t what, where;
+	size_t i;
 
-	for (what = MMOPS_NOTIFY_READ_BEGIN; what <= MMOPS_NOTIFY_NEW_MM; what++) {
+	for (i = 0; i < ARRAY_SIZE(whats); i++) {
+		what = whats[i];
 		for (where = MMOPS_NOTIFY_WITH; where <= MMOPS_NOTIFY_CALLBACK_MM; where++) {
 			/* What would be allocated first must not be, in a callback. */
-			if (what >= MMOPS_NOTIFY_NEW && where >= MMOPS_NOTIFY_CALLBACK)
+			if ((what == MMOPS_NOTIFY_NEW || what == MMOPS_NOTIFY_NEW_MM) &&
+			    where >= MMOPS_NOTIFY_CALLBACK)
 				continue;
 			EXPECT_EQ(-EDEADLK, notify(self, what, where)) {
 				TH_LOG("%u inside of %u", what, where);

@@ -13,8 +13,8 @@ use super::{
     FEW, //
 };
 use crate::{
+    inside::may_lock_folios,
     mm::MmapRead,
-    notifier::may_lock_folios,
     range::AddrRange,
     signal, //
 };

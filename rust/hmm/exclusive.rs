@@ -13,8 +13,8 @@ use crate::{
         self,
         PageResult, //
     },
+    inside::may_wait,
     mm::MmapRead,
-    notifier::may_wait,
     range::AddrRange,
     signal, //
 };

@@ -25,9 +25,9 @@ use super::{
     Request, //
 };
 use crate::{
+    inside::may_wait,
     mm::MmapRead,
     notifier::{
-        may_wait,
         IntervalGuard,
         IntervalNotifier,
         IntervalOps,

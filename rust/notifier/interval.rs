@@ -37,7 +37,6 @@
 //! Lockdep knows all of it.
 
 use super::{
-    inside,
     registry::{
         self,
         Place,
@@ -46,7 +45,10 @@ use super::{
     Invalidated,
     OwnerRef, //
 };
-use crate::range::AddrRange;
+use crate::{
+    inside,
+    range::AddrRange, //
+};
 use core::{
     fmt,
     marker::PhantomData,

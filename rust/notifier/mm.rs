@@ -3,7 +3,6 @@
 //! A subscription to what happens to a whole address space, and to its end.
 
 use super::{
-    inside,
     registry::{
         self,
         Place,
@@ -11,7 +10,10 @@ use super::{
     },
     Invalidated, //
 };
-use crate::range::AddrRange;
+use crate::{
+    inside,
+    range::AddrRange, //
+};
 use core::mem::{
     offset_of,
     ManuallyDrop, //

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     bindings,
+    inside::walking,
     mapping::IMmapReadGuard,
     mm::MmapExclusive,
-    notifier::walking,
     pgtable::{
         PmdLeaf,
         PmdTable,

@@ -20,6 +20,7 @@
 #define MMOPS_NOTIFY_DROP_MM	7	/* the drop of an MmNotifier */
 #define MMOPS_NOTIFY_KEEP	8	/* a value in a static, of each kind */
 #define MMOPS_NOTIFY_DEBUG	9	/* {:?} of what a driver gets */
+#define MMOPS_NOTIFY_THREAD	10	/* kthread::run() */
 
 /* mmops_notify::where: inside of what */
 #define MMOPS_NOTIFY_OUTSIDE	0

@@ -35,6 +35,7 @@ use mmops::{
         Access,
         Mirror, //
     },
+    kthread,
     mm::{
         self,
         MmapRead, //
@@ -81,6 +82,7 @@ const DROP: u32 = 6;
 const DROP_MM: u32 = 7;
 const KEEP: u32 = 8;
 const DEBUG: u32 = 9;
+const THREAD: u32 = 10;
 
 const OUTSIDE: u32 = 0;
 const WITH: u32 = 1;
@@ -384,6 +386,8 @@ impl Shared {
                 Ok(())
             }
             DEBUG => Ok(()),
+            // It could wait for whatever this is inside of.
+            THREAD => kthread::run(c"mmops-notify", |_waiter| ()),
             _ => Err(EINVAL),
         }
     }

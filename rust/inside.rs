@@ -2,10 +2,11 @@
 
 //! What a task is inside of, so that it does not wait for itself.
 //!
-//! Whoever begins to look pages up, subscribes, or ends a subscription waits for the end of
-//! invalidations or of callbacks, or for the mmap lock, and cannot be killed meanwhile. So a task
-//! that is inside of one itself gets an error. Lockdep would not do: between start and end of an
-//! invalidation no lock is held that it knows, and safe code must not come to one of its reports.
+//! Whoever begins to look pages up, subscribes, ends a subscription, or waits for a thread that may
+//! do so, waits for the end of invalidations or of callbacks, or for the mmap lock, and cannot be
+//! killed meanwhile. So a task that is inside of one itself gets an error. Lockdep would not do:
+//! between start and end of an invalidation no lock is held that it knows, and safe code must not
+//! come to one of its reports.
 //!
 //! What a task is inside of stands on its stack, in one of a number of lists.
 
@@ -81,20 +82,21 @@ impl Lists {
 /// The lists of the module that is loaded; null before and after.
 static LISTS_OF_MODULE: AtomicPtr<Lists> = AtomicPtr::new(ptr::null_mut());
 
-/// Keeps the lists while it lives.
-pub(super) struct Tracking {
+/// What is needed of this while the module is loaded: the lists.
+pub(crate) struct Global {
     _lists: Pin<KBox<Lists>>,
 }
 
-impl Tracking {
+impl Global {
     /// # Errors
     ///
     /// `ENOMEM`.
     ///
     /// # Safety
     ///
-    /// There is one value, for the module; no task is inside of anything when it is made or dropped.
-    pub(super) unsafe fn new() -> Result<Self> {
+    /// There is one value, for the module; no task is inside of anything when it is made, or when
+    /// it is dropped.
+    pub(crate) unsafe fn new() -> Result<Self> {
         let lists = KBox::pin_init(
             pin_init!(Lists {
                 lists <- pin_init::pin_init_array_from_fn(|_| new_spinlock!(Head(None))),
@@ -107,7 +109,7 @@ impl Tracking {
     }
 }
 
-impl Drop for Tracking {
+impl Drop for Global {
     fn drop(&mut self) {
         LISTS_OF_MODULE.store(ptr::null_mut(), Ordering::Release);
     }
@@ -116,7 +118,7 @@ impl Drop for Tracking {
 /// The list in which the current task is found, and the task.
 fn list_of_current<'a>() -> Option<(&'a SpinLock<Head>, *mut bindings::task_struct)> {
     let task = Task::current_raw();
-    // SAFETY: By the safety requirements of `Tracking::new` nobody has the lists when they go.
+    // SAFETY: By the safety requirements of `Global::new` nobody has the lists when they go.
     let lists = unsafe { LISTS_OF_MODULE.load(Ordering::Acquire).as_ref() }?;
 
     Some((lists.of(task), task))
@@ -207,7 +209,7 @@ pub(crate) fn walking<R>(changes: bool, f: impl FnOnce() -> R) -> R {
 
 /// Runs `f` while the current task counts as one that runs a callback of a subscriber.
 #[inline(always)]
-pub(super) fn called_back<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn called_back<R>(f: impl FnOnce() -> R) -> R {
     inside(Part::Callback, f)
 }
 
@@ -254,7 +256,7 @@ pub(crate) fn may_wait() -> Result {
 
 /// Whether the end of invalidations, for which the current task would wait, is its own.
 #[inline(never)]
-pub(super) fn in_invalidation() -> bool {
+pub(crate) fn in_invalidation() -> bool {
     is_inside(|part| part != Part::Walk)
 }
 
