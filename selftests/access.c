@@ -7,6 +7,8 @@
 #include <grp.h>
 #include <signal.h>
 #include <stddef.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -20,6 +22,8 @@
 #define PATTERN	0xa5
 #define EVENTS	64
 #define RANGES	(PAGES + 1)
+/* 0: whom the user may attach to is asked of the kernel alone. */
+#define YAMA	"/proc/sys/kernel/yama/ptrace_scope"
 
 /*
  * The calls, in an order in which each works after those before it. Those from
@@ -150,10 +154,14 @@ FIXTURE_SETUP(access)
 	ASSERT_LE(sizeof(*self->shared), 2 * page_size());
 	self->buffers = mmap(NULL, bytes, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(self->buffers, MAP_FAILED);
+	if (!access(YAMA, F_OK)) {
+		ASSERT_EQ(0, write_file(YAMA, "0"));
+	}
 }
 
 FIXTURE_TEARDOWN(access)
 {
+	write_file(YAMA, "1");
 }
 
 /* Arguments as they are before the calls: results are a pattern. */
@@ -711,6 +719,44 @@ TEST_F_TIMEOUT(access, of_other_processes, TEST_SECONDS)
 		for (target = OF_ROOT; target <= OF_OTHER_USER; target++)
 			try_calls(_metadata, self, caller, target,
 				  errors[caller][target - OF_ROOT]);
+}
+
+/* With Yama, a user has to be an ancestor of the process. */
+TEST_F_TIMEOUT(access, with_yama, TEST_SECONDS)
+{
+	if (access(YAMA, F_OK))
+		SKIP(return, "the kernel is without CONFIG_SECURITY_YAMA");
+	try_calls(_metadata, self, BY_USER, OF_USER, 0);
+	ASSERT_EQ(0, write_file(YAMA, "1"));
+	try_calls(_metadata, self, BY_USER, OF_USER, EACCES);
+	try_calls(_metadata, self, BY_ROOT, OF_USER, 0);
+}
+
+/* A filter of system calls refuses one call of the device by its number. */
+TEST_F_TIMEOUT(access, with_seccomp, TEST_SECONDS)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_ioctl, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MMOPS_IOC_ZAP, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = ARRAY_SIZE(filter), .filter = filter };
+	struct mmops_zap zap = {
+		.pidfd = -1, .addr = (uintptr_t)self->map, .len = PAGES * page_size(),
+	};
+	struct mmops_info info = {};
+
+	store_range(self->map, 0, PAGES, 1);
+	ASSERT_EQ(0, prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		SKIP(return, "no filter of system calls: %s", strerror(errno));
+	ASSERT_EQ(-1, ioctl(self->dev, MMOPS_IOC_ZAP, &zap));
+	ASSERT_EQ(EPERM, errno);
+	ASSERT_EQ(1, load(self->map, 0));
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
 }
 
 /*
