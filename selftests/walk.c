@@ -531,6 +531,159 @@ TEST_F_TIMEOUT(huge, split, TEST_SECONDS)
 	ASSERT_EQ(faults + 2, minor_faults());
 }
 
+/*
+ * What becomes of a leaf that a driver wants to be split, in each of the two
+ * ways, and what the walk visits then.
+ */
+FIXTURE(leaf)
+{
+	int dev, mmops, fd;
+	char *map;
+	size_t pages;
+	struct leaves leaves;
+};
+
+FIXTURE_VARIANT(leaf)
+{
+	const char *path;	/* of device-DAX; else it is one of page frames */
+	uint32_t order;
+	uint32_t flags;
+	size_t tables, leaves;	/* that are visited after the leaf */
+	bool stays;		/* as it is */
+	bool vanishes;		/* comes back by a fault */
+};
+
+FIXTURE_VARIANT_ADD(leaf, replace_dax_pmd)
+{
+	.path = "/dev/dax1.0",
+	.order = MMOPS_LEAFMAP_PMD,
+	.stays = true,
+};
+
+FIXTURE_VARIANT_ADD(leaf, replace_dax_pud)
+{
+	.path = "/dev/dax0.0",
+	.order = MMOPS_LEAFMAP_PUD,
+	.vanishes = true,
+};
+
+FIXTURE_VARIANT_ADD(leaf, replace_frames_pmd)
+{
+	.order = MMOPS_LEAFMAP_PMD,
+	.tables = 1,
+};
+
+FIXTURE_VARIANT_ADD(leaf, replace_frames_pud)
+{
+	.order = MMOPS_LEAFMAP_PUD,
+	.leaves = PMD_PAGES,
+};
+
+FIXTURE_VARIANT_ADD(leaf, split_dax_pmd)
+{
+	.path = "/dev/dax1.0",
+	.order = MMOPS_LEAFMAP_PMD,
+	.flags = MMOPS_WALK_AS_KERNEL,
+	.vanishes = true,
+};
+
+FIXTURE_VARIANT_ADD(leaf, split_dax_pud)
+{
+	.path = "/dev/dax0.0",
+	.order = MMOPS_LEAFMAP_PUD,
+	.flags = MMOPS_WALK_AS_KERNEL,
+	.vanishes = true,
+};
+
+FIXTURE_VARIANT_ADD(leaf, split_frames_pmd)
+{
+	.order = MMOPS_LEAFMAP_PMD,
+	.flags = MMOPS_WALK_AS_KERNEL,
+	.vanishes = true,
+};
+
+FIXTURE_VARIANT_ADD(leaf, split_frames_pud)
+{
+	.order = MMOPS_LEAFMAP_PUD,
+	.flags = MMOPS_WALK_AS_KERNEL,
+	.vanishes = true,
+};
+
+FIXTURE_SETUP(leaf)
+{
+	OPEN_DEV(self->dev, WALK_DEV);
+	OPEN_DEV(self->mmops, MMOPS_DEV);
+	self->pages = 1UL << variant->order;
+	if (variant->path) {
+		self->fd = open(variant->path, O_RDWR | O_CLOEXEC);
+		if (self->fd < 0)
+			SKIP(return, "no %s: no legacy persistent memory here", variant->path);
+	} else {
+		OPEN_LEAFMAP(self->fd);
+		ASSERT_EQ(0, leafmap_serve(self->fd, variant->order, 0));
+	}
+	self->map = map_gib(self->fd, 0, self->pages * page_size(), PROT_READ | PROT_WRITE);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, 3, 30);
+	store(self->map, self->pages - 1, 40);
+}
+
+FIXTURE_TEARDOWN(leaf)
+{
+}
+
+#define ASSERT_LEAVES(nr_, ptes_, pmds_, puds_, writable_) do {				\
+	ASSERT_EQ(0, list_leaves(self->mmops, self->map, self->pages * page_size(),	\
+				 &self->leaves));					\
+	ASSERT_EQ(nr_, self->leaves.nr);						\
+	ASSERT_EQ(ptes_, self->leaves.ptes);						\
+	ASSERT_EQ(pmds_, self->leaves.pmds);						\
+	ASSERT_EQ(puds_, self->leaves.puds);						\
+	ASSERT_EQ(writable_, leaves_with(&self->leaves, MMOPS_LEAF_WRITE));		\
+} while (0)
+
+TEST_F_TIMEOUT(leaf, ends_as_documented, TEST_SECONDS)
+{
+	bool is_pud = variant->order == MMOPS_LEAFMAP_PUD;
+	size_t below = variant->tables * PMD_PAGES + variant->leaves;
+	size_t visits = variant->tables || variant->leaves ? 2 : 1;
+	struct mmops_walk arg = {
+		.op = MMOPS_WALK_PROTECT_VMA,
+		.flags = MMOPS_WALK_SPLIT | variant->flags |
+			 (is_pud ? MMOPS_WALK_SPLIT_PUD : MMOPS_WALK_SPLIT_ALL),
+		.first = (uintptr_t)self->map, .nr = self->pages,
+	};
+	long faults;
+
+	ASSERT_LEAVES(1, 0, !is_pud, is_pud, 1);
+	ASSERT_EQ(0, walk_arg(self->dev, &arg));
+	ASSERT_FOUND(arg, 1, variant->tables, 1 + variant->leaves, visits * self->pages,
+		     visits * self->pages);
+	ASSERT_EQ(visits == 2 ? self->pages : 0, arg.changed);
+	ASSERT_EQ(!variant->stays, arg.split);
+	if (variant->stays) {
+		ASSERT_LEAVES(1, 0, !is_pud, is_pud, 1);
+		faults = minor_faults();
+		store(self->map, 3, 30);
+		ASSERT_EQ(faults, minor_faults());
+	} else if (variant->vanishes) {
+		ASSERT_LEAVES(0, 0, 0, 0, 0);
+		faults = minor_faults();
+		ASSERT_EQ(30, load(self->map, 3));
+		ASSERT_EQ(faults + 1, minor_faults());
+		ASSERT_LEAVES(1, 0, !is_pud, is_pud, 1);
+	} else {
+		ASSERT_LEAVES(below, is_pud ? 0 : below, is_pud ? below : 0, 0, 0);
+		faults = minor_faults();
+		ASSERT_EQ(30, load(self->map, 3));
+		ASSERT_EQ(faults, minor_faults());
+	}
+	ASSERT_EQ(40, load(self->map, self->pages - 1));
+	store(self->map, 4, 50);
+	ASSERT_EQ(50, load(self->map, 4));
+	ASSERT_EQ(30, load(self->map, 3));
+}
+
 TEST_F_TIMEOUT(huge, unknown, TEST_SECONDS)
 {
 	struct mmops_walk arg = { .op = MMOPS_WALK_TAKE_DIRTY + 1 };

@@ -25,11 +25,13 @@
 /* mmops_walk::flags */
 #define MMOPS_WALK_SPLIT	(1U << 0)	/* PMD leaves, as Action::Replace */
 #define MMOPS_WALK_SPLIT_ALL	(1U << 1)	/* also those that cannot be split */
+#define MMOPS_WALK_SPLIT_PUD	(1U << 2)	/* also PUD leaves */
+#define MMOPS_WALK_AS_KERNEL	(1U << 3)	/* as Action::Split instead */
 
 /**
  * struct mmops_walk - argument of MMOPS_WALK_IOC
  * @op: in: MMOPS_WALK_*
- * @flags: in: MMOPS_WALK_SPLIT, with or without MMOPS_WALK_SPLIT_ALL, or 0
+ * @flags: in: MMOPS_WALK_SPLIT, with or without the other flags, or 0
  * @fd: in: descriptor of the file (_MAPPING); FOREIGN_TABLE: a pidfd, of the
  *	process that the table for the first leaf is allocated for
  * @pad: must be zero
@@ -44,6 +46,7 @@
  * @writable: out: those of them whose entry permitted stores
  * @changed: out: base pages that were write-protected or zapped, or whose dirty
  *	bit was taken
+ * @split: out: leaves that were split as asked for
  * @reserved: must be zero
  */
 struct mmops_walk {
@@ -60,7 +63,8 @@ struct mmops_walk {
 	__u64 present;
 	__u64 writable;
 	__u64 changed;
-	__u64 reserved[2];
+	__u64 split;
+	__u64 reserved;
 };
 
 #define MMOPS_WALK_IOC	_IOWR(0xBC, 0x00, struct mmops_walk)

@@ -81,6 +81,8 @@ const TAKE_DIRTY: u32 = 10;
 
 const SPLIT: u32 = 1 << 0;
 const SPLIT_ALL: u32 = 1 << 1;
+const SPLIT_PUD: u32 = 1 << 2;
+const AS_KERNEL: u32 = 1 << 3;
 
 const IOC: u32 = _IOWR::<Arg>(0xBC, 0x00);
 
@@ -101,7 +103,8 @@ struct Arg {
     present: u64,
     writable: u64,
     changed: u64,
-    reserved: [u64; 2],
+    split: u64,
+    reserved: u64,
 }
 
 misc_device!(MmopsWalk, c"mmops_walk", {
@@ -171,8 +174,19 @@ struct Protect {
     found: Found,
     changed: u64,
     tables: SpareTables,
-    /// Leaves that cannot be split are to be split as well.
-    split_all: bool,
+    /// Which leaves are to be split, and how.
+    flags: u32,
+    split: u64,
+}
+
+impl Protect {
+    fn wants_split<L: HugeLevel>(&self, leaf: &Leaf<'_, '_, L>) -> bool {
+        if L::SIZE == PMD_SIZE {
+            self.flags & SPLIT_ALL != 0 || leaf.can_split()
+        } else {
+            self.flags & SPLIT_PUD != 0
+        }
+    }
 }
 
 impl Walk for Protect {
@@ -208,7 +222,10 @@ impl Walk for Protect {
         scope: &mut FlushScope<'s>,
     ) -> Result<Action> {
         Found::leaf(&mut self.found, leaf)?;
-        if L::SIZE == PMD_SIZE && (self.split_all || leaf.can_split()) {
+        if self.wants_split(leaf) {
+            if self.flags & AS_KERNEL != 0 {
+                return Ok(Action::Split);
+            }
             if let Some(table) = self.tables.take_for(leaf.vma())? {
                 return Ok(Action::Replace(table));
             }
@@ -217,6 +234,10 @@ impl Walk for Protect {
             self.changed += leaf.pages()?.nr() as u64;
         }
         Ok(Action::Done)
+    }
+
+    fn was_split(&mut self, _size: usize) {
+        self.split += 1;
     }
 }
 
@@ -302,7 +323,9 @@ static OF_PUD_LEAF: for<'s> fn(&mut PudLeaf<'_, 's>, &mut FlushScope<'s>) -> usi
 
 impl Arg {
     fn run(&mut self) -> Result {
-        if self.pad != 0 || self.reserved != [0; 2] || self.flags & !(SPLIT | SPLIT_ALL) != 0 {
+        let known = SPLIT | SPLIT_ALL | SPLIT_PUD | AS_KERNEL;
+
+        if self.pad != 0 || self.reserved != 0 || self.flags & !known != 0 {
             return Err(EINVAL);
         }
         match self.op {
@@ -391,7 +414,8 @@ impl Arg {
             } else {
                 SpareTables::none()
             },
-            split_all: self.flags & SPLIT_ALL != 0,
+            flags: self.flags,
+            split: 0,
         };
 
         loop {
@@ -402,6 +426,7 @@ impl Arg {
                 Err(e) if e == EAGAIN => walker.found = Found::default(),
                 ret => {
                     self.tell(&walker.found, walker.changed);
+                    self.split = walker.split;
                     return ret;
                 }
             }
