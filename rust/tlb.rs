@@ -40,6 +40,9 @@ use kernel::page::PAGE_SIZE;
 /// Marks what belongs to the scope with lifetime `'s` and to no other; invariant in it.
 pub(crate) type ScopeBrand<'s> = PhantomData<fn(&'s ()) -> &'s ()>;
 
+/// Leaves that a range can cover in part: one of PMD size and one of PUD size at each end.
+const PARTIAL_LEAVES: usize = 4;
+
 /// `mm->tlb_flush_pending`, raised once.
 ///
 /// # Invariants
@@ -94,7 +97,7 @@ pub struct FlushScope<'s> {
     // Fields are dropped after the flush in `drop`, in the order in which they stand here.
     //
     // Partly covered leaves at the ends of `range`, and what secondary MMUs are told of them.
-    leaves: [Option<(AddrRange, Invalidation<'s>)>; 2],
+    leaves: [Option<(AddrRange, Invalidation<'s>)>; PARTIAL_LEAVES],
     _invalidation: Invalidation<'s>,
     pending: Pending,
     // So that the scopes of two walks cannot be swapped.
@@ -134,7 +137,7 @@ impl<'s> FlushScope<'s> {
             range,
             changed: Span::EMPTY,
             stride: usize::MAX,
-            leaves: [None, None],
+            leaves: [const { None }; PARTIAL_LEAVES],
             _invalidation: invalidation,
             // SAFETY: By this function's safety requirements.
             pending: unsafe { Pending::raise(mm) },
@@ -227,23 +230,15 @@ impl<'s> FlushScope<'s> {
         if has(&self.range) || self.leaves.iter().flatten().any(|(range, _)| has(range)) {
             return;
         }
-        // A range has two ends, and what is smaller at the same end lies in what was told before it
-        // was split. If there is a third nevertheless, the first is done with.
-        if self.leaves.iter().all(Option::is_some) {
-            self.flush();
-            self.leaves.swap(0, 1);
-            self.leaves[1] = None;
-        }
+        // There is a place: a leaf that is covered in part has an end of the range inside it, and
+        // at an end there is one of each size, however often it is split and made anew meanwhile,
+        // since the bounds of a VMA do not change under the lock.
+        if let Some(place) = self.leaves.iter_mut().find(|place| place.is_none()) {
+            // SAFETY: By this function's safety requirements the mm stays for as long as the scope,
+            // of which this is a part, and the lock is held.
+            let told = unsafe { Invalidation::start(self.pending.mm, &leaf, cause) };
 
-        // SAFETY: By this function's safety requirements the mm stays for as long as the scope, of
-        // which this is a part, and the lock is held.
-        let told = unsafe { Invalidation::start(self.pending.mm, &leaf, cause) };
-
-        for place in &mut self.leaves {
-            if place.is_none() {
-                *place = Some((leaf, told));
-                break;
-            }
+            *place = Some((leaf, told));
         }
     }
 }
