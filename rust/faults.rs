@@ -101,7 +101,8 @@ table! {
     /// until the walk has ended, and one of a batch of exclusive pages until it is waited for.
     Fault trylock_fails;
 
-    /// Each folio has too many references to be pinned until its dirty mark.
+    /// The count of references of each folio that is to be pinned until its dirty mark has
+    /// overflowed.
     Fault pin_fails;
 
     /// A folio that waits for its dirty mark is taken for dirty if a part of it is.

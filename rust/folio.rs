@@ -40,13 +40,15 @@ impl FolioRef {
     /// The folio is mapped by a present entry whose page-table lock is held.
     #[inline(always)]
     unsafe fn get(folio: NonNull<bindings::folio>) -> Option<Self> {
-        if crate::faults::pin_fails() {
-            return None;
-        }
+        let overflow = crate::faults::pin_fails();
 
         // SAFETY: The mapping holds a reference, by this function's safety requirements.
-        // INVARIANT: The pin was just taken.
-        unsafe { bindings::mmops_folio_pin(folio.as_ptr()) }.then_some(Self(folio))
+        if unsafe { bindings::mmops_folio_pin(folio.as_ptr(), overflow) } {
+            // INVARIANT: The pin was just taken.
+            Some(Self(folio))
+        } else {
+            None
+        }
     }
 
     /// Whether each block of the folio is dirty, so that a mark has nothing to add.

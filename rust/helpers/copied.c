@@ -24,11 +24,12 @@
  * folio (buffers) alone, which marking it dirty needs.
  * Called with the page table lock of a present entry that maps the folio held,
  * so reclaim, which looks after it has unmapped, sees the pin. False if the count
- * has overflowed, which makes it negative: no user may raise it further.
+ * has overflowed, which makes it negative: no user may raise it further. With
+ * @overflow, a fault, it is taken for one that has.
  */
-__mmops_helper bool mmops_folio_pin(struct folio *folio)
+__mmops_helper bool mmops_folio_pin(struct folio *folio, bool overflow)
 {
-	if (unlikely(folio_ref_count(folio) <= 0))
+	if (unlikely((overflow ? INT_MIN : folio_ref_count(folio)) <= 0))
 		return false;
 	if (folio_is_zone_device(folio)) {
 		folio_get(folio);
