@@ -115,8 +115,6 @@ TEST_F_TIMEOUT(track, stores, TEST_SECONDS)
 	size_t i, n;
 	long faults;
 
-	for (i = 0; i < PAGES; i++)
-		before[i] = stored[i] = 0;
 	for (round = 0; round < ROUNDS; round++) {
 		memset(stored, 0, sizeof(stored));
 		n = rng_below(&self->rng, PAGES);

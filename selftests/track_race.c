@@ -28,6 +28,22 @@ do {										\
 	ASSERT_EQ(variant->left_out ? (missed) : 0, track_missed(&self->t));	\
 } while (0)
 
+/* A shared mapping of a memfd, tracked in this mode, with nothing to report. */
+static void track_memfd(struct __test_metadata *_metadata, struct tracker *t, char **map, int *fd,
+			uint32_t mode)
+{
+	*fd = new_memfd(PAGES);
+	ASSERT_GE(*fd, 0);
+	*map = map_shared(*fd, 0, PAGES);
+	ASSERT_NE(*map, NULL);
+	store_range(*map, 0, PAGES, 1);
+	track_mode = mode;
+	ASSERT_EQ(0, track_open(t, *map, PAGES));
+	ASSERT_EPOCH(t);
+	ASSERT_EPOCH(t);
+	ASSERT_EQ(0, track_reported(t));
+}
+
 /* Rules of mode full; those of both modes follow, in mode fast. */
 FIXTURE(full)
 {
@@ -54,16 +70,7 @@ FIXTURE_SETUP(full)
 
 	OPEN_DEV(dev, MMOPS_DEV);
 	close(dev);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = map_shared(self->fd, 0, PAGES);
-	ASSERT_NE(self->map, NULL);
-	store_range(self->map, 0, PAGES, 1);
-	track_mode = MMOPS_TRACK_FULL;
-	ASSERT_EQ(0, track_open(&self->t, self->map, PAGES));
-	ASSERT_EPOCH(&self->t);
-	ASSERT_EPOCH(&self->t);
-	ASSERT_EQ(0, track_reported(&self->t));
+	track_memfd(_metadata, &self->t, &self->map, &self->fd, MMOPS_TRACK_FULL);
 }
 
 FIXTURE_TEARDOWN(full)
@@ -104,15 +111,7 @@ FIXTURE_SETUP(rule)
 
 	OPEN_DEV(dev, MMOPS_DEV);
 	close(dev);
-	self->fd = new_memfd(PAGES);
-	ASSERT_GE(self->fd, 0);
-	self->map = map_shared(self->fd, 0, PAGES);
-	ASSERT_NE(self->map, NULL);
-	store_range(self->map, 0, PAGES, 1);
-	ASSERT_EQ(0, track_open(&self->t, self->map, PAGES));
-	ASSERT_EPOCH(&self->t);
-	ASSERT_EPOCH(&self->t);
-	ASSERT_EQ(0, track_reported(&self->t));
+	track_memfd(_metadata, &self->t, &self->map, &self->fd, MMOPS_TRACK_FAST);
 }
 
 FIXTURE_TEARDOWN(rule)
