@@ -547,7 +547,9 @@ struct mmops_age {
  * whose pin does not last to the begin of an epoch, and through a mapped file.
  *
  * MMOPS_TRACK_FULL: take write permissions as well. The first store to a page in an
- * epoch faults, and all of these are seen, but for changes of a mapped file by others.
+ * epoch faults, and these are seen, but for changes of a mapped file by others, a page
+ * of a file that is pinned while reclaim has taken its entry, and one that a driver
+ * keeps for a store without a pin.
  */
 #define MMOPS_TRACK_FAST		(1U << 0)
 #define MMOPS_TRACK_FULL		(1U << 1)

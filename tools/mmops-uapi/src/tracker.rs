@@ -19,8 +19,9 @@ pub enum Mode {
     /// tables of the process: by `ptrace(2)`, `/proc/PID/mem`, `process_vm_writev(2)`, a virtual
     /// machine, a device whose pin does not last to a begin, and those of a mapped file by others.
     Fast,
-    /// By write permissions as well: the first store to a page in an epoch faults. All of these are
-    /// seen, but for changes of a mapped file by others.
+    /// By write permissions as well: the first store to a page in an epoch faults. These are seen
+    /// then, but for changes of a mapped file by others, a page of a file that is pinned while
+    /// reclaim has taken its entry, and one that a driver keeps for a store without a pin.
     Full,
 }
 
