@@ -61,5 +61,6 @@
 #include "helpers/mmu_notifier.c"
 #include "helpers/pgtable.c"
 #include "helpers/leafops.c"
+#include "helpers/kunit.c"
 #include "helpers/sched.c"
 #include "helpers/tlb.c"

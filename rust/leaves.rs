@@ -13,7 +13,8 @@ use crate::{
         self,
         ByLevel,
         HugeLevel,
-        PteTable, //
+        PteTable,
+        SoftLeaf, //
     },
     range::{
         AddrRange,
@@ -55,22 +56,16 @@ pub enum Kind {
     Marker = 6,
 }
 
-impl Kind {
-    fn of(raw: u32) -> Option<Self> {
-        use bindings as b;
-
-        Some(match raw {
-            b::softleaf_type_SOFTLEAF_SWAP => Self::Swap,
-            b::softleaf_type_SOFTLEAF_MIGRATION_READ
-            | b::softleaf_type_SOFTLEAF_MIGRATION_READ_EXCLUSIVE
-            | b::softleaf_type_SOFTLEAF_MIGRATION_WRITE => Self::Migration,
-            b::softleaf_type_SOFTLEAF_DEVICE_PRIVATE_READ
-            | b::softleaf_type_SOFTLEAF_DEVICE_PRIVATE_WRITE => Self::DevicePrivate,
-            b::softleaf_type_SOFTLEAF_DEVICE_EXCLUSIVE => Self::DeviceExclusive,
-            b::softleaf_type_SOFTLEAF_HWPOISON => Self::Hwpoison,
-            b::softleaf_type_SOFTLEAF_MARKER => Self::Marker,
-            _ => return None,
-        })
+impl From<SoftLeaf> for Kind {
+    fn from(leaf: SoftLeaf) -> Self {
+        match leaf {
+            SoftLeaf::Swap { .. } => Self::Swap,
+            SoftLeaf::Migration { .. } => Self::Migration,
+            SoftLeaf::DevicePrivate { .. } => Self::DevicePrivate,
+            SoftLeaf::DeviceExclusive { .. } => Self::DeviceExclusive,
+            SoftLeaf::HwPoison { .. } => Self::Hwpoison,
+            SoftLeaf::Marker(_) => Self::Marker,
+        }
     }
 }
 
@@ -208,7 +203,8 @@ impl Walk for Lister<'_> {
             let entry = if pte.present() {
                 Some((Kind::Present, pte.leaf_state()))
             } else {
-                Kind::of(pte.softleaf_type()).map(|kind| (kind, pte.softleaf_state()))
+                pte.soft_leaf()
+                    .map(|leaf| (leaf.into(), pte.softleaf_state()))
             };
             self.push(addr, PAGE_SIZE, entry);
         });
@@ -225,7 +221,8 @@ impl Walk for Lister<'_> {
             ByLevel::Pmd(leaf) if leaf.is_softleaf() => {
                 let pmd = leaf.value();
 
-                Kind::of(pmd.softleaf_type()).map(|kind| (kind, pmd.softleaf_state()))
+                pmd.soft_leaf()
+                    .map(|leaf| (leaf.into(), pmd.softleaf_state()))
             }
             _ => Some((Kind::Present, leaf.value().leaf_state())),
         };

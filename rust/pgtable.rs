@@ -43,8 +43,7 @@ pub use self::{
     soft_leaf::{
         Markers,
         MigrationAccess,
-        SoftLeaf,
-        SoftLeafEntry, //
+        SoftLeaf, //
     },
     table::{
         LockedPte,

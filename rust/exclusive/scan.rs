@@ -7,8 +7,10 @@ use crate::{
     bindings,
     mm::MmapRead,
     pgtable::{
+        Markers,
         Pte,
-        PteTable, //
+        PteTable,
+        SoftLeaf, //
     },
     range::{
         AddrRange,
@@ -46,7 +48,7 @@ pub(super) enum Kind {
 #[inline(always)]
 pub(super) fn kind(table: &PteTable<'_, '_>, i: usize) -> (Pte, Kind) {
     if i >= table.nr() {
-        return (none(), Kind::NeedsFault);
+        return (Pte::NONE, Kind::NeedsFault);
     }
 
     let pte = table.value(i);
@@ -55,16 +57,11 @@ pub(super) fn kind(table: &PteTable<'_, '_>, i: usize) -> (Pte, Kind) {
     (pte, unsafe { kind_of(table.vma().as_ptr(), pte) })
 }
 
-/// An entry in which nothing is.
-fn none() -> Pte {
-    Pte::from_raw(bindings::pte_t { pte: 0 })
-}
-
 /// What is to be done where there is no page table.
 #[inline(never)]
 pub(super) fn kind_of_nothing(vma: &VmaRef) -> Kind {
     // SAFETY: The reference keeps the VMA. There is no page.
-    unsafe { kind_of(vma.as_ptr(), none()) }
+    unsafe { kind_of(vma.as_ptr(), Pte::NONE) }
 }
 
 /// # Safety
@@ -74,17 +71,44 @@ pub(super) fn kind_of_nothing(vma: &VmaRef) -> Kind {
 unsafe fn kind_of(vma: *mut bindings::vm_area_struct, pte: Pte) -> Kind {
     use bindings as b;
 
+    if !pte.present() {
+        // SAFETY: By this function's safety requirements.
+        return unsafe { kind_of_nonpresent(vma, pte) };
+    }
+
     let mut page = ptr::null_mut();
     // SAFETY: By this function's safety requirements.
     let kind = unsafe { b::mmops_excl_kind(vma, pte.as_raw(), &mut page) } as u32;
 
     match (kind, NonNull::new(page)) {
         (b::mmops_excl_kind_MMOPS_EXCL_PAGE, Some(page)) => Kind::Page(page),
-        (b::mmops_excl_kind_MMOPS_EXCL_ALREADY, Some(page)) => Kind::Already(page),
         (b::mmops_excl_kind_MMOPS_EXCL_KSM, _) => Kind::Refused(PageResult::Ksm),
         (b::mmops_excl_kind_MMOPS_EXCL_USERFAULTFD, _) => Kind::Refused(PageResult::Userfaultfd),
-        (b::mmops_excl_kind_MMOPS_EXCL_POISONED, _) => Kind::Refused(PageResult::Poisoned),
-        (b::mmops_excl_kind_MMOPS_EXCL_GUARD, _) => Kind::Refused(PageResult::Fault),
+        _ => Kind::NeedsFault,
+    }
+}
+
+/// # Safety
+///
+/// As [`kind_of`], of an entry that is not present.
+#[inline(always)]
+unsafe fn kind_of_nonpresent(vma: *mut bindings::vm_area_struct, pte: Pte) -> Kind {
+    match pte.soft_leaf() {
+        Some(SoftLeaf::DeviceExclusive { .. }) => {
+            // SAFETY: The entry is of a page.
+            match NonNull::new(unsafe { bindings::mmops_pte_softleaf_page(pte.as_raw()) }) {
+                Some(page) => Kind::Already(page),
+                None => Kind::NeedsFault,
+            }
+        }
+        Some(SoftLeaf::HwPoison { .. } | SoftLeaf::Marker(Markers { poisoned: true, .. })) => {
+            Kind::Refused(PageResult::Poisoned)
+        }
+        Some(SoftLeaf::Marker(Markers { guard: true, .. })) => Kind::Refused(PageResult::Fault),
+        // SAFETY: By this function's safety requirements.
+        _ if unsafe { bindings::mmops_excl_asks_userspace(vma, pte.as_raw()) } => {
+            Kind::Refused(PageResult::Userfaultfd)
+        }
         _ => Kind::NeedsFault,
     }
 }

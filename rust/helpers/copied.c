@@ -270,8 +270,8 @@ static __always_inline softleaf_t mmops_softleaf_wrprotect(softleaf_t entry)
  * Original: change_softleaf_pte(), mm/mprotect.c;
  * change_non_present_huge_pmd(), mm/huge_memory.c
  *
- * An entry that is not present but would come back writable: it will be
- * read-only. Soft-dirty is not kept for a page of a device, as there.
+ * An entry that is not present but would come back writable, and no other: it
+ * will be read-only. Soft-dirty is not kept for a page of a device, as there.
  */
 #define MMOPS_PROTECT_SOFTLEAF(level)						\
 	__mmops_helper void							\
@@ -280,11 +280,8 @@ static __always_inline softleaf_t mmops_softleaf_wrprotect(softleaf_t entry)
 	{									\
 		level##_t old = level##p_get(entryp), new;			\
 		softleaf_t entry = softleaf_from_##level(old);			\
-		softleaf_t readable = mmops_softleaf_wrprotect(entry);		\
 										\
-		if (!readable.val)						\
-			return;							\
-		new = softleaf_to_##level(readable);				\
+		new = softleaf_to_##level(mmops_softleaf_wrprotect(entry));	\
 		if (softleaf_is_migration(entry) && level##_swp_soft_dirty(old))	\
 			new = level##_swp_mksoft_dirty(new);			\
 		if (level##_swp_uffd(old))					\

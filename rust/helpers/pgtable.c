@@ -45,18 +45,6 @@ __mmops_helper bool mmops_pte_rw(pte_t pte)
 }
 MMOPS_EXPORT(mmops_pte_rw);
 
-__mmops_helper bool mmops_pte_same(pte_t a, pte_t b)
-{
-	return pte_same(a, b);
-}
-MMOPS_EXPORT(mmops_pte_same);
-
-__mmops_helper bool mmops_pmd_same(pmd_t a, pmd_t b)
-{
-	return pmd_same(a, b);
-}
-MMOPS_EXPORT(mmops_pmd_same);
-
 /* What a leaf tells of itself */
 
 #define MMOPS_LEAF_READ		(1U << 0)

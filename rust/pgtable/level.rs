@@ -71,6 +71,19 @@ pub(super) mod raw {
         fn special(raw: Self::Raw) -> bool;
         fn pfn(raw: Self::Raw) -> usize;
         fn leaf_state(raw: Self::Raw) -> u32;
+
+        /// The `softleaf_t` of any entry, and its `enum softleaf_type`. There is none of PUD size.
+        fn softleaf(_raw: Self::Raw) -> usize {
+            0
+        }
+        /// As above.
+        fn softleaf_type(_raw: Self::Raw) -> u32 {
+            bindings::softleaf_type_SOFTLEAF_NONE
+        }
+        /// What [`Self::leaf_state`] is of a present leaf.
+        fn softleaf_state(_raw: Self::Raw) -> u32 {
+            0
+        }
     }
 
     /// # Safety
@@ -115,7 +128,7 @@ pub(super) mod raw {
             prot: usize,
             upgrade: bool,
         ) -> u32;
-        /// Of such an entry.
+        /// Of such an entry, which comes back writable.
         unsafe fn protect_nonpresent(
             _vma: *mut vm_area_struct,
             _addr: usize,
@@ -168,6 +181,9 @@ impl raw::Level for PteLevel {
         special -> bool => mmops_pte_special;
         pfn -> usize => mmops_pte_pfn;
         leaf_state -> u32 => mmops_pte_leaf_state;
+        softleaf -> usize => mmops_pte_softleaf;
+        softleaf_type -> u32 => mmops_pte_softleaf_type;
+        softleaf_state -> u32 => mmops_pte_softleaf_state;
     }
 }
 
@@ -176,6 +192,7 @@ macro_rules! huge_level {
         $level:ident, $raw:ident, $size:ident, $by_level:ident;
         $present:ident $write:ident $dirty:ident $young:ident $soft_dirty:ident $special:ident
         $pfn:ident $leaf_state:ident;
+        { $($softleaf:tt)* }
         $get:ident $wrprotect:ident $mkold:ident $mkclean:ident $redirty:ident
         $take:ident $track:ident $untrack:ident $is_pinned:ident $mksoft_dirty:ident $protect:ident;
         $($nonpresent:tt)*
@@ -194,6 +211,7 @@ macro_rules! huge_level {
                 special -> bool => $special;
                 pfn -> usize => $pfn;
                 leaf_state -> u32 => $leaf_state;
+                $($softleaf)*
             }
         }
 
@@ -235,6 +253,11 @@ huge_level! {
     PmdLevel, pmd_t, PMD_SIZE, Pmd;
     mmops_pmd_present mmops_pmd_write mmops_pmd_dirty mmops_pmd_young mmops_pmd_soft_dirty
     mmops_pmd_special mmops_pmd_pfn mmops_pmd_leaf_state;
+    {
+        softleaf -> usize => mmops_pmd_softleaf;
+        softleaf_type -> u32 => mmops_pmd_softleaf_type;
+        softleaf_state -> u32 => mmops_pmd_softleaf_state;
+    }
     mmops_pmdp_get_lockless mmops_pmdp_wrprotect mmops_pmdp_mkold mmops_pmdp_mkclean
     mmops_pmdp_redirty mmops_pmdp_get_and_clear
     mmops_pmdp_track mmops_pmdp_untrack mmops_pmd_is_pinned mmops_pmdp_mksoft_dirty
@@ -253,6 +276,7 @@ huge_level! {
     PudLevel, pud_t, PUD_SIZE, Pud;
     mmops_pud_present mmops_pud_write mmops_pud_dirty mmops_pud_young mmops_pud_soft_dirty
     mmops_pud_special mmops_pud_pfn mmops_pud_leaf_state;
+    {}
     mmops_pudp_get mmops_pudp_wrprotect mmops_pudp_mkold mmops_pudp_mkclean
     mmops_pudp_redirty mmops_pudp_get_and_clear
     mmops_pudp_track mmops_pudp_untrack mmops_pud_is_pinned mmops_pudp_mksoft_dirty

@@ -12,8 +12,8 @@ use crate::bindings;
 
 /// A value of an entry of a page table.
 ///
-/// All questions but [`Self::present`] and, where there is one, `none`, are for entries that map
-/// memory.
+/// All questions but [`Self::present`], [`Self::soft_leaf`] and, where there is one, `none`, are for
+/// entries that map memory.
 #[repr(transparent)]
 pub struct Entry<L: Level>(pub(super) L::Raw);
 
@@ -91,6 +91,12 @@ impl<L: Level> Entry<L> {
     pub(crate) fn leaf_state(self) -> u32 {
         L::leaf_state(self.0)
     }
+
+    /// `MMOPS_LEAF_*` of an entry that is neither present nor none.
+    #[inline(always)]
+    pub(crate) fn softleaf_state(self) -> u32 {
+        L::softleaf_state(self.0)
+    }
 }
 
 /// Functions that compute on a value alone.
@@ -117,10 +123,6 @@ impl Pte {
         /// As [`Self::write`], but false for a shadow stack: one bit, which tests cheaper. Shared
         /// file mappings have no shadow stacks.
         pub rw -> bool => mmops_pte_rw;
-        /// `MMOPS_LEAF_*` of an entry that is neither present nor none.
-        pub(crate) softleaf_state -> u32 => mmops_pte_softleaf_state;
-        /// `enum softleaf_type` of such an entry.
-        pub(crate) softleaf_type -> u32 => mmops_pte_softleaf_type;
     }
 }
 
@@ -130,10 +132,6 @@ impl Pmd {
         pub none -> bool => mmops_pmd_none;
         /// The entry is a leaf, or a non-present entry in the place of one.
         pub is_huge -> bool => mmops_pmd_is_huge;
-        /// `MMOPS_LEAF_*` of an entry that is not present, in the place of a leaf.
-        pub(crate) softleaf_state -> u32 => mmops_pmd_softleaf_state;
-        /// `enum softleaf_type` of such an entry.
-        pub(crate) softleaf_type -> u32 => mmops_pmd_softleaf_type;
     }
 }
 

@@ -109,8 +109,9 @@ impl<'s> PteTable<'_, 's> {
             let ptep = self.entry_ptr(i);
 
             if !value.present() {
-                if to.lower {
-                    // SAFETY: The entry is valid, and its table's lock is held.
+                if to.lower && value.soft_leaf().is_some_and(|leaf| leaf.is_writable()) {
+                    // SAFETY: The entry is valid, and its table's lock is held; so it is what was
+                    // looked at.
                     unsafe {
                         bindings::mmops_ptep_protect_softleaf(self.vma().as_ptr(), addr, ptep)
                     };
@@ -181,9 +182,12 @@ impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
         let vma = self.vma().as_ptr();
         let addr = self.leaf_addr();
 
-        if !self.value().present() {
-            if to.lower {
-                // SAFETY: By the type invariants the entry is valid and its lock is held.
+        let value = self.value();
+
+        if !value.present() {
+            if to.lower && value.soft_leaf().is_some_and(|leaf| leaf.is_writable()) {
+                // SAFETY: By the type invariants the entry is valid and its lock is held; so it is
+                // what was looked at.
                 unsafe { L::protect_nonpresent(vma, addr, self.entry_ptr()) };
             }
             return 0;

@@ -13,8 +13,10 @@ use crate::{
         Entry,
         HugeLevel,
         Leaf,
+        MigrationAccess,
         Pte,
-        PteTable, //
+        PteTable,
+        SoftLeaf, //
     },
     tlb::FlushScope, //
 };
@@ -25,23 +27,13 @@ use kernel::page::PAGE_SHIFT;
 const GROUP: usize = 8;
 
 fn is_writable_migration(value: Pte) -> bool {
-    use crate::pgtable::{
-        MigrationAccess,
-        SoftLeaf,
-        SoftLeafEntry, //
-    };
-
-    let is_writable = |leaf| {
-        matches!(
-            leaf,
-            SoftLeaf::Migration {
-                access: MigrationAccess::Write,
-                ..
-            }
-        )
-    };
-
-    SoftLeafEntry::try_from(value).is_ok_and(|entry| is_writable(entry.leaf))
+    matches!(
+        value.soft_leaf(),
+        Some(SoftLeaf::Migration {
+            access: MigrationAccess::Write,
+            ..
+        })
+    )
 }
 
 /// What became of entries whose soft-dirty bit was to be cleared.

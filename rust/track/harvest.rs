@@ -34,11 +34,15 @@ use crate::{
     notifier::ChangeEvent,
     pgtable::{
         ByLevel,
+        Entry,
         EntrySet,
         HugeLevel,
         Leaf,
+        Level,
+        Markers,
         PmdLeaf,
-        PteTable, //
+        PteTable,
+        SoftLeaf, //
     },
     range::{
         AddrRange,
@@ -255,11 +259,11 @@ impl Harvest<'_, '_> {
 
     /// Notes what `nr` pages from the one with the number `first` on are.
     #[inline(always)]
-    fn note(&mut self, first: usize, nr: usize, kind: u32) {
-        match kind {
-            bindings::MMOPS_TRACK_ZEROES => {}
-            bindings::MMOPS_TRACK_MEMORY => self.found.there.set_range(first, nr),
-            _ => self.found.unknown.set_range(first, nr),
+    fn note(&mut self, first: usize, nr: usize, content: Content) {
+        match content {
+            Content::Zeroes => {}
+            Content::Memory => self.found.there.set_range(first, nr),
+            Content::Unknown => self.found.unknown.set_range(first, nr),
         }
     }
 
@@ -302,16 +306,15 @@ impl Harvest<'_, '_> {
         let value = leaf.value();
         let addr = leaf.addr();
         let (first, nr) = (addr >> PAGE_SHIFT, (leaf.end() - addr) >> PAGE_SHIFT);
-        // SAFETY: The function computes on the value alone.
-        let mut kind = unsafe { bindings::mmops_pmd_track_kind(value.as_raw()) };
+        let mut content = Content::of(value);
 
         if value.present() && self.is_forced(leaf.vma()) && !value.special() {
             // SAFETY: The leaf is present and not special, and its lock is held.
             if unsafe { maps_anon(value.pfn()) } {
-                kind = bindings::MMOPS_TRACK_UNKNOWN;
+                content = Content::Unknown;
             }
         }
-        self.note(first, nr, kind);
+        self.note(first, nr, content);
         if !value.present() {
             return;
         }
@@ -354,6 +357,42 @@ impl Harvest<'_, '_> {
 unsafe fn maps_anon(pfn: usize) -> bool {
     // SAFETY: By this function's safety requirements the folio is there.
     unsafe { bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(pfn)) }
+}
+
+/// What an entry stands for, to a tracker.
+#[derive(Clone, Copy)]
+enum Content {
+    /// Nothing that was ever stored to.
+    Zeroes,
+    /// A page, wherever it is.
+    Memory,
+    /// A device may store to it, or it comes and goes untold.
+    Unknown,
+}
+
+impl Content {
+    /// Of an entry that is not none.
+    #[inline(always)]
+    fn of<L: Level>(entry: Entry<L>) -> Self {
+        if !entry.present() {
+            Self::of_nonpresent(entry.soft_leaf())
+        } else if entry.special() {
+            Self::Zeroes
+        } else {
+            Self::Memory
+        }
+    }
+
+    #[cold]
+    fn of_nonpresent(leaf: Option<SoftLeaf>) -> Self {
+        match leaf {
+            Some(
+                SoftLeaf::Swap { .. } | SoftLeaf::Migration { .. } | SoftLeaf::HwPoison { .. },
+            ) => Self::Memory,
+            Some(SoftLeaf::Marker(Markers { uffd_wp: true, .. })) => Self::Zeroes,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// Sets the bits of a range of addresses.
@@ -405,16 +444,19 @@ impl Walk for Harvest<'_, '_> {
         }
         clean_record_table_queue(table, scope, &mut self.found.written, first, self.queue);
         table.for_each(|addr, pte| {
-            // SAFETY: The function computes on the value alone.
-            let mut kind = unsafe { bindings::mmops_pte_track_kind(pte.as_raw()) };
+            let mut content = if pte.none() {
+                Content::Zeroes
+            } else {
+                Content::of(pte)
+            };
 
             if is_forced && pte.present() && !pte.special() {
                 // SAFETY: The entry is present and not special, and its lock is held.
                 if unsafe { maps_anon(pte.pfn()) } {
-                    kind = bindings::MMOPS_TRACK_UNKNOWN;
+                    content = Content::Unknown;
                 }
             }
-            self.note(addr >> PAGE_SHIFT, 1, kind);
+            self.note(addr >> PAGE_SHIFT, 1, content);
         });
         Ok(Action::Done)
     }
@@ -430,7 +472,7 @@ impl Walk for Harvest<'_, '_> {
             ByLevel::Pud(leaf) => self.note(
                 leaf.addr() >> PAGE_SHIFT,
                 (leaf.end() - leaf.addr()) >> PAGE_SHIFT,
-                bindings::MMOPS_TRACK_UNKNOWN,
+                Content::Unknown,
             ),
         }
         Ok(Action::Done)

@@ -12,7 +12,8 @@ use crate::{
     },
     pgtable::{
         PmdLeaf,
-        PudLeaf, //
+        PudLeaf,
+        SoftLeaf, //
     },
     range::{
         PMD_SIZE,
@@ -68,7 +69,7 @@ pub(super) fn zap_pmd(leaf: &mut PmdLeaf<'_, '_>, gather: &mut Gather<'_, '_>) -
         let folio = b::mmops_page_folio(page);
         let is_anon = b::mmops_folio_test_anon(folio);
         // Of the entry, and not of the folio as C has it: see Documentation/kernel-notes.rst.
-        let is_device_private = b::mmops_pmd_is_device_private(old.as_raw());
+        let is_device_private = matches!(old.soft_leaf(), Some(SoftLeaf::DevicePrivate { .. }));
 
         if !old.present() && !is_device_private {
             crate::faults::migrations_zapped();

@@ -11,8 +11,10 @@ use crate::{
         PagePtr, //
     },
     pgtable::{
+        Markers,
         Pte,
-        PteTable, //
+        PteTable,
+        SoftLeaf, //
     },
     vma::Vma, //
 };
@@ -270,12 +272,11 @@ unsafe fn zap_nonpresent(
     let raw = pte.as_raw();
     let mut nr = 1;
 
-    // SAFETY: The function computes on the value alone.
-    match unsafe { b::mmops_zap_kind(raw) } as u32 {
+    match pte.soft_leaf() {
         // SAFETY: The entry is of a page, which it keeps: it has a reference, is in rmap and is
         // counted. The TLB knows nothing of it.
-        b::mmops_zap_kind_MMOPS_ZAP_DEVICE => unsafe {
-            let page = b::mmops_softleaf_page(raw);
+        Some(SoftLeaf::DevicePrivate { .. } | SoftLeaf::DeviceExclusive { .. }) => unsafe {
+            let page = b::mmops_pte_softleaf_page(raw);
             let folio = b::mmops_page_folio(page);
 
             gather.uncharge(b::mmops_mm_counter(folio) as usize, 1);
@@ -283,7 +284,7 @@ unsafe fn zap_nonpresent(
             table.take_nonpresent(i, 1, gather);
             b::mmops_folio_put(folio);
         },
-        b::mmops_zap_kind_MMOPS_ZAP_SWAP => {
+        Some(SoftLeaf::Swap { .. }) => {
             let left = (table.nr() - i) as u32;
 
             // SAFETY: There are so many entries from the place on, the first of which is of swap.
@@ -298,16 +299,22 @@ unsafe fn zap_nonpresent(
         }
         // SAFETY: A migration entry is of a locked folio, which whoever migrates it keeps; it is
         // counted as its folio is.
-        b::mmops_zap_kind_MMOPS_ZAP_MIGRATION => unsafe {
-            let folio = b::mmops_page_folio(b::mmops_softleaf_page(raw));
+        Some(SoftLeaf::Migration { .. }) => unsafe {
+            let folio = b::mmops_page_folio(b::mmops_pte_softleaf_page(raw));
 
             crate::faults::migrations_zapped();
 
             gather.uncharge(b::mmops_mm_counter(folio) as usize, 1);
             table.take_nonpresent(i, 1, gather);
         },
-        b::mmops_zap_kind_MMOPS_ZAP_UFFD_WP_MARKER if !vma.is_anonymous() => return Step::kept(),
-        b::mmops_zap_kind_MMOPS_ZAP_GUARD_MARKER => return Step::kept(),
+        Some(SoftLeaf::Marker(Markers { uffd_wp: true, .. })) if !vma.is_anonymous() => {
+            return Step::kept()
+        }
+        Some(SoftLeaf::Marker(Markers {
+            uffd_wp: false,
+            guard: true,
+            ..
+        })) => return Step::kept(),
         // SAFETY: By this function's safety requirements.
         _ => unsafe { table.take_nonpresent(i, 1, gather) },
     }
