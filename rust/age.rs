@@ -31,6 +31,10 @@
 use crate::{
     mm::MmapRead,
     notifier::ChangeEvent,
+    partial::{
+        Bytes,
+        Partial, //
+    },
     pgtable::{
         Entry,
         HugeLevel,
@@ -53,42 +57,40 @@ use kernel::{
     prelude::*, //
 };
 
-/// What a call did.
+/// What [`age`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Aged {
     /// Base pages whose leaf was young, and is old now.
     pub aged: usize,
     /// Base pages of the range whose leaf is young still, since the range covers it in part.
     pub kept: usize,
-    /// Bytes from the start of the range on that are completely processed. Less than were asked for
-    /// only if a fatal signal came; then what was done is complete: flushed and notified.
-    pub done: usize,
 }
 
 /// Clears the accessed bits of all leaves in `range`, and counts those that were set. Holes are
 /// passed over.
 ///
 /// Sleeps. The guard holds the mmap lock. Secondary MMUs see `Event::ProtectionPage`, once for each
-/// VMA. A fatal signal ends the call early, which [`Aged::done`] tells.
+/// VMA. A fatal signal ends the call early, which [`Partial::stopped`] tells.
 ///
 /// # Errors
 ///
 /// None that says something of the range: what it does not map is old.
 ///
 /// Source: `clear_refs_write()`.
-pub fn age(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Aged> {
+pub fn age(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Partial<Aged>> {
     let mut walker = Ager {
         result: Aged::default(),
         reached: range.start(),
     };
     let ret = walk_page_range(guard, range, &mut walker);
 
-    walker.result.done = match ret {
-        Ok(()) => range.end() - range.start(),
-        Err(e) if e == EINTR => walker.reached - range.start(),
-        Err(e) => return Err(e),
-    };
-    Ok(walker.result)
+    if ret.is_ok() {
+        walker.reached = range.end();
+    }
+
+    let done = Bytes(walker.reached - range.start());
+
+    Ok(Partial::new(walker.result, done, ret))
 }
 
 struct Ager {

@@ -107,6 +107,10 @@ use crate::{
     folio::DirtyQueue,
     mapping::Mapping,
     notifier::ChangeEvent,
+    partial::{
+        Pages,
+        Partial, //
+    },
     pgtable::{
         EntrySet,
         HugeLevel,
@@ -209,17 +213,11 @@ fn is_ramfs(mapping: &Mapping) -> bool {
     unsafe { bindings::mmops_mapping_is_ramfs(mapping.as_ptr()) }
 }
 
-/// What a call did.
+/// What [`write_protect`] or [`clean_record`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Changed {
     /// Base pages whose leaf was changed, summed over all mappings of the range.
-    pub changed: usize,
-    /// Pages from the start of the range on that are completely processed.
-    pub done: usize,
-    /// Why that is not the whole range: `EINTR` after a fatal signal, `ENOMEM` if there was no
-    /// memory for a page table. Some pages behind may be processed too, and what was done is
-    /// complete: flushed, notified and recorded.
-    pub stopped: Option<Error>,
+    pub pages: usize,
 }
 
 /// Write-protects all leaves that map `range` of a file shared. The [module](self) says for how
@@ -228,7 +226,8 @@ pub struct Outcome {
 /// Returns the number of leaves, in base pages, that were writable.
 ///
 /// Sleeps; takes `i_mmap_rwsem` for reading. A fatal signal, or no memory for the page tables of a
-/// split leaf of page frames, ends the call early, which [`Outcome::stopped`] tells.
+/// split leaf of page frames, ends the call early, which [`Partial::stopped`] tells (`EINTR`,
+/// `ENOMEM`).
 ///
 /// # Errors
 ///
@@ -248,19 +247,23 @@ pub struct Outcome {
 /// # let fd = 0;
 /// let mut mapping = Mapping::fget(fd)?;
 /// let range = PageRange::new(0, 512)?;
-/// let outcome = dirty::write_protect(&mut mapping, &range, Huge::Split)?;
+/// let protected = dirty::write_protect(&mut mapping, &range, Huge::Split)?;
 ///
-/// pr_info!("{} of {} pages were writable\n", outcome.changed, range.nr());
-/// // A fatal signal, and how far the call got before it.
-/// outcome.stopped.map_or(Ok(()), Err)
+/// pr_info!("{} of {} pages were writable\n", protected.did.pages, protected.done.0);
+/// // A fatal signal ends the call early.
+/// protected.check()
 /// ```
-pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Result<Outcome> {
+pub fn write_protect(
+    mapping: &mut Mapping,
+    range: &PageRange,
+    huge: Huge,
+) -> Result<Partial<Changed, Pages>> {
     let mut walker = WriteProtect {
         changed: 0,
         tables: huge.tables(),
         frame_tables: SpareTables::none(),
     };
-    let (done, stopped) = pieces::for_each(mapping, range, |mapping, piece| {
+    let (done, ret) = pieces::for_each(mapping, range, |mapping, piece| {
         // Anew, since there is a limit to what one may have.
         walker.frame_tables = SpareTables::new();
         loop {
@@ -276,11 +279,11 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
         }
     });
 
-    Ok(Outcome {
-        changed: walker.changed,
-        done,
-        stopped,
-    })
+    let changed = Changed {
+        pages: walker.changed,
+    };
+
+    Ok(Partial::new(changed, done, ret))
 }
 
 /// Takes the dirty bit from all leaves that map `range` of a file shared, and sets the bit of each
@@ -295,7 +298,7 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 /// large folio counts as pinned, and so may a page that another harvest is at work on.
 ///
 /// Sleeps; takes `i_mmap_rwsem` for reading, and folio locks. A fatal signal ends the call early,
-/// which [`Outcome::stopped`] tells; the bits of what was cleaned are set in any case. It also ends
+/// which [`Partial::stopped`] tells; the bits of what was cleaned are set in any case. It also ends
 /// the wait for a folio lock: a kernel thread then marks the folio when the lock is free.
 /// `mmops.ko` is not unloaded before.
 ///
@@ -325,9 +328,11 @@ pub fn write_protect(mapping: &mut Mapping, range: &PageRange, huge: Huge) -> Re
 /// let mut words = KVec::from_elem(0u64, range.nr().div_ceil(BITS_PER_WORD), GFP_KERNEL)?;
 /// let mut record = RecordBitmap::new(&mut words, range.first());
 ///
-/// dirty::clean_record(&mut mapping, &range, &mut record, Huge::Keep, Transfer::ToFolio)?;
+/// let cleaned =
+///     dirty::clean_record(&mut mapping, &range, &mut record, Huge::Keep, Transfer::ToFolio)?;
+///
 /// pr_info!("dirty pages are within bits {} to {}\n", record.start(), record.end());
-/// Ok(())
+/// cleaned.check()
 /// ```
 pub fn clean_record(
     mapping: &mut Mapping,
@@ -335,7 +340,7 @@ pub fn clean_record(
     bitmap: &mut RecordBitmap<'_>,
     huge: Huge,
     transfer: Transfer,
-) -> Result<Outcome> {
+) -> Result<Partial<Changed, Pages>> {
     if !bitmap.covers(range) {
         return Err(EINVAL);
     }
@@ -357,7 +362,7 @@ pub fn clean_record(
             && !crate::faults::flush_late(),
         queue,
     };
-    let (done, stopped) = pieces::for_each(mapping, range, |mapping, piece| {
+    let (done, ret) = pieces::for_each(mapping, range, |mapping, piece| {
         let mut kept = 0;
 
         loop {
@@ -381,11 +386,11 @@ pub fn clean_record(
         }
     });
 
-    Ok(Outcome {
-        changed: walker.changed,
-        done,
-        stopped,
-    })
+    let changed = Changed {
+        pages: walker.changed,
+    };
+
+    Ok(Partial::new(changed, done, ret))
 }
 
 struct WriteProtect {

@@ -76,7 +76,10 @@ pub use self::{
         ExclusivePage,
         ExclusivePages, //
     },
-    revoke::revoke, //
+    revoke::{
+        revoke,
+        Revoked, //
+    }, //
 };
 
 use crate::{
@@ -93,6 +96,10 @@ use crate::{
         IntervalOps,
         Owner,
         OwnerRef, //
+    },
+    partial::{
+        Bytes,
+        Partial, //
     },
     range::AddrRange,
     signal, //
@@ -154,14 +161,11 @@ pub enum PageResult {
     Fault = 12,
 }
 
-/// What a call did.
+/// What [`make_exclusive`] did; of each page its [`PageResult`] says more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Exclusive {
     /// Base pages that are exclusive now.
-    pub exclusive: usize,
-    /// Bytes from the start of the range on that were processed; less than were asked for only if
-    /// a fatal signal came.
-    pub done: usize,
+    pub pages: usize,
 }
 
 /// Makes the pages in `range` exclusive for a device, and gives them to it.
@@ -192,7 +196,7 @@ pub fn make_exclusive<T: Device, B: Backend>(
     notifier: &IntervalNotifier<DevicePages<T>, B>,
     results: &mut [PageResult],
     mut program: impl FnMut(&mut T, &ExclusivePages<'_>),
-) -> Result<Outcome> {
+) -> Result<Partial<Exclusive>> {
     may_wait()?;
     if !range.is_within(notifier.lock().range()) {
         return Err(EINVAL);
@@ -213,7 +217,7 @@ pub(crate) fn make_exclusive_with<T: IntervalOps, B: Backend>(
     notifier: &IntervalNotifier<T, B>,
     results: &mut [PageResult],
     mut program: impl FnMut(&mut CriticalSection<'_, T, B>, &ExclusivePages<'_>),
-) -> Result<Outcome> {
+) -> Result<Partial<Exclusive>> {
     if !ptr::eq(notifier.mm().as_raw(), guard.mm().as_raw()) || !range.is_within(notifier.range()) {
         return Err(EINVAL);
     }
@@ -249,7 +253,7 @@ pub fn take_from_cpu(
     range: &AddrRange,
     owner: Option<&Owner>,
     results: &mut [PageResult],
-) -> Result<Outcome> {
+) -> Result<Partial<Exclusive>> {
     run(
         guard,
         range,
@@ -291,7 +295,7 @@ fn run<K>(
     results: &mut [PageResult],
     begin: &mut impl FnMut() -> Result<K>,
     program: &mut impl FnMut(K, &ExclusivePages<'_>) -> bool,
-) -> Result<Outcome> {
+) -> Result<Partial<Exclusive>> {
     may_lock_folios()?;
     if !cfg!(CONFIG_DEVICE_PRIVATE) {
         return Err(EOPNOTSUPP);
@@ -303,13 +307,16 @@ fn run<K>(
     let mut few = [Slot::EMPTY; FEW];
     let mut many = KVec::new();
     let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);
-    let mut outcome = Outcome::default();
+    let mut made = Exclusive::default();
     let mut left = results;
     let mut addr = range.start();
 
-    while addr < range.end() {
-        if signal::interruption().is_err() {
-            break;
+    let ret = loop {
+        if addr == range.end() {
+            break Ok(());
+        }
+        if let Err(e) = signal::interruption() {
+            break Err(e);
         }
 
         let place = look_up(guard, addr, range.end());
@@ -324,16 +331,16 @@ fn run<K>(
 
                 let ret = run_batch(guard, vma, &mut batch, owner, begin, program);
 
-                outcome.exclusive += batch.report(now);
+                made.pages += batch.report(now);
                 if ret.is_err() {
-                    break;
+                    break ret;
                 }
             }
         }
         addr = place.end;
-        outcome.done = addr - range.start();
-    }
-    Ok(outcome)
+    };
+
+    Ok(Partial::new(made, Bytes(addr - range.start()), ret))
 }
 
 fn run_batch<K>(

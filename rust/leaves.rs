@@ -9,6 +9,10 @@
 use crate::{
     bindings,
     mm::MmapRead,
+    partial::{
+        Bytes,
+        Partial, //
+    },
     pgtable::{
         self,
         ByLevel,
@@ -118,14 +122,14 @@ pub struct Leaf {
 
 /// Appends the leaves of `range` to `list`, in ascending order, as far as its capacity lasts.
 ///
-/// Returns the address where a next call has to go on: the end of the range if all of it is listed.
-/// A list with room for [`MIN_ROOM`] leaves gets further with each call.
+/// [`Partial::stopped`] is `ENOSPC` if that was not for all of the range; the next call has to go
+/// on behind what is done. A list with room for [`MIN_ROOM`] leaves gets further with each call.
 ///
-/// Sleeps. The guard holds the mmap lock, for reading.
+/// Sleeps. The guard holds the mmap lock, for reading. A fatal signal ends the call early as well.
 ///
 /// # Errors
 ///
-/// `EINTR` if a fatal signal came.
+/// None that says something of the range: what it does not map has no leaf.
 ///
 /// # Examples
 ///
@@ -139,23 +143,27 @@ pub struct Leaf {
 /// let mut guard = MmapRead::lock(&mm);
 /// let range = guard.user_range()?;
 /// let mut list = KVVec::with_capacity(MIN_ROOM, GFP_KERNEL)?;
-/// let next = leaves::list(&mut guard, &range, &mut list)?;
+/// let listed = leaves::list(&mut guard, &range, &mut list)?;
 ///
-/// pr_info!("{} leaves up to {:#x}\n", list.len(), next);
+/// pr_info!("{} leaves in the first {} bytes\n", list.len(), listed.done.0);
 /// Ok(())
 /// ```
-pub fn list(guard: &mut MmapRead<'_>, range: &AddrRange, list: &mut KVVec<Leaf>) -> Result<usize> {
+pub fn list(
+    guard: &mut MmapRead<'_>,
+    range: &AddrRange,
+    list: &mut KVVec<Leaf>,
+) -> Result<Partial<()>> {
     let mut walker = Lister {
         next: range.start(),
         list,
     };
 
-    match walk_page_range(guard, range, &mut walker) {
-        Ok(()) => Ok(range.end()),
-        // No room.
-        Err(e) if e == ENOSPC => Ok(walker.next),
-        Err(e) => Err(e),
+    let ret = walk_page_range(guard, range, &mut walker);
+
+    if ret.is_ok() {
+        walker.next = range.end();
     }
+    Ok(Partial::new((), Bytes(walker.next - range.start()), ret))
 }
 
 /// Leaves in the smallest piece that is listed whole: those of a PTE table.

@@ -63,6 +63,7 @@ pub mod leaves;
 pub mod mapping;
 pub mod mm;
 pub mod notifier;
+pub mod partial;
 pub mod pgtable;
 pub mod protect;
 pub mod range;

@@ -65,6 +65,10 @@ use crate::{
     bindings,
     mm::MmapRead,
     notifier::ChangeEvent,
+    partial::{
+        Bytes,
+        Partial, //
+    },
     pgtable::{
         HugeLevel,
         Leaf,
@@ -147,9 +151,9 @@ pub enum LargeFrames {
     Keep,
 }
 
-/// How [`protect`] ended.
+/// What [`protect`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Protected {
     /// PTEs whose protection changed.
     pub ptes: usize,
     /// Leaves of PMD size whose protection changed.
@@ -160,14 +164,9 @@ pub struct Outcome {
     pub split_pmds: usize,
     /// Leaves of PUD size that were split.
     pub split_puds: usize,
-    /// Bytes from the start of the range on that are completely processed.
-    pub done: usize,
-    /// Why that is not the whole range: `EINTR` after a fatal signal, `ENOMEM` if there was no
-    /// memory for a page table. What was done is complete: flushed and notified.
-    pub stopped: Option<Error>,
 }
 
-impl Outcome {
+impl Protected {
     /// The numbers of leaves of `size` bytes that were changed, and that were split.
     fn leaves_of(&mut self, size: usize) -> (&mut usize, &mut usize) {
         if size == PMD_SIZE {
@@ -180,7 +179,8 @@ impl Outcome {
 
 /// Gives all leaves in `range` the protection `access`. See the [module](self) for the rules.
 ///
-/// Sleeps. The guard holds the mmap lock, for reading.
+/// Sleeps. The guard holds the mmap lock, for reading. A fatal signal, or no memory for a page
+/// table, ends the call early, which [`Partial::stopped`] tells (`EINTR`, `ENOMEM`).
 ///
 /// # Errors
 ///
@@ -209,53 +209,51 @@ impl Outcome {
 /// let range = AddrRange::new(start, end)?;
 /// // As mprotect(2) has it: PROT_READ, for instance.
 /// let access = Access::from_prot(prot).ok_or(EINVAL)?;
-/// let outcome =
+/// let protected =
 ///     protect::protect(&mut MmapRead::lock(&mm), &range, access, LargeFrames::Split)?;
 ///
-/// pr_info!("{} base pages, {} huge\n", outcome.ptes, outcome.pmds + outcome.puds);
-/// outcome.stopped.map_or(Ok(()), Err)
+/// pr_info!("{} base pages, {} huge ones\n", protected.did.ptes, protected.did.pmds);
+/// protected.check()
 /// ```
 pub fn protect(
     guard: &mut MmapRead<'_>,
     range: &AddrRange,
     access: Access,
     frames: LargeFrames,
-) -> Result<Outcome> {
+) -> Result<Partial<Protected>> {
     guard.for_each_vma(range, |vma, part| check(vma, &part, access))?;
 
     let mut walker = Protect {
         access,
         frames,
-        outcome: Outcome::default(),
+        protected: Protected::default(),
         pos: range.start(),
         tables: match frames {
             LargeFrames::Split => SpareTables::new(),
             LargeFrames::Keep => SpareTables::few(),
         },
     };
-    let stopped = loop {
+    let ret = loop {
         let rest = AddrRange::new(walker.pos, range.end())?;
         let ret = walk_page_range_one_scope(guard, &rest, &mut walker);
 
         match ret {
             Ok(()) => {
                 walker.pos = range.end();
-                break None;
+                break Ok(());
             }
             // A leaf is to be split. Leaves before it are done, so each turn gets further.
             Err(e) if e == EAGAIN => walker.tables.refill(),
-            Err(e) => break Some(e),
+            ret => break ret,
         }
         if walker.pos == range.end() {
-            break None;
+            break Ok(());
         }
     };
 
-    Ok(Outcome {
-        done: walker.pos - range.start(),
-        stopped,
-        ..walker.outcome
-    })
+    let done = Bytes(walker.pos - range.start());
+
+    Ok(Partial::new(walker.protected, done, ret))
 }
 
 /// Whether the leaves of `vma` in `part` can be given the protection `access`.
@@ -290,7 +288,7 @@ fn check(vma: &VmaRef, part: &AddrRange, access: Access) -> Result {
 struct Protect {
     access: Access,
     frames: LargeFrames,
-    outcome: Outcome,
+    protected: Protected,
     /// All before is done.
     pos: usize,
     tables: SpareTables,
@@ -325,7 +323,7 @@ impl Walk for Protect {
     ) -> Result<Action> {
         let to = self.protection(table.vma());
 
-        self.outcome.ptes += table.protect(&to, scope);
+        self.protected.ptes += table.protect(&to, scope);
         self.pos = table.addr() + (table.nr() << PAGE_SHIFT);
         Ok(Action::Done)
     }
@@ -347,7 +345,7 @@ impl Walk for Protect {
             return Ok(Action::Replace(self.tables.take_for(vma)?.ok_or(ENOMEM)?));
         }
         if leaf.protect(&self.protection(vma), scope) {
-            *self.outcome.leaves_of(L::SIZE).0 += 1;
+            *self.protected.leaves_of(L::SIZE).0 += 1;
         }
         self.pos = leaf.end();
         Ok(Action::Done)
@@ -368,7 +366,7 @@ impl Walk for Protect {
         let to = self.protection(table.vma());
         let (seen, changed) = table.protect(&to, scope);
 
-        self.outcome.pmds += changed;
+        self.protected.pmds += changed;
         if seen != 0 {
             self.pos = table.addr() + seen * PMD_SIZE;
         }
@@ -376,6 +374,6 @@ impl Walk for Protect {
     }
 
     fn was_split(&mut self, size: usize) {
-        *self.outcome.leaves_of(size).1 += 1;
+        *self.protected.leaves_of(size).1 += 1;
     }
 }

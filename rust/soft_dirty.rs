@@ -13,7 +13,7 @@
 //!   below), exact tracking does.
 //! - A page outside the range that reads as soft-dirty before the call does so after it.
 //! - Dirty, accessed and uffd-wp bits stay.
-//! - What cannot be tracked reads as before and counts as [`Outcome::kept`]: hugetlbfs and PFN
+//! - What cannot be tracked reads as before and counts as [`Cleared::kept`]: hugetlbfs and PFN
 //!   maps, whose entries never fault for this, mixed maps of a driver with large leaves, and new
 //!   VMAs as below. C clears `VM_SOFTDIRTY` of all VMAs. Then the first two read as never stored
 //!   to, and a store to the third faults for ever if the driver does nothing about it.
@@ -79,6 +79,10 @@ use crate::{
         MmapWrite, //
     },
     notifier::ChangeEvent,
+    partial::{
+        Bytes,
+        Partial, //
+    },
     pgtable::{
         HugeLevel,
         Leaf,
@@ -137,29 +141,18 @@ pub enum Untouched {
     Forget,
 }
 
-/// What a call did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Base pages whose entry was soft-dirty and is not any more. Of a page in a new VMA whose
-    /// entry was not, nothing is counted.
-    pub cleared: usize,
-    /// Base pages in the range that are not tracked from now on, and go on to read as soft-dirty
-    /// (hugetlbfs, PFN maps and mixed maps of a driver with large leaves: as they did).
-    pub kept: usize,
-    /// Bytes from the start of the range on that are completely processed. Less than all only if a
-    /// fatal signal came; then what was done is complete: flushed and notified.
-    pub done: usize,
-}
-
 /// Clears the soft-dirty bits of a range of addresses.
 ///
 /// Sleeps. Takes the mmap lock for reading, once for each piece, and before that for writing where
-/// a new VMA loses its flag.
+/// a new VMA loses its flag. A fatal signal ends the call early, which [`Partial::stopped`] tells.
+///
+/// [`Cleared`] counts no page in a new VMA whose entry was not soft-dirty; and as kept also those of
+/// hugetlbfs, of PFN maps and of mixed maps of a driver with large leaves, which go on to read as
+/// they did.
 ///
 /// # Errors
 ///
 /// - `ENOMEM` if a part of the range is not mapped;
-/// - `EINTR` if a fatal signal came before anything was cleared;
 /// - `EOPNOTSUPP` if the kernel has no soft-dirty bits.
 ///
 /// On each of them no page that read as soft-dirty reads otherwise.
@@ -178,12 +171,12 @@ pub struct Outcome {
 /// # let (pidfd, start, end) = (0, 0, 0);
 /// let mm = mm::of_pidfd(pidfd)?;
 /// let range = AddrRange::new(start, end)?;
-/// let outcome = soft_dirty::clear(&mm, &range, Untouched::Keep)?;
+/// let cleared = soft_dirty::clear(&mm, &range, Untouched::Keep)?;
 ///
-/// pr_info!("{} pages cleared, {} kept\n", outcome.cleared, outcome.kept);
-/// Ok(())
+/// pr_info!("{} pages cleared, {} kept\n", cleared.did.cleared, cleared.did.kept);
+/// cleared.check()
 /// ```
-pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result<Outcome> {
+pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result<Partial<Cleared>> {
     is_supported()?;
     // A hole that comes later is passed over.
     MmapRead::lock(mm).for_each_vma(range, |_, _| Ok(()))?;
@@ -194,10 +187,10 @@ pub fn clear(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result
 ///
 /// # Errors
 ///
-/// `EINTR` and `EOPNOTSUPP` as [`clear`].
+/// `EOPNOTSUPP` as [`clear`].
 ///
 /// Source: `clear_refs_write()`.
-pub fn clear_all(mm: &MmWithUser) -> Result<Outcome> {
+pub fn clear_all(mm: &MmWithUser) -> Result<Partial<Cleared>> {
     is_supported()?;
 
     let range = MmapRead::lock(mm).user_range()?;
@@ -213,33 +206,35 @@ fn is_supported() -> Result {
     }
 }
 
-fn clear_in_pieces(mm: &MmWithUser, range: &AddrRange, untouched: Untouched) -> Result<Outcome> {
+fn clear_in_pieces(
+    mm: &MmWithUser,
+    range: &AddrRange,
+    untouched: Untouched,
+) -> Result<Partial<Cleared>> {
     let mut call = Call {
         range,
         untouched,
         reached: range.start(),
         window: PIECE_PAGES,
-        outcome: Outcome::default(),
+        cleared: Cleared::default(),
     };
-
-    while call.reached < range.end() {
+    let ret = loop {
+        if call.reached >= range.end() {
+            break Ok(());
+        }
         if call.reached > range.start() {
             faults::between_pieces();
         }
-        if signal::interruption().is_err() {
-            break;
+        if let Err(e) = signal::interruption().and_then(|()| call.clear_piece(mm)) {
+            break Err(e);
         }
-        match call.clear_piece(mm) {
-            // It waited for the lock.
-            Err(e) if e == EINTR => break,
-            ret => ret?,
-        }
-    }
-    call.outcome.done = call.reached - range.start();
-    if call.outcome.done == 0 {
-        return Err(EINTR);
-    }
-    Ok(call.outcome)
+    };
+
+    Ok(Partial::new(
+        call.cleared,
+        Bytes(call.reached - range.start()),
+        ret,
+    ))
 }
 
 /// Whether a walk may end early.
@@ -311,7 +306,7 @@ struct Call<'r> {
     reached: usize,
     /// Base pages of addresses that the next piece covers. It grows where little of them is mapped.
     window: usize,
-    outcome: Outcome,
+    cleared: Cleared,
 }
 
 impl Call<'_> {
@@ -407,14 +402,14 @@ impl Call<'_> {
             _ => PIECE_PAGES,
         };
 
-        let outcome = &mut self.outcome;
+        let cleared = &mut self.cleared;
 
-        outcome.cleared += walker.result.cleared;
-        outcome.kept += walker.result.kept;
+        cleared.cleared += walker.result.cleared;
+        cleared.kept += walker.result.kept;
         if let Ok(done) = AddrRange::new(piece.start(), self.reached) {
             guard.for_each_mapped(&done, |vma, part| {
                 if !Clear::wants(vma.into()) {
-                    outcome.kept += part.nr_pages();
+                    cleared.kept += part.nr_pages();
                 }
                 Ok(())
             })?;

@@ -55,6 +55,10 @@ use crate::{
         MmapExclusive,
         MmapRead, //
     },
+    partial::{
+        Bytes,
+        Partial, //
+    },
     pgtable::{
         ByLevel,
         HugeLevel,
@@ -81,21 +85,18 @@ use kernel::{
     prelude::*, //
 };
 
-/// What a call did.
+/// What [`zap`] took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Zapped {
     /// Base pages whose entry was taken, of whatever kind. Those of hugetlbfs are not counted, nor
     /// is what a leaf of a file maps that the range covers only in part.
-    pub zapped: usize,
-    /// Bytes from the start of the range on that are completely processed. Less than were asked for
-    /// only if a fatal signal came; then what was done is complete: flushed, notified, let go.
-    pub done: usize,
+    pub pages: usize,
 }
 
 /// Takes all pages in `range` away from the address space.
 ///
 /// Sleeps. The guard holds the mmap lock. A fatal signal ends the call early, which
-/// [`Outcome::done`] tells. Secondary MMUs see `Event::Clear`, once for each VMA.
+/// [`Partial::stopped`] tells. Secondary MMUs see `Event::Clear`, once for each VMA.
 ///
 /// # Errors
 ///
@@ -120,58 +121,49 @@ pub struct Outcome {
 /// # let (start, end) = (0, 0);
 /// let mm = mm::current()?;
 /// let range = AddrRange::new(start, end)?;
-/// let outcome = zap::zap(&mut MmapRead::lock(&mm), &range)?;
+/// let zapped = zap::zap(&mut MmapRead::lock(&mm), &range)?;
 ///
-/// pr_info!("{} pages are gone\n", outcome.zapped);
-/// Ok(())
+/// pr_info!("{} pages are gone\n", zapped.did.pages);
+/// // A fatal signal ends the call early.
+/// zapped.check()
 /// ```
-pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
+pub fn zap(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Partial<Zapped>> {
     guard.for_each_vma(range, |vma, part| check(vma, &part))?;
 
-    let mut outcome = Outcome::default();
+    let mut zapped = Zapped::default();
+    let mut reached = range.start();
     let mut walks = guard.exclusive();
     let ret = walks.guard().for_each_vma(range, |vma, part| {
-        let done = part.start() - range.start();
-
-        outcome.done = done;
+        reached = part.start();
         if let Some(size) = hugetlb_page_size(vma) {
             signal::interruption()?;
             zap_hugetlb(vma, &part, size);
         } else {
-            let ret = with_gather_of(walks.reborrow(), &part, |gather| {
-                let mut of_vma = Outcome::default();
-                let ret = zap_vma(gather, &part, &mut of_vma);
+            let of_vma = with_gather_of(walks.reborrow(), &part, |gather| zap_vma(gather, &part))?;
 
-                outcome.zapped += of_vma.zapped;
-                outcome.done = done + of_vma.done;
-                ret
-            });
-
-            ret?;
+            zapped.pages += of_vma.did.pages;
+            reached += of_vma.done.0;
+            of_vma.check()?;
         }
-        outcome.done = part.end() - range.start();
+        reached = part.end();
         Ok(())
     });
 
-    match ret {
-        Err(e) if e != EINTR => Err(e),
-        _ => Ok(outcome),
-    }
+    Ok(Partial::new(zapped, Bytes(reached - range.start()), ret))
 }
 
 /// Takes all pages in a range of one VMA, and lets them go when `gather` ends at the latest.
 ///
-/// Sleeps. A fatal signal ends the call early; `outcome` tells how far it got.
+/// Sleeps. A fatal signal ends the call early, which [`Partial::stopped`] tells.
 ///
 /// # Errors
 ///
 /// - `EINVAL` if the range does not lie in one VMA and in the range of `gather`, or the VMA is of a
 ///   kind that [`zap`] refuses or hands on; nothing was changed then;
-/// - `EPERM` as [`zap`];
-/// - `EINTR` if a fatal signal came.
+/// - `EPERM` as [`zap`].
 ///
 /// Source: `zap_vma_range()`.
-pub fn zap_vma(gather: &mut Gather<'_, '_>, range: &AddrRange, outcome: &mut Outcome) -> Result {
+pub fn zap_vma(gather: &mut Gather<'_, '_>, range: &AddrRange) -> Result<Partial<Zapped>> {
     let within = gather.range();
     let guard = gather.guard();
     let vma = guard.vma_lookup(range.start()).ok_or(EINVAL)?;
@@ -186,16 +178,21 @@ pub fn zap_vma(gather: &mut Gather<'_, '_>, range: &AddrRange, outcome: &mut Out
 
     let mut zapper = Zapper {
         gather,
-        start: range.start(),
-        outcome,
+        zapped: Zapped::default(),
+        reached: range.start(),
     };
 
     // SAFETY: The guard was borrowed for the gather, which `zapper` has exclusively.
     let walk = unsafe { MmapExclusive::new_unchecked(guard) };
+    let ret = walk::range_vma(walk, range, &mut zapper);
 
-    walk::range_vma(walk, range, &mut zapper)?;
-    outcome.done = range.end() - range.start();
-    Ok(())
+    if ret.is_ok() {
+        zapper.reached = range.end();
+    }
+
+    let done = Bytes(zapper.reached - range.start());
+
+    Ok(Partial::new(zapper.zapped, done, ret))
 }
 
 /// The size of the pages of a VMA of hugetlbfs; `None` of any other.
@@ -240,16 +237,9 @@ fn zap_hugetlb(vma: &VmaRef, part: &AddrRange, size: usize) {
 /// The walk that zaps.
 struct Zapper<'z, 'a, 'g> {
     gather: &'z mut Gather<'a, 'g>,
-    /// First address of the range.
-    start: usize,
-    outcome: &'z mut Outcome,
-}
-
-impl Zapper<'_, '_, '_> {
-    /// Everything before `addr` is done with.
-    fn done_before(&mut self, addr: usize) {
-        self.outcome.done = addr - self.start;
-    }
+    zapped: Zapped,
+    /// Address up to which everything is done.
+    reached: usize,
 }
 
 impl Walk for Zapper<'_, '_, '_> {
@@ -270,11 +260,11 @@ impl Walk for Zapper<'_, '_, '_> {
     fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, (): &mut ()) -> Result<Action> {
         let taken = table::zap_table(table, self.gather)?;
 
-        self.outcome.zapped += taken.entries;
+        self.zapped.pages += taken.entries;
         if !taken.complete {
             return Ok(Action::Again);
         }
-        self.done_before(table.addr() + (table.nr() << PAGE_SHIFT));
+        self.reached = table.addr() + (table.nr() << PAGE_SHIFT);
         Ok(Action::Done)
     }
 
@@ -294,8 +284,8 @@ impl Walk for Zapper<'_, '_, '_> {
             ByLevel::Pmd(leaf) => leaf::zap_pmd(leaf, self.gather)?,
             ByLevel::Pud(leaf) => leaf::zap_pud(leaf, self.gather)?,
         }
-        self.outcome.zapped += nr;
-        self.done_before(end);
+        self.zapped.pages += nr;
+        self.reached = end;
         Ok(Action::Done)
     }
 }

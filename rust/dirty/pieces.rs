@@ -12,6 +12,7 @@ mod search;
 
 use crate::{
     mapping::Mapping,
+    partial::Pages,
     pgtable::{
         HugeLevel,
         Leaf,
@@ -48,25 +49,25 @@ pub fn next_piece(
     search(range, done, |part| first_entry(mapping, part))
 }
 
-/// Calls `f` for each piece of `range`. Returns the number of pages that are done with, and the
-/// error that ended the work early: what `f` returned, or `EINTR` after a fatal signal.
+/// Calls `f` for each piece of `range`. Returns how many pages are done with, and the error that
+/// ended the work early: what `f` returned, or `EINTR` after a fatal signal.
 pub(super) fn for_each(
     mapping: &mut Mapping,
     range: &PageRange,
     mut f: impl FnMut(&mut Mapping, &PageRange) -> Result,
-) -> (usize, Option<Error>) {
+) -> (Pages, Result) {
     let mut done = 0;
 
     loop {
         let piece = match next_piece(mapping, range, done) {
             Ok(Some(piece)) => piece,
-            Ok(None) => return (range.nr(), None),
-            Err(e) => return (done, Some(e)),
+            Ok(None) => return (Pages(range.nr()), Ok(())),
+            Err(e) => return (Pages(done), Err(e)),
         };
 
         done = piece.first() - range.first();
         if let Err(e) = f(mapping, &piece) {
-            return (done, Some(e));
+            return (Pages(done), Err(e));
         }
         done += piece.nr();
     }

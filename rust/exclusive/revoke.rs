@@ -8,13 +8,16 @@ use super::{
         Slot, //
     },
     room,
-    Outcome,
     BATCH,
     FEW, //
 };
 use crate::{
     inside::may_lock_folios,
     mm::MmapRead,
+    partial::{
+        Bytes,
+        Partial, //
+    },
     range::AddrRange,
     signal, //
 };
@@ -31,6 +34,13 @@ use kernel::{
     prelude::*, //
 };
 
+/// What [`revoke`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// Base pages that were given back.
+    pub pages: usize,
+}
+
 /// Gives all exclusive pages in `range` back to the CPU, whosesoever they are. Holes are passed
 /// over.
 ///
@@ -38,8 +48,8 @@ use kernel::{
 /// entries are restored, and have let go by then. There is nothing to flush: what was not present
 /// is in no TLB.
 ///
-/// [`Outcome::exclusive`] is the number of pages that were given back. Sleeps. The guard holds the
-/// mmap lock.
+/// Sleeps. The guard holds the mmap lock. A fatal signal ends the call early, which
+/// [`Partial::stopped`] tells.
 ///
 /// # Errors
 ///
@@ -49,13 +59,14 @@ use kernel::{
 /// - `ENOMEM`.
 ///
 /// Source: `remove_device_exclusive_entry()`, `restore_exclusive_pte()`.
-pub fn revoke(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
+pub fn revoke(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Partial<Revoked>> {
     may_lock_folios()?;
 
     let mut few = [Slot::EMPTY; FEW];
     let mut many = KVec::new();
     let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);
-    let mut outcome = Outcome::default();
+    let mut revoked = Revoked::default();
+    let mut reached = range.start();
 
     let guard = &*guard;
     let ret = guard.for_each_mapped(range, |vma, part| {
@@ -67,23 +78,19 @@ pub fn revoke(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Outcome> {
         while addr < part.end() {
             let end = cmp::min(part.end(), addr.saturating_add(BATCH * PAGE_SIZE));
 
-            outcome.done = addr - range.start();
+            reached = addr;
             signal::interruption()?;
             batch.start(addr, (end - addr) >> PAGE_SHIFT);
-            revoke_batch(guard, vma, &mut batch, &mut outcome.exclusive)?;
+            revoke_batch(guard, vma, &mut batch, &mut revoked.pages)?;
             addr = end;
         }
         Ok(())
     });
 
-    match ret {
-        Err(e) if e == EINTR => Ok(outcome),
-        ret => {
-            ret?;
-            outcome.done = range.end() - range.start();
-            Ok(outcome)
-        }
+    if ret.is_ok() {
+        reached = range.end();
     }
+    Ok(Partial::new(revoked, Bytes(reached - range.start()), ret))
 }
 
 /// Adds to `restored` as it goes: a fatal signal may come while a busy page is waited for.

@@ -67,7 +67,7 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
         let started = Instant::<Monotonic>::now();
 
         loop {
-            let outcome = exclusive::make_exclusive_with(
+            let made = exclusive::make_exclusive_with(
                 &mut MmapRead::lock(mm),
                 part,
                 &self.notifier,
@@ -82,7 +82,7 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
                 },
             )?;
 
-            if outcome.exclusive == part.nr_pages() {
+            if made.did.pages == part.nr_pages() {
                 return Ok(());
             }
             for result in results.iter() {

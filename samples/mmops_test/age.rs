@@ -5,7 +5,6 @@
 use crate::{
     addr_range,
     address_space,
-    interrupted,
     uapi, //
 };
 use kernel::prelude::*;
@@ -17,10 +16,10 @@ use mmops::{
 pub(crate) fn age(arg: &mut uapi::Age) -> Result {
     let range = addr_range(arg.addr, arg.len)?;
     let mm = address_space(arg.pidfd)?;
-    let result = age::age(&mut MmapRead::lock(&mm), &range)?;
+    let aged = age::age(&mut MmapRead::lock(&mm), &range)?;
 
-    arg.aged = result.aged as u64;
-    arg.kept = result.kept as u64;
-    arg.done = result.done as u64;
-    interrupted(arg.done < arg.len)
+    arg.aged = aged.did.aged as u64;
+    arg.kept = aged.did.kept as u64;
+    arg.done = aged.done.0 as u64;
+    aged.check()
 }

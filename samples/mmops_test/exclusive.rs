@@ -6,7 +6,6 @@
 use crate::{
     addr_range,
     address_space,
-    interrupted,
     uapi,
     Device, //
 };
@@ -57,13 +56,13 @@ pub(crate) fn exclusive(me: Pin<&Device>, arg: &mut uapi::Exclusive) -> Result {
         let nr = cmp::min((range.end() - addr) / PAGE_SIZE, results.len());
         let part = AddrRange::new(addr, addr + nr * PAGE_SIZE)?;
         let results = results.get_mut(..nr).ok_or(EINVAL)?;
-        let outcome =
+        let taken =
             exclusive::take_from_cpu(&mut MmapRead::lock(&mm), &part, Some(&me.owner), results)?;
 
-        arg.exclusive += outcome.exclusive as u64;
+        arg.exclusive += taken.did.pages as u64;
         store_results(arg, &range, addr, results)?;
-        arg.done += outcome.done as u64;
-        interrupted(addr + outcome.done < part.end())?;
+        arg.done += taken.done.0 as u64;
+        taken.check()?;
         addr = part.end();
     }
     Ok(())
@@ -92,11 +91,11 @@ fn store_results(
 pub(crate) fn revoke(arg: &mut uapi::Revoke) -> Result {
     let range = addr_range(arg.addr, arg.len)?;
     let mm = address_space(arg.pidfd)?;
-    let outcome = exclusive::revoke(&mut MmapRead::lock(&mm), &range)?;
+    let revoked = exclusive::revoke(&mut MmapRead::lock(&mm), &range)?;
 
-    arg.revoked = outcome.exclusive as u64;
-    arg.done = outcome.done as u64;
-    interrupted(arg.done < arg.len)
+    arg.revoked = revoked.did.pages as u64;
+    arg.done = revoked.done.0 as u64;
+    revoked.check()
 }
 
 /// A device that adds to words in memory, by a load and a store: what makes the addition atomic is
@@ -182,7 +181,7 @@ fn take_page(
 ) -> Result {
     let page = AddrRange::new(addr, addr + PAGE_SIZE)?;
     let mut result = [PageResult::Untouched];
-    let outcome = exclusive::make_exclusive(
+    let made = exclusive::make_exclusive(
         &mut MmapRead::lock(mm),
         &page,
         notifier,
@@ -190,7 +189,7 @@ fn take_page(
         |(), _pages| (),
     )?;
 
-    arg.taken += outcome.exclusive as u64;
+    arg.taken += made.did.pages as u64;
     match result {
         [PageResult::Exclusive | PageResult::Busy] => Ok(()),
         [PageResult::Untouched] => Err(EINTR),

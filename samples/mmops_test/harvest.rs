@@ -80,14 +80,14 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         window.store(&words)?;
 
         let mut record = RecordBitmap::new(&mut words, window.pgoff);
-        let outcome =
+        let cleaned =
             dirty::clean_record(&mut mapping, &piece, &mut record, huge(arg.flags), transfer)?;
 
         window.extend_known(arg, &record);
-        arg.cleaned += outcome.changed as u64;
+        arg.cleaned += cleaned.did.pages as u64;
         window.store(&words)?;
-        arg.done += outcome.done as u64;
-        outcome.stopped.map_or(Ok(()), Err)?;
+        arg.done += cleaned.done.0 as u64;
+        cleaned.check()?;
     }
     arg.done = arg.nr;
     Ok(())

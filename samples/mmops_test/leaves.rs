@@ -55,7 +55,12 @@ pub(crate) fn leaves(arg: &mut uapi::Leaves) -> Result {
 
         let rest = AddrRange::new(next, range.end())?;
 
-        next = leaves::list(&mut MmapRead::lock(&mm), &rest, &mut list)?;
+        let listed = leaves::list(&mut MmapRead::lock(&mm), &rest, &mut list)?;
+
+        if let Some(e) = listed.stopped.filter(|e| *e != ENOSPC) {
+            return Err(e);
+        }
+        next += listed.done.0;
 
         for leaf in &list {
             records.push(

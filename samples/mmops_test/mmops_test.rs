@@ -165,11 +165,11 @@ fn info(arg: &mut uapi::Info) -> Result {
 fn write_protect(arg: &mut uapi::WriteProtect) -> Result {
     let range = PageRange::new(arg.first as usize, arg.nr as usize)?;
     let mut mapping = Mapping::fget(arg.fd)?;
-    let outcome = dirty::write_protect(&mut mapping, &range, huge(arg.flags))?;
+    let protected = dirty::write_protect(&mut mapping, &range, huge(arg.flags))?;
 
-    arg.write_protected = outcome.changed as u64;
-    arg.done = outcome.done as u64;
-    outcome.stopped.map_or(Ok(()), Err)
+    arg.write_protected = protected.did.pages as u64;
+    arg.done = protected.done.0 as u64;
+    protected.check()
 }
 
 fn huge(flags: u32) -> Huge {
@@ -194,12 +194,4 @@ fn addr_range(addr: u64, len: u64) -> Result<AddrRange> {
     let end = addr.checked_add(len).ok_or(EINVAL)?;
 
     AddrRange::new(addr as usize, end as usize)
-}
-
-fn interrupted(is: bool) -> Result {
-    if is {
-        Err(EINTR)
-    } else {
-        Ok(())
-    }
 }

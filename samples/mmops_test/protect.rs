@@ -26,13 +26,13 @@ pub(crate) fn protect(arg: &mut uapi::Protect) -> Result {
     } else {
         LargeFrames::Split
     };
-    let outcome = protect::protect(&mut MmapRead::lock(&mm), &range, access, frames)?;
+    let protected = protect::protect(&mut MmapRead::lock(&mm), &range, access, frames)?;
 
-    arg.ptes = outcome.ptes as u64;
-    arg.pmds = outcome.pmds as u64;
-    arg.puds = outcome.puds as u64;
-    arg.split_pmds = outcome.split_pmds as u64;
-    arg.split_puds = outcome.split_puds as u64;
-    arg.done = outcome.done as u64;
-    outcome.stopped.map_or(Ok(()), Err)
+    arg.ptes = protected.did.ptes as u64;
+    arg.pmds = protected.did.pmds as u64;
+    arg.puds = protected.did.puds as u64;
+    arg.split_pmds = protected.did.split_pmds as u64;
+    arg.split_puds = protected.did.split_puds as u64;
+    arg.done = protected.done.0 as u64;
+    protected.check()
 }

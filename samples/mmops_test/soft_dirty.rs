@@ -5,17 +5,12 @@
 use crate::{
     addr_range,
     address_space,
-    interrupted,
     uapi, //
 };
 use kernel::prelude::*;
-use mmops::{
-    mm::MmapRead,
-    soft_dirty::{
-        self,
-        Outcome,
-        Untouched, //
-    }, //
+use mmops::soft_dirty::{
+    self,
+    Untouched, //
 };
 
 pub(crate) fn clear(arg: &mut uapi::SoftDirtyClear) -> Result {
@@ -29,24 +24,13 @@ pub(crate) fn clear(arg: &mut uapi::SoftDirtyClear) -> Result {
         Untouched::Keep
     };
     let mm = address_space(arg.pidfd)?;
-    let (len, outcome) = match range {
-        Some(range) => (
-            range.end() - range.start(),
-            soft_dirty::clear(&mm, &range, untouched),
-        ),
-        None => {
-            let all = MmapRead::lock(&mm).user_range()?;
+    let cleared = match range {
+        Some(range) => soft_dirty::clear(&mm, &range, untouched),
+        None => soft_dirty::clear_all(&mm),
+    }?;
 
-            (all.end() - all.start(), soft_dirty::clear_all(&mm))
-        }
-    };
-    let outcome = match outcome {
-        Err(e) if e == EINTR => Outcome::default(),
-        outcome => outcome?,
-    };
-
-    arg.cleared = outcome.cleared as u64;
-    arg.kept = outcome.kept as u64;
-    arg.done = outcome.done as u64;
-    interrupted(outcome.done < len)
+    arg.cleared = cleared.did.cleared as u64;
+    arg.kept = cleared.did.kept as u64;
+    arg.done = cleared.done.0 as u64;
+    cleared.check()
 }

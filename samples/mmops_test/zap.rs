@@ -5,7 +5,6 @@
 use crate::{
     addr_range,
     address_space,
-    interrupted,
     uapi, //
 };
 use kernel::prelude::*;
@@ -17,9 +16,9 @@ use mmops::{
 pub(crate) fn zap(arg: &mut uapi::Zap) -> Result {
     let range = addr_range(arg.addr, arg.len)?;
     let mm = address_space(arg.pidfd)?;
-    let outcome = zap::zap(&mut MmapRead::lock(&mm), &range)?;
+    let zapped = zap::zap(&mut MmapRead::lock(&mm), &range)?;
 
-    arg.zapped = outcome.zapped as u64;
-    arg.done = outcome.done as u64;
-    interrupted(arg.done < arg.len)
+    arg.zapped = zapped.did.pages as u64;
+    arg.done = zapped.done.0 as u64;
+    zapped.check()
 }

@@ -17,10 +17,7 @@ use mmops::{
         Action,
         Walk, //
     },
-    zap::{
-        zap_vma,
-        Outcome, //
-    }, //
+    zap::zap_vma, //
 };
 
 pub struct Flush<'x, 'a, 'g>(Option<&'x mut Gather<'a, 'g>>, AddrRange);
@@ -31,7 +28,7 @@ impl Walk for Flush<'_, '_, '_> {
     fn pte_table<'s>(&mut self, _table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
         if let Some(gather) = &mut self.0 {
             gather.flush();
-            zap_vma(gather, &self.1, &mut Outcome::default())?;
+            zap_vma(gather, &self.1)?.check()?;
         }
         Ok(Action::Done)
     }
@@ -51,6 +48,6 @@ pub fn case(guard: &mut MmapRead<'_>, range: AddrRange) -> Result {
     walk_page_range(guard, &range, &mut Flush(None, range))?;
     with_gather(guard, &range, |gather| {
         gather.flush();
-        zap_vma(gather, &range, &mut Outcome::default())
+        zap_vma(gather, &range)?.check()
     })
 }

@@ -78,7 +78,9 @@ impl Exclusive {
         let count = if self.side == KERNEL {
             by_kernel(&guard, &range)?
         } else {
-            exclusive::take_from_cpu(&mut guard, &range, None, &mut results)?.exclusive
+            exclusive::take_from_cpu(&mut guard, &range, None, &mut results)?
+                .did
+                .pages
         };
 
         self.ns = start.elapsed().as_nanos() as u64;
@@ -136,7 +138,7 @@ impl Program {
         let notifier: Pin<KBox<IntervalNotifier<DevicePages>>> =
             KBox::try_pin_init(new_interval_notifier!(&mm, range, pages), GFP_KERNEL)?;
         let mut batches = 0;
-        let outcome = exclusive::make_exclusive(
+        let made = exclusive::make_exclusive(
             &mut MmapRead::lock(&mm),
             &range,
             &notifier,
@@ -144,7 +146,7 @@ impl Program {
             |(), _pages| batches += 1,
         )?;
 
-        self.count = outcome.exclusive as u64;
+        self.count = made.did.pages as u64;
         self.batches = batches;
         self.programmed = 0;
 

@@ -28,11 +28,15 @@ use mmops::{
     },
     dirty::{
         self,
+        Changed,
         Huge,
-        Outcome,
         Transfer, //
     },
     mapping::Mapping,
+    partial::{
+        Pages,
+        Partial, //
+    },
     range::PageRange, //
 };
 use zerocopy_derive::Immutable;
@@ -146,9 +150,9 @@ impl Dirty {
         }
 
         let huge = self.huge();
-        let outcome = self.timed(|| dirty::write_protect(mapping, range, huge))?;
+        let changed = self.timed(|| dirty::write_protect(mapping, range, huge))?;
 
-        self.finish(range, outcome)
+        self.finish(changed)
     }
 
     /// Copies the bitmap of the caller in, runs `f` on it, and copies it out.
@@ -207,11 +211,11 @@ impl Dirty {
             Transfer::ToFolio
         };
         let mut bitmap = RecordBitmap::with_known(words, pgoff, start, end);
-        let outcome =
+        let changed =
             self.timed(|| dirty::clean_record(mapping, range, &mut bitmap, huge, transfer))?;
 
         (self.start, self.end) = (bitmap.start() as u64, bitmap.end() as u64);
-        self.finish(range, outcome)
+        self.finish(changed)
     }
 
     fn huge(&self) -> Huge {
@@ -222,11 +226,8 @@ impl Dirty {
         }
     }
 
-    fn finish(&mut self, range: &PageRange, outcome: Outcome) -> Result {
-        self.count = outcome.changed as u64;
-        if outcome.done < range.nr() {
-            return Err(EINTR);
-        }
-        Ok(())
+    fn finish(&mut self, changed: Partial<Changed, Pages>) -> Result {
+        self.count = changed.did.pages as u64;
+        changed.check()
     }
 }

@@ -10,7 +10,6 @@ use mmops::{
     exclusive::{
         self,
         DevicePages,
-        Outcome,
         PageResult, //
     },
     mm::{
@@ -19,6 +18,7 @@ use mmops::{
     },
     new_interval_notifier,
     notifier::IntervalNotifier,
+    partial::Partial,
     range::AddrRange, //
 };
 use zerocopy_derive::Immutable;
@@ -38,7 +38,7 @@ pub(crate) struct Nested {
     reserved: [u64; 2],
 }
 
-fn errno(ret: Result<Outcome>) -> i32 {
+fn errno<T>(ret: Result<Partial<T>>) -> i32 {
     ret.map_or_else(|error| error.to_errno(), |_| 0)
 }
 
@@ -58,7 +58,7 @@ impl Nested {
             KBox::try_pin_init(new_interval_notifier!(&mm, range, pages), GFP_KERNEL)?;
 
         self.programmed = 0;
-        exclusive::make_exclusive(
+        let made = exclusive::make_exclusive(
             &mut MmapRead::lock(&mm),
             &range,
             &notifier,
@@ -81,6 +81,7 @@ impl Nested {
                 self.programmed += 1;
             },
         )?;
-        Ok(())
+
+        made.check()
     }
 }

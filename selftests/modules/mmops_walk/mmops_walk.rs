@@ -51,10 +51,7 @@ use mmops::{
         SpareTables,
         Walk, //
     },
-    zap::{
-        self,
-        zap_vma, //
-    }, //
+    zap::zap_vma, //
 };
 use zerocopy_derive::Immutable;
 
@@ -475,17 +472,19 @@ impl Arg {
         let back = AddrRange::new(front.end(), range.end())?;
         let mm = mm::current()?;
         let mut guard = MmapRead::lock(&mm);
-        let mut outcomes = [zap::Outcome::default(); 2];
+        let zapped = with_gather(&mut guard, &self.addresses(self.gather)?, |gather| {
+            let front = zap_vma(gather, &front)?;
 
-        with_gather(&mut guard, &self.addresses(self.gather)?, |gather| {
-            zap_vma(gather, &front, &mut outcomes[0])?;
+            front.check()?;
             gather.flush();
-            zap_vma(gather, &back, &mut outcomes[1])
+
+            let back = zap_vma(gather, &back)?;
+
+            back.check()?;
+            Ok::<_, Error>(front.did.pages + back.did.pages)
         })?;
-        self.tell(
-            &Found::default(),
-            outcomes.iter().map(|outcome| outcome.zapped as u64).sum(),
-        );
+
+        self.tell(&Found::default(), zapped as u64);
         Ok(())
     }
 
