@@ -487,9 +487,14 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, std::io::Error> {
 /// Turns the error number of `call` into an error; `done` is how far it got.
 pub(crate) fn call(call: &'static str, done: Done) -> impl Fn(Errno) -> Error {
     move |errno| match errno {
-        Errno::EINTR => Error::Interrupted { call, done },
+        errno if is_partial(errno, done) => Error::Partial { call, errno, done },
         errno => Error::Call { call, errno },
     }
+}
+
+/// Whether a call that ended with `errno` may have changed something.
+fn is_partial(errno: Errno, done: Done) -> bool {
+    errno == Errno::EINTR || done.is_something()
 }
 
 /// As [`call`], for a call on the process behind `pidfd`.
@@ -499,7 +504,7 @@ pub(crate) fn process<'fd>(
     done: Done,
 ) -> impl Fn(Errno) -> Error + 'fd {
     move |errno| match errno {
-        Errno::EINTR => Error::Interrupted { call, done },
+        errno if is_partial(errno, done) => Error::Partial { call, errno, done },
         Errno::ESRCH if pidfd.is_some_and(|pidfd| !has_ended(pidfd).unwrap_or(true)) => {
             Error::NoMemory { call }
         }
@@ -581,6 +586,11 @@ mod tests {
             text(process("zap", None, done.done.into())(Errno::EINTR)),
             "zap: ended by a signal after 8192 bytes"
         );
+        assert_eq!(
+            text(process("protect", None, Bytes(4096).into())(Errno::ENOMEM)),
+            "protect: Out of memory after 4096 bytes"
+        );
+        assert!(text(process("protect", None, Bytes(0).into())(Errno::ENOMEM)).contains("mapped"));
         assert_eq!(
             text(process("leaves", None, Done::Untold)(Errno::EINTR)),
             "leaves: ended by a signal"

@@ -56,11 +56,13 @@ pub enum Error {
         /// Name of the call.
         call: &'static str,
     },
-    /// A fatal signal ended a call half-way; what was done up to there is complete.
-    #[error("{call}: ended by a signal{done}")]
-    Interrupted {
+    /// A call ended half-way; what was done up to there is complete.
+    #[error("{call}: {}{done}", stopped(*.errno))]
+    Partial {
         /// Name of the call.
         call: &'static str,
+        /// Error of `ioctl(2)`: `EINTR` after a fatal signal.
+        errno: Errno,
         /// What is completely processed, from the first page or address on.
         done: Done,
     },
@@ -72,9 +74,9 @@ impl Error {
         match self {
             Error::Open { errno, .. }
             | Error::Call { errno, .. }
-            | Error::Process { errno, .. } => Some(*errno),
+            | Error::Process { errno, .. }
+            | Error::Partial { errno, .. } => Some(*errno),
             Error::NoMemory { .. } => Some(Errno::ESRCH),
-            Error::Interrupted { .. } => Some(Errno::EINTR),
             Error::Version { .. } => None,
         }
     }
@@ -88,6 +90,13 @@ fn open_help(errno: Errno) -> &'static str {
         }
         Errno::EACCES | Errno::EPERM => "; the device is for root alone: run this with sudo",
         _ => "",
+    }
+}
+
+fn stopped(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EINTR => "ended by a signal",
+        errno => errno.desc(),
     }
 }
 

@@ -25,6 +25,16 @@ pub enum Done {
     Pages(Pages),
 }
 
+impl Done {
+    /// Whether the call got anywhere.
+    pub fn is_something(self) -> bool {
+        !matches!(
+            self,
+            Done::Untold | Done::Bytes(Bytes(0)) | Done::Pages(Pages(0))
+        )
+    }
+}
+
 impl From<Bytes> for Done {
     fn from(bytes: Bytes) -> Self {
         Done::Bytes(bytes)
@@ -41,7 +51,7 @@ fn count(f: &mut fmt::Formatter<'_>, n: u64, one: &str) -> fmt::Result {
     write!(f, " after {n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
-/// What follows the words "ended by a signal".
+/// What follows the words that say why the call ended.
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
