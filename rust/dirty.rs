@@ -93,12 +93,20 @@
 //!   [`write_protect`] comes to it has afterwards the permissions of its VMA, as above. hugetlbfs:
 //!   no [`Mapping`] can be made of it.
 
+mod clean_record;
 mod entry;
 mod pieces;
+mod write_protect;
 
 pub use pieces::{
     next_piece,
     PIECE_PAGES, //
+};
+
+pub(crate) use clean_record::{
+    clean_record_table_queue,
+    make_room,
+    QUEUE_FOLIOS, //
 };
 
 use crate::{
@@ -106,46 +114,20 @@ use crate::{
     bitmap::RecordBitmap,
     folio::DirtyQueue,
     mapping::Mapping,
-    notifier::ChangeEvent,
     partial::{
         Pages,
         Partial, //
     },
-    pgtable::{
-        EntrySet,
-        HugeLevel,
-        Leaf,
-        PteTable,
-        TakenLeaf, //
-    },
-    range::{
-        PageRange,
-        PMD_SIZE, //
-    },
-    signal,
-    tlb::FlushScope,
-    vma::Vma,
+    range::PageRange,
     walk::{
         walk_page_mapping,
-        Action,
-        SpareTable,
-        SpareTables,
-        Unlocked,
-        Walk, //
+        SpareTables, //
     }, //
 };
+use clean_record::CleanRecord;
 use core::cmp;
-use kernel::{
-    page::PAGE_SHIFT,
-    prelude::*, //
-};
-
-/// Folios that wait for the TLB flush at the most. One flush serves as many pages, and the queue
-/// stays a small allocation.
-pub(crate) const QUEUE_FOLIOS: usize = 4096;
-
-/// Dirty entries of one PTE table from which on the TLB is flushed before its lock is released.
-const FLUSH_LOCKED: usize = 128;
+use kernel::prelude::*;
+use write_protect::WriteProtect;
 
 /// What becomes of huge leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -391,359 +373,4 @@ pub fn clean_record(
     };
 
     Ok(Partial::new(changed, done, ret))
-}
-
-struct WriteProtect {
-    changed: usize,
-    tables: SpareTables,
-    /// For leaves of page frames.
-    frame_tables: SpareTables,
-}
-
-impl WriteProtect {
-    /// A table for a leaf of page frames, which is protected in base pages or not at all.
-    fn frame_table(&mut self, vma: Vma<'_>) -> Result<SpareTable> {
-        self.frame_tables.take_for(vma)?.ok_or(ENOMEM)
-    }
-}
-
-impl Walk for WriteProtect {
-    type Hold<'s> = FlushScope<'s>;
-
-    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
-
-    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        vma.is_shared_maywrite()
-    }
-
-    fn checkpoint(&mut self, _nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
-        signal::pending()
-    }
-
-    #[inline(always)]
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<Action> {
-        self.changed += write_protect_table(table, scope);
-        Ok(Action::Done)
-    }
-
-    fn leaf<'s, L: HugeLevel>(
-        &mut self,
-        leaf: &mut Leaf<'_, 's, L>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<Action> {
-        let value = leaf.value();
-
-        if leaf.is_softleaf() {
-            return Ok(Action::Done);
-        }
-        if value.special() && value.write() && leaf.vma().is_pfn_map() {
-            return Ok(Action::Replace(self.frame_table(leaf.vma())?));
-        }
-        if leaf.can_split() {
-            if let Some(table) = self.tables.take_for(leaf.vma())? {
-                return Ok(Action::Replace(table));
-            }
-        }
-        if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
-            self.changed += leaf.pages()?.nr();
-        }
-        Ok(Action::Done)
-    }
-}
-
-/// The loop over one PTE table; a function of its own so that a test finds it in the module.
-#[inline(never)]
-fn write_protect_table<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> usize {
-    let mut changed = 0usize;
-
-    table.for_each_selected(
-        scope,
-        |pte| pte.rw(),
-        |_, entry| {
-            entry.wrprotect();
-            // There are 512 entries: the check of an overflow would cost and find nothing.
-            changed = changed.wrapping_add(1);
-        },
-    );
-    changed
-}
-
-struct CleanRecord<'b, 'w> {
-    changed: usize,
-    /// Base pages of dirty leaves that stay dirty, since the range covers them in part. A walk that
-    /// is begun again finds them again.
-    kept: usize,
-    bitmap: &'b mut RecordBitmap<'w>,
-    tables: SpareTables,
-    /// For leaves of page frames that a piece, or the range, covers in part.
-    frame_tables: SpareTables,
-    transfer: Transfer,
-    /// The TLB is flushed before the lock of anything that was dirty is released.
-    flush_locked: bool,
-    queue: DirtyQueue,
-}
-
-/// Flushes and marks what waits in `queue`, if the next `nr` pages may find no room in it.
-///
-/// # Errors
-///
-/// `EAGAIN` if there is none even then: the walk has to end, and [`DirtyQueue::transfer`] to come.
-pub(crate) fn make_room<'s, W: Walk<Hold<'s> = FlushScope<'s>>>(
-    queue: &mut DirtyQueue,
-    nr: usize,
-    scope: &mut Unlocked<'_, 's, W>,
-) -> Result {
-    // A PTE table needs a place for each entry, a huge leaf needs one.
-    let nr = cmp::min(nr, PMD_SIZE >> PAGE_SHIFT);
-
-    if queue.room() >= nr {
-        return Ok(());
-    }
-
-    if crate::faults::transfer_before_flush() {
-        queue.transfer_trylock();
-    }
-
-    scope.flush();
-    queue.transfer_trylock();
-    if queue.room() >= nr {
-        Ok(())
-    } else {
-        Err(EAGAIN)
-    }
-}
-
-impl Walk for CleanRecord<'_, '_> {
-    type Hold<'s> = FlushScope<'s>;
-
-    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
-
-    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        vma.is_shared_maywrite()
-    }
-
-    fn checkpoint(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
-        signal::pending()?;
-        match self.transfer {
-            Transfer::ToFolio => make_room(&mut self.queue, nr, scope),
-            Transfer::Skip => Ok(()),
-        }
-    }
-
-    #[inline(always)]
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<Action> {
-        self.changed += match self.transfer {
-            Transfer::ToFolio => {
-                let first = table.pgoff();
-
-                clean_record_table_queue(table, scope, self.bitmap, first, &mut self.queue)
-            }
-            Transfer::Skip => clean_record_table(table, scope, self.bitmap, self.flush_locked),
-        };
-        Ok(Action::Done)
-    }
-
-    fn leaf<'s, L: HugeLevel>(
-        &mut self,
-        leaf: &mut Leaf<'_, 's, L>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<Action> {
-        let value = leaf.value();
-
-        if leaf.is_softleaf() {
-            return Ok(Action::Done);
-        }
-        if leaf.can_split() {
-            if let Some(table) = self.tables.take_for(leaf.vma())? {
-                return Ok(Action::Replace(table));
-            }
-        }
-        if value.dirty() && value.special() && leaf.vma().is_pfn_map() && leaf.is_partial() {
-            if let Some(table) = self.frame_tables.take_for(leaf.vma())? {
-                return Ok(Action::Replace(table));
-            }
-        }
-        if leaf.is_pinned() {
-            self.record_pinned(leaf.pages()?);
-            if value.write() {
-                leaf.redirty();
-            }
-        } else if value.dirty() {
-            let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
-
-            // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
-            // `clean_record` said that it writes the data back itself.
-            if !self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) }) {
-                leaf.redirty();
-            }
-        }
-        if self.flush_locked {
-            scope.flush_locked();
-        }
-        Ok(Action::Done)
-    }
-}
-
-impl CleanRecord<'_, '_> {
-    /// Records a dirty huge leaf. `take` takes its dirty bit, and gives the page frame that owes a
-    /// dirty mark if there is one. False if the bit has to go back, since nobody can be found who
-    /// will mark the folio.
-    ///
-    /// A leaf that the range covers only in part keeps its dirty bit, since there are no bits for
-    /// the rest of it in the bitmap: its pages inside are recorded, and will be again.
-    #[must_use = "the dirty bit is lost unless it goes back"]
-    fn record_leaf(
-        &mut self,
-        pages: PageRange,
-        is_partial: bool,
-        take: impl FnOnce() -> Option<TakenLeaf>,
-    ) -> bool {
-        let mut noted = true;
-
-        if is_partial {
-            self.kept += pages.nr();
-        } else {
-            let Some(taken) = take() else {
-                return true;
-            };
-
-            if self.transfer == Transfer::ToFolio && !taken.special {
-                // SAFETY: The leaf is present and not special, the bit was taken from it, and its
-                // lock is held. The scope flushes before the queue, which outlives the walk, is
-                // transferred.
-                noted = unsafe { self.queue.push(taken.pfn, false) };
-            }
-            if noted {
-                self.changed += pages.nr();
-            }
-        }
-        self.bitmap.set_range(pages.first(), pages.nr());
-        noted
-    }
-
-    /// Records a huge leaf that is pinned: as [`keep_pinned`].
-    fn record_pinned(&mut self, pages: PageRange) {
-        self.bitmap.set_range(pages.first(), pages.nr());
-    }
-}
-
-/// Cleans the dirty entries of one PTE table, sets their bits in `bitmap`, where `first` is that of
-/// the first entry, and returns them and their number.
-#[inline(always)]
-fn clean_record_entries<'s>(
-    table: &mut PteTable<'_, 's>,
-    scope: &mut FlushScope<'s>,
-    bitmap: &mut RecordBitmap<'_>,
-    first: usize,
-) -> (EntrySet, usize) {
-    let mut taken = EntrySet::EMPTY;
-
-    table.for_each_selected(
-        scope,
-        |pte| pte.dirty(),
-        |i, entry| {
-            // SAFETY: The callers record the entry, and queue its folio, unless the caller of
-            // `clean_record` said that it writes the data back itself.
-            if unsafe { entry.mkclean() }.dirty() {
-                taken.insert(i);
-            }
-        },
-    );
-    let mut count = bitmap.set_words(first, taken.words());
-    if table.vma().may_have_pins() {
-        count -= keep_pinned(table, &mut taken, bitmap, first);
-    }
-    (taken, count)
-}
-
-/// Records the pages of a PTE table that are pinned for DMA, dirty or not: a device may store to
-/// them at any time, and no entry tells. Their entries become dirty, or get back the bit that was
-/// `taken`, so that what a device stores between this harvest and the end of the pin is recorded
-/// by the next. An entry that permits no store is left clean: a file system could not account for
-/// it.
-///
-/// Returns the number of entries that got their bit back.
-#[inline(never)]
-fn keep_pinned(
-    table: &PteTable<'_, '_>,
-    taken: &mut EntrySet,
-    bitmap: &mut RecordBitmap<'_>,
-    first: usize,
-) -> usize {
-    let pinned = table.pinned();
-    let mut kept = 0;
-
-    table.for_each_in(&pinned, |i, pte| {
-        let was_taken = taken.remove(i);
-
-        kept += usize::from(was_taken);
-        if was_taken || pte.write() {
-            table.redirty(i);
-        }
-    });
-    bitmap.set_words(first, pinned.words());
-    kept
-}
-
-/// The loop over one PTE table for [`Transfer::Skip`]; a function of its own so that a test finds
-/// it in the module.
-#[inline(never)]
-fn clean_record_table<'s>(
-    table: &mut PteTable<'_, 's>,
-    scope: &mut FlushScope<'s>,
-    bitmap: &mut RecordBitmap<'_>,
-    flush_locked: bool,
-) -> usize {
-    let changed = clean_record_entries(table, scope, bitmap, table.pgoff()).1;
-
-    if flush_locked && changed != 0 {
-        scope.flush_locked();
-    }
-    changed
-}
-
-/// Whether folios wait for the flush at the end in any case: a control marks them before it.
-fn waits_for_flush() -> bool {
-    crate::faults::transfer_before_flush() || crate::faults::trylock_fails()
-}
-
-/// As [`clean_record_table`], and notes the folios that owe a dirty mark. `first` is the offset, in
-/// the bitmap's terms, of the page that the first entry maps.
-#[inline(never)]
-pub(crate) fn clean_record_table_queue<'s>(
-    table: &mut PteTable<'_, 's>,
-    scope: &mut FlushScope<'s>,
-    bitmap: &mut RecordBitmap<'_>,
-    first: usize,
-    queue: &mut DirtyQueue,
-) -> usize {
-    let (mut taken, mut changed) = clean_record_entries(table, scope, bitmap, first);
-    // Many entries: one flush here is less than a pin for each. The lock of the table keeps what
-    // the entries map, so only folios that are clean by now have to wait, and be pinned.
-    let flushed = changed >= FLUSH_LOCKED && !waits_for_flush();
-
-    if flushed {
-        scope.flush_locked();
-        // The answer for most, or all, of a table in which all was dirty.
-        taken.remove_runs(|i| table.maps_dirty_folios(i, EntrySet::RUN));
-    }
-    table.for_each_in(&taken, |i, pte| {
-        // SAFETY: The entry is present and not special, a dirty bit was taken from it, and its
-        // lock is held since then. The scope flushes before the queue, which outlives the walk, is
-        // transferred.
-        if !pte.special() && !unsafe { queue.push(pte.pfn(), flushed) } {
-            // Recorded, and dirty still: it will be recorded again.
-            table.redirty(i);
-            changed = changed.wrapping_sub(1);
-        }
-    });
-    changed
 }

@@ -21,7 +21,7 @@ disassembly=$("$objdump" -dr --no-show-raw-insn --section=.text "$module")
 instructions()
 {
 	awk -v name="$1" '
-		/^[0-9a-f]+ <.*>:$/ { inside = ($0 ~ "5dirty" name ">:$") }
+		/^[0-9a-f]+ <.*>:$/ { inside = ($0 ~ "5dirty([0-9]+[a-z_]+)?" name ">:$") }
 		inside' <<<"$disassembly"
 }
 
@@ -56,7 +56,7 @@ by_name()
 echo "KTAP version 1"
 allowed='panicking|^__folio_put|FlushScope12flush_locked|RecordBitmap9set_words'
 allowed="$allowed|PteTable17maps_dirty_folios|__x86_return_thunk"
-allowed="$allowed|5dirty11keep_pinned|PteTable7redirty|^folio_mark_dirty"
+allowed="$allowed|clean_record11keep_pinned|PteTable7redirty|^folio_mark_dirty"
 loops="19write_protect_table 18clean_record_table 24clean_record_table_queue"
 set -- $loops
 echo "1..$#"

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The walk that write-protects.
+
+use crate::{
+    notifier::ChangeEvent,
+    pgtable::{
+        HugeLevel,
+        Leaf,
+        PteTable, //
+    },
+    signal,
+    tlb::FlushScope,
+    vma::Vma,
+    walk::{
+        Action,
+        SpareTable,
+        SpareTables,
+        Unlocked,
+        Walk, //
+    }, //
+};
+use kernel::prelude::*;
+
+pub(super) struct WriteProtect {
+    pub(super) changed: usize,
+    pub(super) tables: SpareTables,
+    /// For leaves of page frames.
+    pub(super) frame_tables: SpareTables,
+}
+
+impl WriteProtect {
+    /// A table for a leaf of page frames, which is protected in base pages or not at all.
+    fn frame_table(&mut self, vma: Vma<'_>) -> Result<SpareTable> {
+        self.frame_tables.take_for(vma)?.ok_or(ENOMEM)
+    }
+}
+
+impl Walk for WriteProtect {
+    type Hold<'s> = FlushScope<'s>;
+
+    const EVENT: ChangeEvent = ChangeEvent::PROTECTION_PAGE;
+
+    fn test_vma(&mut self, vma: Vma<'_>) -> bool {
+        vma.is_shared_maywrite()
+    }
+
+    fn checkpoint(&mut self, _nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
+        signal::pending()
+    }
+
+    #[inline(always)]
+    fn pte_table<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<Action> {
+        self.changed += write_protect_table(table, scope);
+        Ok(Action::Done)
+    }
+
+    fn leaf<'s, L: HugeLevel>(
+        &mut self,
+        leaf: &mut Leaf<'_, 's, L>,
+        scope: &mut FlushScope<'s>,
+    ) -> Result<Action> {
+        let value = leaf.value();
+
+        if leaf.is_softleaf() {
+            return Ok(Action::Done);
+        }
+        if value.special() && value.write() && leaf.vma().is_pfn_map() {
+            return Ok(Action::Replace(self.frame_table(leaf.vma())?));
+        }
+        if leaf.can_split() {
+            if let Some(table) = self.tables.take_for(leaf.vma())? {
+                return Ok(Action::Replace(table));
+            }
+        }
+        if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
+            self.changed += leaf.pages()?.nr();
+        }
+        Ok(Action::Done)
+    }
+}
+
+/// The loop over one PTE table; a function of its own so that a test finds it in the module.
+#[inline(never)]
+fn write_protect_table<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> usize {
+    let mut changed = 0usize;
+
+    table.for_each_selected(
+        scope,
+        |pte| pte.rw(),
+        |_, entry| {
+            entry.wrprotect();
+            // There are 512 entries: the check of an overflow would cost and find nothing.
+            changed = changed.wrapping_add(1);
+        },
+    );
+    changed
+}
