@@ -67,14 +67,14 @@
 //! All of its pages were soft-dirty until then, and no store after it goes unseen.
 
 mod entry;
+mod new_vma;
+mod split;
 
 pub use entry::Cleared;
 
 use crate::{
-    bindings,
     faults,
     mm::{
-        MmapExclusive,
         MmapRead,
         MmapWrite, //
     },
@@ -90,14 +90,12 @@ use crate::{
     },
     range::{
         AddrRange,
-        PMD_SIZE,
         PUD_SIZE, //
     },
     signal,
     tlb::FlushScope,
     vma::Vma,
     walk::{
-        self,
         walk_page_range_one_scope,
         Action,
         SpareTables,
@@ -108,27 +106,23 @@ use crate::{
 use core::cmp;
 use kernel::{
     mm::{
-        virt::{
-            flags,
-            VmaRef, //
-        },
+        virt::flags,
         MmWithUser, //
     },
-    page::{
-        PAGE_SHIFT,
-        PAGE_SIZE, //
-    },
+    page::PAGE_SHIFT,
     prelude::*, //
+};
+use new_vma::{
+    may_lose_flag,
+    take_flags, //
+};
+use split::{
+    split_ends,
+    splits_zero, //
 };
 
 /// Base pages that are visited under the mmap lock before it is dropped: 1 GiB.
 const PIECE_PAGES: usize = 1 << 18;
-
-/// Base pages outside the range that are visited for a new VMA, at the most: 256 MiB.
-const MARK_PAGES: usize = 1 << 16;
-
-/// Base pages outside the range that are mapped for a new VMA, at the most: 16 MiB.
-const POPULATE_PAGES: usize = 1 << 12;
 
 /// What becomes of pages outside the range that are not mapped and read as soft-dirty only because
 /// their VMA is new.
@@ -274,30 +268,6 @@ fn is_tracked(vma: Vma<'_>) -> bool {
     vma.flags() & (flags::HUGETLB | flags::PFNMAP) == 0 && !vma.may_mix_large_frames()
 }
 
-/// Whether a VMA carries the flag and can lose it.
-fn is_new(vma: &VmaRef) -> bool {
-    is_tracked(vma.into()) && vma.flags() & flags::SOFTDIRTY != 0
-}
-
-/// The parts of a VMA in front of and behind `part`.
-fn outside(vma: &VmaRef, part: &AddrRange) -> impl Iterator<Item = AddrRange> {
-    [
-        AddrRange::new(vma.start(), part.start()),
-        AddrRange::new(part.end(), vma.end()),
-    ]
-    .into_iter()
-    .flatten()
-}
-
-fn nr_outside(vma: &VmaRef, part: &AddrRange) -> usize {
-    ((vma.end() - vma.start()) >> PAGE_SHIFT) - part.nr_pages()
-}
-
-/// Whether it is worth the mmap lock for writing to try and take the flag of a new VMA.
-fn may_lose_flag(vma: &VmaRef, part: &AddrRange, untouched: Untouched) -> bool {
-    is_new(vma) && (untouched == Untouched::Forget || nr_outside(vma, part) <= MARK_PAGES)
-}
-
 /// A call, and how far it got.
 struct Call<'r> {
     range: &'r AddrRange,
@@ -416,213 +386,6 @@ impl Call<'_> {
         }
         Ok(())
     }
-}
-
-/// Takes the flag from all new VMAs in a piece from which it can go.
-fn take_flags(guard: &mut MmapWrite<'_>, piece: &AddrRange, untouched: Untouched) -> Result<Ends> {
-    let mut ends = Ends::Behind(PIECE_PAGES);
-    let mut keep = [None; 2];
-    let mut nr_keep = 0;
-    let mut walks = guard.exclusive();
-
-    walks.guard().for_each_mapped(piece, |vma, part| {
-        // Only the VMAs at both ends of a range can be covered in part.
-        if may_lose_flag(vma, &part, untouched)
-            && !push_down(walks.reborrow(), vma, &part, untouched)
-        {
-            if let Some(place) = keep.get_mut(nr_keep) {
-                *place = Some(vma.start());
-                nr_keep += 1;
-            }
-        }
-        Ok(())
-    })?;
-    guard.for_each_mapped(piece, |vma, part| {
-        if may_lose_flag(vma, &part, untouched) && !keep.contains(&Some(vma.start())) {
-            guard.clear_vma_soft_dirty(vma)?;
-            ends = Ends::Never;
-        }
-        Ok(())
-    })?;
-    Ok(ends)
-}
-/// Marks the pages of a new VMA outside `part` one by one. Returns whether all have their mark, so
-/// that the flag can go.
-fn push_down(
-    mut guard: MmapExclusive<'_>,
-    vma: &VmaRef,
-    part: &AddrRange,
-    untouched: Untouched,
-) -> bool {
-    let can_populate = nr_outside(vma, part) <= POPULATE_PAGES && can_populate(vma);
-    let mut ends = Ends::Behind(MARK_PAGES);
-
-    outside(vma, part).all(|range| {
-        let all = Ok(range.nr_pages());
-        let marked = mark(guard.reborrow(), &range, &mut ends);
-
-        if marked == all || marked.is_ok() && untouched == Untouched::Forget {
-            return true;
-        }
-        // Without memory the flag stays, as where it would cost too much.
-        can_populate
-            && populate(guard.guard(), &range).is_ok()
-            && mark(guard.reborrow(), &range, &mut Ends::Never) == all
-    })
-}
-
-#[inline(never)]
-fn can_populate(vma: &VmaRef) -> bool {
-    // SAFETY: The VMA is valid.
-    unsafe { bindings::mmops_vma_can_populate(vma.as_ptr()) }
-}
-
-/// Maps all pages of a range of anonymous memory that are not there, for reading.
-#[inline(never)]
-fn populate(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
-    let mut addr = range.start();
-
-    while addr < range.end() {
-        let nr = (range.end() - addr) >> PAGE_SHIFT;
-        // SAFETY: The mmap lock is held.
-        let done = unsafe { bindings::mmops_populate(guard.as_ptr(), addr, nr) };
-
-        addr += match kernel::error::to_result(done as i32) {
-            Err(e) if e == ENOMEM || e == EINTR => return Err(e),
-            // A page that nobody can read, such as a guard page.
-            Err(_) => PAGE_SIZE,
-            Ok(()) => cmp::max(done as usize, 1) << PAGE_SHIFT,
-        };
-    }
-    Ok(())
-}
-
-/// Makes all entries in a part of a VMA soft-dirty, and returns the number of base pages that have
-/// one.
-///
-/// # Errors
-///
-/// `EINTR` if the walk ended early.
-fn mark(guard: MmapExclusive<'_>, range: &AddrRange, ends: &mut Ends) -> Result<usize> {
-    let mut walker = Mark { marked: 0, ends };
-
-    walk::range_vma(guard, range, &mut walker)?;
-    Ok(walker.marked)
-}
-
-struct Mark<'e> {
-    marked: usize,
-    ends: &'e mut Ends,
-}
-
-impl Walk for Mark<'_> {
-    type Hold<'s> = FlushScope<'s>;
-
-    const EVENT: ChangeEvent = ChangeEvent::SOFT_DIRTY;
-
-    fn checkpoint(&mut self, nr: usize, _scope: &mut Unlocked<'_, '_, Self>) -> Result {
-        self.ends.visit(nr)
-    }
-
-    fn pte_table<'s>(
-        &mut self,
-        table: &mut PteTable<'_, 's>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<Action> {
-        self.marked += table.mark_soft_dirty(scope);
-        Ok(Action::Done)
-    }
-
-    fn leaf<'s, L: HugeLevel>(
-        &mut self,
-        leaf: &mut Leaf<'_, 's, L>,
-        scope: &mut FlushScope<'s>,
-    ) -> Result<Action> {
-        leaf.mark_soft_dirty(scope);
-        self.marked += leaf.pages()?.nr();
-        Ok(Action::Done)
-    }
-}
-
-/// The ends of `range` that are those of `piece`. At other ends of a piece there is no leaf inside
-/// of which it ends.
-fn ends_of(range: &AddrRange, piece: &AddrRange) -> impl Iterator<Item = usize> {
-    [(range.start(), piece.start()), (range.end(), piece.end())]
-        .into_iter()
-        .filter_map(|(of_range, of_piece)| (of_range == of_piece).then_some(of_range))
-}
-
-/// Whether a soft-dirty huge zero page has an end of `range` that is one of `piece` inside it.
-fn splits_zero(guard: &MmapRead<'_>, range: &AddrRange, piece: &AddrRange) -> bool {
-    ends_of(range, piece).any(|addr| {
-        addr % PMD_SIZE != 0
-            && guard
-                .vma_lookup(addr)
-                .filter(|vma| Clear::wants(Vma::from(*vma)))
-                // SAFETY: The VMA has the address, and the guard holds the mmap lock.
-                .is_some_and(|vma| unsafe { is_soft_dirty_zero(vma, addr) })
-    })
-}
-
-/// Whether a soft-dirty huge zero page is mapped at `addr`.
-///
-/// # Safety
-///
-/// The VMA has the address `addr`, and the mmap lock is held.
-#[inline(never)]
-unsafe fn is_soft_dirty_zero(vma: &VmaRef, addr: usize) -> bool {
-    // SAFETY: By this function's safety requirements.
-    unsafe { bindings::mmops_is_soft_dirty_huge_zero(vma.as_ptr(), addr) }
-}
-
-/// Splits the huge leaves of anonymous memory that have an end of `range` which is one of `piece`
-/// inside them.
-fn split_ends(mut guard: MmapExclusive<'_>, range: &AddrRange, piece: &AddrRange) -> Result {
-    ends_of(range, piece).try_for_each(|addr| split_at(guard.reborrow(), range, addr))
-}
-
-/// Splits the huge leaf of anonymous memory that has `addr`, an end of `range`, inside it.
-///
-/// Leaves of the page cache are split by the walk.
-fn split_at(mut guard: MmapExclusive<'_>, range: &AddrRange, addr: usize) -> Result {
-    if addr % PMD_SIZE == 0 {
-        return Ok(());
-    }
-    let Some(vma) = guard.guard().vma_lookup(addr) else {
-        return Ok(());
-    };
-
-    // SAFETY: The VMA has the address, and the guard holds the mmap lock.
-    if !Clear::wants(vma.into()) || !unsafe { split_anon_leaf(vma, addr) } {
-        return Ok(());
-    }
-
-    // It was soft-dirty, which a huge zero page does not give to its PTEs.
-    let start = addr & !(PMD_SIZE - 1);
-    let end = start + PMD_SIZE;
-
-    for outside in [
-        AddrRange::new(start, cmp::min(range.start(), end)),
-        AddrRange::new(cmp::max(range.end(), start), end),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        // No more than a PMD: what was split is marked again in whole.
-        mark(guard.reborrow(), &outside, &mut Ends::Never)?;
-    }
-    Ok(())
-}
-
-/// Splits the huge leaf of anonymous memory at `addr`, if there is one. Sleeps.
-///
-/// # Safety
-///
-/// The VMA has the address `addr`, and the mmap lock is held.
-#[inline(never)]
-unsafe fn split_anon_leaf(vma: &VmaRef, addr: usize) -> bool {
-    // SAFETY: By this function's safety requirements.
-    unsafe { bindings::mmops_split_anon_leaf(vma.as_ptr(), addr) }
 }
 
 struct Clear {
