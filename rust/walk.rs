@@ -30,6 +30,7 @@ mod hold;
 mod lock;
 mod spare_table;
 mod split;
+mod start;
 
 pub use hold::{
     Hold,
@@ -170,7 +171,7 @@ pub fn walk_page_mapping<W: Walk>(
 ) -> Result {
     Engine::new(walker).walk(|ops, private| {
         // SAFETY: `private` is an engine, and `ops` are those of an engine.
-        unsafe { engine::start::mapping(guard, range, ops, private) }
+        unsafe { start::mapping(guard, range, ops, private) }
     })
 }
 
@@ -192,7 +193,7 @@ pub fn walk_page_range<W: Walk>(
 
     Engine::new(walker).walk(|ops, private| {
         // SAFETY: `private` is an engine, and `ops` are those of an engine.
-        unsafe { engine::start::range(guard, range, ops, private) }
+        unsafe { start::range(guard, range, ops, private) }
     })
 }
 
@@ -214,7 +215,7 @@ pub fn walk_page_range_one_scope<W: Walk>(
     unsafe { engine.begin_one_scope(mm, range) };
     engine.walk(|ops, private| {
         // SAFETY: `private` is an engine, and `ops` are those of an engine.
-        unsafe { engine::start::range(guard, range, ops, private) }
+        unsafe { start::range(guard, range, ops, private) }
     })
 }
 
@@ -243,6 +244,6 @@ pub(crate) fn range_vma<W: Walk>(
 ) -> Result {
     Engine::new(walker).walk(|ops, private| {
         // SAFETY: `private` is an engine, and `ops` are those of an engine.
-        unsafe { engine::start::range_vma(guard, range, ops, private) }
+        unsafe { start::range_vma(guard, range, ops, private) }
     })
 }

@@ -3,7 +3,7 @@
 //! The callbacks behind `struct mm_walk_ops`.
 //!
 //! Only `pud_entry` and `pmd_entry` descend; below them the walker's own loop takes over. What is
-//! exported to mmops.ko alone is called by functions that are not generic ([`start`], [`lock`]),
+//! exported to mmops.ko alone is called by functions that are not generic ([`start`](super::start), [`lock`]),
 //! since a generic is instantiated in the module of its user.
 
 use super::{
@@ -18,8 +18,6 @@ use super::{
 use crate::{
     bindings,
     inside::walking,
-    mapping::IMmapReadGuard,
-    mm::MmapExclusive,
     pgtable::{
         PmdLeaf,
         PmdTable,
@@ -28,7 +26,6 @@ use crate::{
     },
     range::{
         AddrRange,
-        PageRange,
         PMD_SIZE,
         PUD_SIZE, //
     },
@@ -42,10 +39,7 @@ use core::{
     }, //
 };
 use kernel::{
-    error::{
-        from_result,
-        to_result, //
-    },
+    error::from_result,
     page::PAGE_SHIFT,
     prelude::*, //
 };
@@ -463,76 +457,4 @@ fn again() -> bindings::page_walk_action {
     }
 
     bindings::page_walk_action_ACTION_AGAIN
-}
-
-/// The calls of the C walks.
-pub(super) mod start {
-    use super::*;
-
-    /// # Safety
-    ///
-    /// `private` is what the callbacks of `ops` expect, and nothing else refers to it.
-    #[inline(never)]
-    #[link_section = ".text.hot"]
-    pub(in super::super) unsafe fn mapping(
-        guard: &mut IMmapReadGuard<'_>,
-        range: &PageRange,
-        ops: &bindings::mm_walk_ops,
-        private: *mut c_void,
-    ) -> Result {
-        // SAFETY: The guard holds `i_mmap_rwsem`; `private` by this function's requirements.
-        let ret = unsafe {
-            bindings::walk_page_mapping(
-                guard.mapping().as_ptr(),
-                range.first(),
-                range.nr(),
-                ops,
-                private,
-            )
-        };
-
-        // Not a call of the kernel's crate where there is nothing to convert.
-        if ret == 0 {
-            Ok(())
-        } else {
-            to_result(ret)
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As [`mapping`].
-    #[inline(never)]
-    pub(in super::super) unsafe fn range(
-        guard: MmapExclusive<'_>,
-        range: &AddrRange,
-        ops: &bindings::mm_walk_ops,
-        private: *mut c_void,
-    ) -> Result {
-        let mm = guard.guard().as_ptr();
-
-        // SAFETY: The guard holds the mmap lock; `private` by this function's requirements.
-        to_result(unsafe {
-            bindings::walk_page_range(mm, range.start(), range.end(), ops, private)
-        })
-    }
-
-    /// # Safety
-    ///
-    /// As [`mapping`].
-    #[inline(never)]
-    pub(in super::super) unsafe fn range_vma(
-        guard: MmapExclusive<'_>,
-        range: &AddrRange,
-        ops: &bindings::mm_walk_ops,
-        private: *mut c_void,
-    ) -> Result {
-        let vma = guard.guard().vma_lookup(range.start()).ok_or(EINVAL)?;
-
-        // SAFETY: The guard holds the mmap lock of the VMA's mm, so the VMA stays; the function
-        // checks the range; `private` by this function's requirements.
-        to_result(unsafe {
-            bindings::walk_page_range_vma(vma.as_ptr(), range.start(), range.end(), ops, private)
-        })
-    }
 }
