@@ -135,8 +135,8 @@ pub trait Walk {
     /// [`Self::pmd_table`]: there are up to 512 under one lock.
     const PMD_TABLES: bool = false;
 
-    /// Returns the number of entries that are done with. Those behind are visited one by one until
-    /// there is a leaf again.
+    /// Returns the number of entries that are done with; more than there are stands for all. Those
+    /// behind are visited one by one until there is a leaf again.
     fn pmd_table<'s>(
         &mut self,
         table: &mut PmdTable<'_, 's>,

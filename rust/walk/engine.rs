@@ -406,7 +406,8 @@ impl<'v, W: Walk> Engine<'v, W> {
             let (walker, hold) = self.held()?;
             let seen = walker.pmd_table(&mut table, hold)?;
 
-            self.done = addr + seen * PMD_SIZE;
+            // A walker may say more than the table has.
+            self.done = addr + cmp::min(seen, nr) * PMD_SIZE;
         }
         Ok(())
     }
