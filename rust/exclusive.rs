@@ -190,6 +190,36 @@ pub struct Exclusive {
 /// - `ENOMEM`.
 ///
 /// Source: `make_device_exclusive()`.
+///
+/// # Examples
+///
+/// ```
+/// use core::pin::Pin;
+/// use mmops::{
+///     exclusive::{make_exclusive, DevicePages, PageResult},
+///     mm::{self, MmapRead},
+///     new_interval_notifier,
+///     notifier::IntervalNotifier,
+///     range::AddrRange,
+/// };
+///
+/// # let (start, end) = (0, 0);
+/// let mm = mm::current()?;
+/// let range = AddrRange::new(start, end)?;
+/// let pages = DevicePages::new(&range)?;
+/// let notifier: Pin<KBox<IntervalNotifier<DevicePages>>> =
+///     KBox::try_pin_init(new_interval_notifier!(&mm, range, pages), GFP_KERNEL)?;
+/// let mut results = KVec::from_elem(PageResult::Untouched, range.nr_pages(), GFP_KERNEL)?;
+/// let guard = &mut MmapRead::lock(&mm);
+///
+/// // The closure is where a driver programs its device.
+/// make_exclusive(guard, &range, &notifier, &mut results, |(), _pages| ())?.check()?;
+/// // Until the CPU accesses it, or something else invalidates it.
+/// if let Some(page) = notifier.lock().get(start) {
+///     pr_info!("the first word is {}\n", page.read_u64(0)?);
+/// }
+/// Ok(())
+/// ```
 pub fn make_exclusive<T: Device, B: Backend>(
     guard: &mut MmapRead<'_>,
     range: &AddrRange,

@@ -106,6 +106,29 @@ pub struct Gather<'a, 'g> {
 /// in a callback of one, under a page-table lock. What takes entries gets the gather instead.
 ///
 /// Source: `tlb_gather_mmu()`, `tlb_finish_mmu()`.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     gather::with_gather,
+///     mm::{self, MmapRead},
+///     range::AddrRange,
+///     zap::zap_vma,
+/// };
+///
+/// # let (start, middle, end) = (0, 0, 0);
+/// let mm = mm::current()?;
+/// let (front, back) = (AddrRange::new(start, middle)?, AddrRange::new(middle, end)?);
+///
+/// let mut guard = MmapRead::lock(&mm);
+///
+/// // One notification, and one flush at the end.
+/// with_gather(&mut guard, &AddrRange::new(start, end)?, |gather| {
+///     zap_vma(gather, &front)?.check()?;
+///     zap_vma(gather, &back)?.check()
+/// })
+/// ```
 pub fn with_gather<'a, R>(
     guard: &'a mut MmapRead<'_>,
     range: &AddrRange,

@@ -182,6 +182,36 @@ pub fn range_fault<T: IntervalOps, B: Backend>(
 /// came.
 ///
 /// Source: `hmm_range_fault_unlocked_timeout()`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::mm::MmWithUser;
+/// use mmops::{
+///     hmm::{range_fault_unlocked, HmmPfn, Request},
+///     notifier::{IntervalNotifier, IntervalOps},
+///     range::AddrRange,
+/// };
+///
+/// pub fn map<T: IntervalOps>(
+///     mm: &MmWithUser,
+///     notifier: &IntervalNotifier<T>,
+///     range: &AddrRange,
+/// ) -> Result {
+///     let mut pfns = KVec::from_elem(HmmPfn::default(), range.nr_pages(), GFP_KERNEL)?;
+///
+///     loop {
+///         let token = range_fault_unlocked(notifier, mm, range, Request::Write, 0, &mut pfns)?;
+///
+///         // Something was invalidated meanwhile if there is none.
+///         if let Some(_section) = notifier.lock_if_current(token) {
+///             // Here a driver enters them into the page table of its device.
+///             return Ok(());
+///         }
+///     }
+/// }
+/// # Ok(())
+/// ```
 pub fn range_fault_unlocked<'a, T: IntervalOps, B: Backend>(
     notifier: &'a IntervalNotifier<T, B>,
     mm: &MmWithUser,

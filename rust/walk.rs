@@ -184,6 +184,38 @@ pub fn walk_page_mapping<W: Walk>(
 /// What a callback returned; what was visited before is complete.
 ///
 /// Source: `walk_page_range()`.
+///
+/// # Examples
+///
+/// ```
+/// use mmops::{
+///     mm::{self, MmapRead},
+///     pgtable::PteTable,
+///     range::AddrRange,
+///     walk::{walk_page_range, Action, Walk},
+/// };
+///
+/// struct Writable(usize);
+///
+/// impl Walk for Writable {
+///     // It reads; what changes entries has a `FlushScope` here.
+///     type Hold<'s> = ();
+///
+///     fn pte_table<'s>(&mut self, table: &mut PteTable<'_, 's>, _: &mut ()) -> Result<Action> {
+///         table.for_each(|_addr, pte| self.0 += usize::from(pte.present() && pte.write()));
+///         Ok(Action::Done)
+///     }
+/// }
+///
+/// # let (start, end) = (0, 0);
+/// let mm = mm::current()?;
+/// let range = AddrRange::new(start, end)?;
+/// let mut writable = Writable(0);
+///
+/// walk_page_range(&mut MmapRead::lock(&mm), &range, &mut writable)?;
+/// pr_info!("{} base pages can be stored to\n", writable.0);
+/// Ok(())
+/// ```
 pub fn walk_page_range<W: Walk>(
     guard: &mut MmapRead<'_>,
     range: &AddrRange,
