@@ -4,8 +4,8 @@
 //!
 //! [`Pte`], [`Pmd`] and [`Pud`] are plain values: reading one says nothing of what the entry holds
 //! later. [`PteTable`] and [`Leaf`] refer to entries whose page-table lock is held; they exist only
-//! inside the callback of a [walk](crate::walk), and a permission is taken from an entry only with a
-//! [`FlushScope`] in hand.
+//! inside the callback of a [walk](crate::walk), and a permission is taken from an entry only with
+//! a [`FlushScope`] in hand.
 //!
 //! A base page is [`PAGE_SIZE`](kernel::page::PAGE_SIZE) bytes. A leaf is an entry that maps
 //! memory: a present PTE, or a PMD or PUD entry that maps a huge page.

@@ -140,9 +140,9 @@ pub enum Untouched {
 /// Sleeps. Takes the mmap lock for reading, once for each piece, and before that for writing where
 /// a new VMA loses its flag. A fatal signal ends the call early, which [`Partial::stopped`] tells.
 ///
-/// [`Cleared`] counts no page in a new VMA whose entry was not soft-dirty; and as kept also those of
-/// hugetlbfs, of PFN maps and of mixed maps of a driver with large leaves, which go on to read as
-/// they did.
+/// [`Cleared`] counts no page in a new VMA whose entry was not soft-dirty; and as kept also those
+/// of hugetlbfs, of PFN maps and of mixed maps of a driver with large leaves, which go on to read
+/// as they did.
 ///
 /// # Errors
 ///

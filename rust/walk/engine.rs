@@ -3,8 +3,8 @@
 //! The callbacks behind `struct mm_walk_ops`.
 //!
 //! Only `pud_entry` and `pmd_entry` descend; below them the walker's own loop takes over. What is
-//! exported to mmops.ko alone is called by functions that are not generic ([`start`](super::start), [`lock`]),
-//! since a generic is instantiated in the module of its user.
+//! exported to mmops.ko alone is called by functions that are not generic
+//! ([`start`](super::start), [`lock`]), since a generic is instantiated in the module of its user.
 
 use super::{
     hold::of_walk::Hold,

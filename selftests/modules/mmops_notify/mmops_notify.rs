@@ -121,8 +121,8 @@ static KEPT: SetOnce<Arc<Kept>> = SetOnce::new();
 type Interval = Pin<KBox<IntervalNotifier<Told>>>;
 type OfMm = Pin<KBox<MmNotifier<Told>>>;
 
-/// Two subscriptions, each of which holds this: so all of it is found from what the kernel knows of,
-/// and is no leak, when the module has gone.
+/// Two subscriptions, each of which holds this: so all of it is found from what the kernel knows
+/// of, and is no leak, when the module has gone.
 #[pin_data]
 struct Kept {
     #[pin]
