@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * A huge leaf whose protection is changed, against zap, faults, a split and the CPU:
- * rust/protect.rs, rust/pgtable/protect.rs, rust/walk/engine.rs, rust/walk/split_pud.rs.
+ * rust/protect.rs, rust/protect/entry.rs, rust/walk/engine.rs, rust/walk/split.rs.
  *
  * PROPERTY a store after the call faults; what was mapped before a zap is not mapped
  *	after it; no dirty bit is lost
@@ -190,7 +190,7 @@ proctype zap()
 	od
 }
 
-/* What the range of another call covers in part: walk/split_pud.rs */
+/* What the range of another call covers in part: walk/split.rs */
 proctype split()
 {
 	bool may_write, is_dirty;
