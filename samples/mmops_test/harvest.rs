@@ -83,9 +83,12 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         let cleaned =
             dirty::clean_record(&mut mapping, &piece, &mut record, huge(arg.flags), transfer)?;
 
-        window.extend_known(arg, &record);
+        let known = (record.start(), record.end());
+
         arg.cleaned += cleaned.did.pages as u64;
         window.store(&words)?;
+        // Not before the caller has them: a bit that could not be stored is not set.
+        window.extend_known(arg, known);
         arg.done += cleaned.done.0 as u64;
         cleaned.check()?;
     }
@@ -174,14 +177,15 @@ impl Window {
         self.user().writer().write_slice(words.as_bytes())
     }
 
-    /// Extends the known range of set bits by what `record`, a bitmap over this window, gained.
-    fn extend_known(&self, arg: &mut uapi::CleanRecord, record: &RecordBitmap<'_>) {
-        if record.start() >= record.end() {
+    /// Extends the known range of set bits by what a bitmap over this window has gained, from
+    /// `start` to `end`.
+    fn extend_known(&self, arg: &mut uapi::CleanRecord, (start, end): (usize, usize)) {
+        if start >= end {
             return;
         }
 
-        let start = (self.bit + record.start()) as u64;
-        let end = (self.bit + record.end()) as u64;
+        let start = (self.bit + start) as u64;
+        let end = (self.bit + end) as u64;
 
         if arg.start >= arg.end {
             (arg.start, arg.end) = (start, end);

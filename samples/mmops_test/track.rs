@@ -87,6 +87,7 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
     loop {
         let left = room - arg.nr as usize;
         let mut is_end = true;
+        let mut needed = 0;
         let mut slot = me.tracker.lock();
         let epoch = epoch(&mut slot)?;
 
@@ -117,7 +118,7 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
             let mut rest = next;
 
             while let Some(found) = epoch.next(rest) {
-                arg.needed += 1;
+                needed += 1;
                 rest = found.range.end();
             }
         }
@@ -126,7 +127,7 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
         arg.nr += chunk.len() as u64;
         arg.addr = next as u64;
         if is_end {
-            arg.needed += arg.nr;
+            arg.needed = arg.nr + needed;
             return Ok(());
         }
     }
