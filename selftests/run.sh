@@ -51,7 +51,7 @@ done
 can_run() {
 	case $1 in
 	mirror) [[ -d /sys/module/mmops_mirror ]] ;;		# else the device is the kernel's
-	no_memory) [[ -e /proc/self/fail-nth ]] ;;		# the kernel can inject failures
+	fail_nth) [[ -e /proc/self/fail-nth ]] ;;		# the kernel can inject failures
 	kernel_fixes) [[ -z $faults || ${MMOPS_FIXES:-} = 1 ]] ;;	# else it locks up
 	esac
 }
