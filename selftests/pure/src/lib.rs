@@ -87,3 +87,11 @@ mod pgtable {
     mod soft_leaf_properties;
     mod value_properties;
 }
+
+mod track {
+    #[allow(dead_code, clippy::all)]
+    #[path = "../../../../rust/track/bits.rs"]
+    mod bits;
+
+    mod properties;
+}

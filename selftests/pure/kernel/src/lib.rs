@@ -72,6 +72,8 @@ pub mod alloc {
 
         /// May sleep.
         pub const GFP_KERNEL: Flags = Flags;
+        /// As [`GFP_KERNEL`], charged to a memory cgroup.
+        pub const GFP_KERNEL_ACCOUNT: Flags = Flags;
         /// Failure is not told.
         pub const __GFP_NOWARN: Flags = Flags;
     }
@@ -79,6 +81,12 @@ pub mod alloc {
     /// There is no memory.
     #[derive(Clone, Copy, Debug)]
     pub struct AllocError;
+
+    impl From<AllocError> for crate::error::Error {
+        fn from(_error: AllocError) -> Self {
+            crate::prelude::ENOMEM
+        }
+    }
 
     std::thread_local! {
         static LARGEST: Cell<usize> = const { Cell::new(usize::MAX) };
@@ -108,7 +116,27 @@ pub mod alloc {
             }
             Ok(Self(vec![element; nr]))
         }
+
+        /// One with room for `nr` elements.
+        pub fn with_capacity(nr: usize, _flags: Flags) -> Result<Self, AllocError> {
+            if nr > LARGEST.get() {
+                return Err(AllocError);
+            }
+            Ok(Self(Vec::with_capacity(nr)))
+        }
+
+        /// Adds an element, or gives it back if there is no room.
+        pub fn push_within_capacity(&mut self, element: T) -> Result<(), T> {
+            if self.0.len() == self.0.capacity() {
+                return Err(element);
+            }
+            self.0.push(element);
+            Ok(())
+        }
     }
+
+    /// A vector of any size.
+    pub type KVVec<T> = KVec<T>;
 
     impl<T> Default for KVec<T> {
         fn default() -> Self {
@@ -135,7 +163,11 @@ pub mod alloc {
 pub mod prelude {
     pub use crate::{
         alloc::{
-            flags::GFP_KERNEL,
+            flags::{
+                GFP_KERNEL,
+                GFP_KERNEL_ACCOUNT, //
+            },
+            KVVec,
             KVec, //
         },
         error::{
