@@ -3,14 +3,14 @@
 //! Cases of trackers of a process against what the kernel has for the same.
 //!
 //! All are on anonymous memory in base pages. Where both sides are compared in one state, each has
-//! memory of its own with the same pages stored to in the same order, and they take turns. The clock
-//! is in userspace: around all system calls that it takes to learn of the pages, the stores, or
-//! both. For mmops these calls are the begin of an epoch, the read of its ranges, and its end.
+//! memory of its own with the same pages stored to in the same order, and they take turns. The
+//! clock is in userspace: around all system calls that it takes to learn of the pages, the stores,
+//! or both. For mmops these calls are the begin of an epoch, the read of its ranges, and its end.
 //!
 //! `begin` is what it takes until a first store is seen, with all pages dirty: to register with
 //! userfaultfd and to protect them, or to open a tracker and to go through its first epoch.
-//! `10trackers` has one tracker as its reference: the epoch of one, with the stores before it, while
-//! nine others are on the same memory.
+//! `10trackers` has one tracker as its reference: the epoch of one, with the stores before it,
+//! while nine others are on the same memory.
 
 use std::rc::Rc;
 use std::sync::Barrier;

@@ -49,8 +49,8 @@ pub enum Error {
     },
     /// `ESRCH` for a process that has not ended.
     #[error(
-        "{call}: the process has no memory that the driver finds: it is about to end, it is a kernel \
-         thread, or its main thread has ended and the driver is an old one"
+        "{call}: the process has no memory that the driver finds: it is about to end, it is a \
+         kernel thread, or its main thread has ended and the driver is an old one"
     )]
     NoMemory {
         /// Name of the call.
@@ -136,12 +136,12 @@ fn process_help(call: &str, errno: Errno) -> &'static str {
             "; the kernel was built without soft-dirty bits"
         }
         Errno::EINVAL if call == "zap" => {
-            "; the range of addresses is empty or not of whole pages, or has memory that is locked, \
-             that a device maps without pages, or part of a page of hugetlbfs"
+            "; the range of addresses is empty or not of whole pages, or has memory that is \
+             locked, that a device maps without pages, or part of a page of hugetlbfs"
         }
         Errno::EINVAL if call == "protect" => {
-            "; the range of addresses is empty or not of whole pages, or ends inside of a leaf that \
-             its mapping cannot serve smaller (device-DAX)"
+            "; the range of addresses is empty or not of whole pages, or ends inside of a leaf \
+             that its mapping cannot serve smaller (device-DAX)"
         }
         Errno::EPERM if call == "zap" => "; a part of the range is sealed (mseal) against this",
         Errno::ENOTTY => call_help(errno),

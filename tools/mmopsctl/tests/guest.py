@@ -627,8 +627,8 @@ def test_soft_dirty_clear(context):
         assert context.run("soft-dirty", "clear", "--range", area, pid).stdout.startswith("0 ")
 
 
-# Stores once to each page that a line names, of 400 that it has stored to before; and with "exec" in
-# the place of pages it becomes another program, that does the same.
+# Stores once to each page that a line names, of 400 that it has stored to before; and with "exec"
+# in the place of pages it becomes another program, that does the same.
 CHANGER = """
 import mmap, os, sys
 PAGE = mmap.PAGESIZE
@@ -640,8 +640,8 @@ for page in range(400):
 print("ready", file=sys.stderr, flush=True)
 for line in sys.stdin:
     if line == "exec\\n":
-        os.execv(sys.executable, [sys.executable, "-c", open("/proc/self/cmdline").read().split("\\0")[2],
-                                  sys.argv[1]])
+        program = open("/proc/self/cmdline").read().split("\\0")[2]
+        os.execv(sys.executable, [sys.executable, "-c", program, sys.argv[1]])
     for page in line.split():
         view[int(page) * PAGE] = 2
     print("stored", file=sys.stderr, flush=True)
