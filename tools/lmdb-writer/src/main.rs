@@ -2,6 +2,8 @@
 
 //! Load on an LMDB database for the demo of mmops, and a check of the result.
 
+#![forbid(unsafe_code)]
+
 mod database;
 mod load;
 mod model;

@@ -16,7 +16,7 @@ use crate::protect::{Leaves, ProtectBench};
 use crate::scan::ScanBench;
 use crate::soft_dirty::SoftDirtyBench;
 use crate::track::{self, TrackBench};
-use crate::zap::{Memory, ZapBench};
+use crate::zap::{Kind, ZapBench};
 
 const PAGES_64: u32 = 64;
 const PAGES_512M: u32 = 512 << 8;
@@ -48,7 +48,7 @@ pub enum Work {
     /// The stores and the harvest after them, timed in userspace.
     Round,
     /// Taking all pages away that were stored to before, timed in userspace.
-    Zap(Memory),
+    Zap(Kind),
     /// Making pages exclusive, timed inside the kernel, or giving them back, timed in userspace.
     Exclusive(exclusive::Op),
     /// Taking the write permission and giving it back, timed in userspace.
@@ -209,8 +209,8 @@ pub const CASES: &[Case] = {
         case("dirty/round-vs-pagemap-scan/sparse/1GiB", SCAN, 3.0, PAGES_1G, Sparse,
              Work::Round),
         case("zap/dirty-shared/1GiB", DONTNEED, 1.0, PAGES_1G, Dense,
-             Work::Zap(Memory::DirtyShared)),
-        case("zap/anon/1GiB", DONTNEED, 1.0, PAGES_1G, Dense, Work::Zap(Memory::Anonymous)),
+             Work::Zap(Kind::DirtyShared)),
+        case("zap/anon/1GiB", DONTNEED, 1.0, PAGES_1G, Dense, Work::Zap(Kind::Anonymous)),
         case("exclusive/512p/1thread", MAKE_EXCLUSIVE, 10.0, 512, Dense, make(1, false)),
         case("exclusive/4096p/2threads", MAKE_EXCLUSIVE, 10.0, 4096, Dense, make(1, true)),
         case("exclusive/1p/1thread", MAKE_EXCLUSIVE, 1.0, 1, Dense, make(SMALL_CALLS, false)),

@@ -13,7 +13,6 @@
 //! layout is the whole range, because its protection was taken and given back.
 
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use anyhow::{ensure, Result};
@@ -116,14 +115,13 @@ impl DirtyBench {
             Op::Protect => (reference::WRITE_PROTECT, &mut [][..]),
         };
         let arg = reference::Dirty {
-            fd: self.region.fd().as_raw_fd(),
             op,
             side,
             flags: flags.bits(),
             nr: self.pages.into(),
             ..Default::default()
         };
-        let out = self.reference.dirty(arg, words)?;
+        let out = self.reference.dirty(arg, self.region.fd(), words)?;
         Ok(Outcome {
             ns: out.ns as f64,
             count: out.count,

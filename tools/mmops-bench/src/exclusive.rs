@@ -64,11 +64,9 @@ impl ExclusiveBench {
     fn make(&self, side: u32) -> Result<f64> {
         let arg = reference::Exclusive {
             side,
-            addr: self.memory.address(),
-            len: self.memory.len() as u64,
             ..Default::default()
         };
-        let out = self.reference.exclusive(arg)?;
+        let out = self.reference.exclusive(arg, self.memory.memory())?;
         self.check(out.count)?;
         Ok(out.ns as f64)
     }
@@ -80,8 +78,7 @@ impl ExclusiveBench {
     }
 
     fn revoke(&self) -> Result<u64> {
-        let start = self.memory.address();
-        let range = start..start + self.memory.len() as u64;
+        let range = self.memory.memory().range();
         Ok(self.device.revoke(None, range)?.revoked)
     }
 }

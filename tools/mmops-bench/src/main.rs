@@ -5,6 +5,8 @@
 //! Needs root and the modules `mmops`, `mmops_test` and `mmops_ref`. Writes `bench.json` and
 //! `bench.svg`. A ratio below the wanted one is reported and is no failure; a wrong result is.
 
+#![forbid(unsafe_code)]
+
 mod age;
 mod bench;
 mod cases;

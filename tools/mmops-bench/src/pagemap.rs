@@ -2,83 +2,45 @@
 
 //! The reference for harvests: `PAGEMAP_SCAN` with asynchronous write protection by userfaultfd.
 
-use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ops::Range;
 
 use anyhow::{ensure, Context, Result};
-use linux_raw_sys::general::{
-    page_region, pm_scan_arg, uffdio_api, uffdio_range, uffdio_register, uffdio_writeprotect,
-    PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC, PM_SCAN_WP_MATCHING, UFFDIO_REGISTER_MODE_WP, UFFD_API,
-    UFFD_FEATURE_WP_ASYNC, UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFD_FEATURE_WP_UNPOPULATED,
+use mmops_raw::write_tracking::{
+    page_region, pm_scan_arg, Pagemap, Registration, PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC,
+    PM_SCAN_WP_MATCHING,
 };
-use nix::errno::Errno;
+use mmops_raw::{ioctl, Memory};
 
 use crate::layout::set_bit;
 use crate::region::PAGE_SIZE;
 
-/// To protect, not to permit again.
-const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1 << 0;
-
-mod ioctl {
-    use linux_raw_sys::general::{pm_scan_arg, uffdio_api, uffdio_register, uffdio_writeprotect};
-
-    nix::ioctl_readwrite!(uffdio_api, 0xaa, 0x3f, uffdio_api);
-    nix::ioctl_readwrite!(uffdio_register, 0xaa, 0x00, uffdio_register);
-    nix::ioctl_readwrite!(uffdio_writeprotect, 0xaa, 0x06, uffdio_writeprotect);
-    nix::ioctl_readwrite!(pagemap_scan, b'f', 16, pm_scan_arg);
-}
-
 /// Memory that is registered for asynchronous write protection, and the means to harvest it.
 pub struct Tracked {
-    range: uffdio_range,
-    // Closing it ends the registration.
-    uffd: OwnedFd,
-    pagemap: File,
+    registration: Registration,
+    range: Range<u64>,
+    pagemap: Pagemap,
     vector: Vec<page_region>,
     /// How many of `vector` the last harvest filled in.
     regions: usize,
 }
 
 impl Tracked {
-    /// Registers `len` bytes from `address` on, which are mapped and stay so; every page counts as
-    /// written until the first harvest.
-    pub fn new(address: u64, len: usize) -> Result<Self> {
-        let uffd = userfaultfd().context("userfaultfd")?;
-        let features =
-            UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-        let mut api = uffdio_api {
-            api: UFFD_API.into(),
-            features: features.into(),
-            ioctls: 0,
-        };
-        // SAFETY: `api` is the argument that this ioctl takes.
-        unsafe { ioctl::uffdio_api(uffd.as_raw_fd(), &mut api) }
-            .context("the kernel lacks asynchronous write protection by userfaultfd")?;
-        let mut register = uffdio_register {
-            range: uffdio_range {
-                start: address,
-                len: len as u64,
-            },
-            mode: UFFDIO_REGISTER_MODE_WP.into(),
-            ioctls: 0,
-        };
-        // SAFETY: `register` is the argument that this ioctl takes. A fault on what it protects is
-        // resolved by the kernel itself, so whoever uses that memory notices nothing.
-        unsafe { ioctl::uffdio_register(uffd.as_raw_fd(), &mut register) }
-            .context("UFFDIO_REGISTER")?;
-        let pagemap = File::open("/proc/self/pagemap").context("/proc/self/pagemap")?;
+    /// Registers a mapping, which stays; every page counts as written until the first harvest.
+    pub fn new(memory: &Memory) -> Result<Self> {
+        let registration = Registration::new(memory)
+            .context("asynchronous write protection by userfaultfd, which the kernel may lack")?;
         // Beyond some 512 regions the kernel returns a stale `walk_end`, and a caller that goes on
         // from there sees pages twice. A vector that can never fill up needs one call only.
-        let most = len / PAGE_SIZE / 2 + 2;
+        let most = memory.len() / PAGE_SIZE / 2 + 2;
         let empty = page_region {
             start: 0,
             end: 0,
             categories: 0,
         };
         Ok(Self {
-            range: register.range,
-            uffd,
-            pagemap,
+            registration,
+            range: memory.range(),
+            pagemap: Pagemap::open().context("/proc/self/pagemap")?,
             vector: vec![empty; most],
             regions: 0,
         })
@@ -86,14 +48,7 @@ impl Tracked {
 
     /// Write-protects all of it: from now on no page counts as written but those that are.
     pub fn protect(&mut self) -> Result<()> {
-        let mut protect = uffdio_writeprotect {
-            range: self.range,
-            mode: UFFDIO_WRITEPROTECT_MODE_WP,
-        };
-        // SAFETY: As for the registration.
-        unsafe { ioctl::uffdio_writeprotect(self.uffd.as_raw_fd(), &mut protect) }
-            .context("UFFDIO_WRITEPROTECT")?;
-        Ok(())
+        self.registration.protect().context("UFFDIO_WRITEPROTECT")
     }
 
     /// Finds the pages that were written since the last harvest and write-protects them again.
@@ -102,20 +57,18 @@ impl Tracked {
             size: size_of::<pm_scan_arg>() as u64,
             flags: (PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC).into(),
             start: self.range.start,
-            end: self.range.start + self.range.len,
+            end: self.range.end,
             walk_end: 0,
-            vec: self.vector.as_mut_ptr() as u64,
-            vec_len: self.vector.len() as u64,
+            vec: 0,
+            vec_len: 0,
             max_pages: 0,
             category_inverted: 0,
             category_mask: PAGE_IS_WRITTEN.into(),
             category_anyof_mask: 0,
             return_mask: PAGE_IS_WRITTEN.into(),
         };
-        // SAFETY: `scan` is the argument that this ioctl takes; the vector it names has the
-        // length it names and is borrowed for writing.
-        let regions = unsafe { ioctl::pagemap_scan(self.pagemap.as_raw_fd(), &mut scan) }
-            .context("PAGEMAP_SCAN")? as usize;
+        let regions = ioctl(&self.pagemap, &mut scan, (), &mut self.vector[..]);
+        let regions = regions.context("PAGEMAP_SCAN")? as usize;
         ensure!(
             regions < self.vector.len(),
             "PAGEMAP_SCAN returned {regions} regions, more than there can be"
@@ -135,14 +88,6 @@ fn record(regions: &[page_region], base: u64, bitmap: &mut [u64]) {
     for region in regions {
         (page(region.start)..page(region.end)).for_each(|page| set_bit(bitmap, page));
     }
-}
-
-fn userfaultfd() -> nix::Result<OwnedFd> {
-    // SAFETY: the call takes flags only.
-    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
-    let fd = Errno::result(fd)?;
-    // SAFETY: the kernel has just made the descriptor, so nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[cfg(test)]
@@ -169,7 +114,7 @@ mod tests {
     fn harvest_finds_what_was_stored_to() {
         const PAGES: u32 = 1 << 16;
         let region = Region::new(PAGES).unwrap();
-        let Ok(mut tracked) = Tracked::new(region.address(), region.len()) else {
+        let Ok(mut tracked) = Tracked::new(region.memory()) else {
             eprintln!("skipped: no asynchronous write protection here");
             return;
         };

@@ -9,16 +9,14 @@
 //! `pte` and `pmd` are a memfd in base pages and in huge pages; `pud` is a device-DAX with leaves
 //! of 1 GiB.
 
-use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
-use std::num::NonZeroUsize;
-use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
+use mmops_raw::{Advice, Memory};
 use mmops_uapi::{sys, Device, Prot};
 use nix::sys::memfd::{memfd_create, MFdFlags};
-use nix::sys::mman::{madvise, mmap, mprotect, munmap, MapFlags, MmapAdvise, ProtFlags};
 
 use crate::bench::{Bench, Side};
 use crate::neighbour::Neighbour;
@@ -57,72 +55,36 @@ impl Leaves {
     }
 }
 
-/// A shared mapping in leaves of one size, all writable.
-struct Mapping {
-    base: NonNull<c_void>,
-    len: NonZeroUsize,
-    _file: File,
-}
-
-impl Mapping {
-    fn new(leaves: Leaves, pages: u32) -> Result<Self> {
-        let len = NonZeroUsize::new(pages as usize * PAGE_SIZE).context("empty region")?;
-        let file = match leaves {
-            Leaves::Pud => OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(DAX)
-                .with_context(|| format!("cannot open {DAX}: give the guest a device-DAX"))?,
-            Leaves::Pte | Leaves::Pmd => {
-                fs::write(SHMEM_ENABLED, "advise").context(SHMEM_ENABLED)?;
-                let fd = memfd_create(c"mmops-bench", MFdFlags::MFD_CLOEXEC)?;
-                let file = File::from(fd);
-                file.set_len(len.get() as u64)?;
-                file
-            }
-        };
-        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: The kernel chooses the address, so no other mapping is touched.
-        let base = unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, &file, 0) }
-            .context("cannot map the memory")?;
-        let mapping = Self {
-            base,
-            len,
-            _file: file,
-        };
-        let advice = match leaves {
-            Leaves::Pte => Some(MmapAdvise::MADV_NOHUGEPAGE),
-            Leaves::Pmd => Some(MmapAdvise::MADV_HUGEPAGE),
-            Leaves::Pud => None,
-        };
-        if let Some(advice) = advice {
-            // SAFETY: The range is this mapping, and the advice does not change its contents.
-            unsafe { madvise(base, len.get(), advice) }.context("madvise")?;
+/// A shared mapping of `pages` base pages in leaves of one size, all writable.
+fn map(leaves: Leaves, pages: u32) -> Result<Memory> {
+    let len = pages as usize * PAGE_SIZE;
+    let file = match leaves {
+        Leaves::Pud => OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(DAX)
+            .with_context(|| format!("cannot open {DAX}: give the guest a device-DAX"))?,
+        Leaves::Pte | Leaves::Pmd => {
+            fs::write(SHMEM_ENABLED, "advise").context(SHMEM_ENABLED)?;
+            let fd = memfd_create(c"mmops-bench", MFdFlags::MFD_CLOEXEC)?;
+            let file = File::from(fd);
+            file.set_len(len as u64)?;
+            file
         }
-        for offset in (0..len.get()).step_by(1 << leaves.shift()) {
-            // SAFETY: The byte lies within the mapping, of which no reference is ever made.
-            unsafe { base.as_ptr().cast::<u8>().add(offset).write_volatile(1) };
-        }
-        Ok(mapping)
+    };
+    let memory = Memory::shared(&file, len).context("cannot map the memory")?;
+    let advice = match leaves {
+        Leaves::Pte => Some(Advice::NoHugePage),
+        Leaves::Pmd => Some(Advice::HugePage),
+        Leaves::Pud => None,
+    };
+    if let Some(advice) = advice {
+        memory.advise(advice).context("madvise")?;
     }
-
-    fn mprotect(&self, prot: ProtFlags) -> Result<()> {
-        // SAFETY: The range is this mapping; nobody stores to it while it is read-only.
-        unsafe { mprotect(self.base, self.len.get(), prot) }.context("mprotect")
+    for offset in (0..len).step_by(1 << leaves.shift()) {
+        memory.words()[offset / size_of::<u64>()].store(1, Ordering::Relaxed);
     }
-
-    fn range(&self) -> std::ops::Range<u64> {
-        let start = self.base.as_ptr() as u64;
-        start..start + self.len.get() as u64
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: The mapping is this value's own, and no pointer into it outlives it.
-        let unmapped = unsafe { munmap(self.base, self.len.get()) };
-        debug_assert!(unmapped.is_ok());
-    }
+    Ok(memory)
 }
 
 /// A case of the operation `protect`.
@@ -131,20 +93,20 @@ pub struct ProtectBench {
     count: u64,
     device: Device,
     _neighbour: Neighbour,
-    mapping: Mapping,
+    memory: Memory,
 }
 
 impl ProtectBench {
     /// Sets up a mapping of `pages` base pages in `leaves`.
     pub fn new(leaves: Leaves, pages: u32) -> Result<Self> {
-        let mapping = Mapping::new(leaves, pages)?;
-        let count = (mapping.len.get() >> leaves.shift()) as u64;
+        let memory = map(leaves, pages)?;
+        let count = (memory.len() >> leaves.shift()) as u64;
         let bench = Self {
             leaves,
             count,
             device: Device::open()?,
             _neighbour: Neighbour::start()?,
-            mapping,
+            memory,
         };
         bench.check()?;
         Ok(bench)
@@ -152,7 +114,7 @@ impl ProtectBench {
 
     /// All leaves are there, of the wanted size and writable.
     fn check(&self) -> Result<()> {
-        let leaves = self.device.leaves(None, self.mapping.range())?;
+        let leaves = self.device.leaves(None, self.memory.range())?;
         let right = leaves.iter().filter(|leaf| {
             leaf.shift == self.leaves.shift() && leaf.state & sys::MMOPS_LEAF_WRITE != 0
         });
@@ -167,7 +129,7 @@ impl ProtectBench {
     }
 
     fn protect(&self, prot: Prot) -> Result<()> {
-        let done = self.device.protect(None, self.mapping.range(), prot)?;
+        let done = self.device.protect(None, self.memory.range(), prot)?;
         let changed = done.ptes + done.pmds + done.puds;
         ensure!(
             changed == self.count,
@@ -188,11 +150,7 @@ impl Bench for ProtectBench {
         let start = Instant::now();
         for _ in 0..pairs {
             match side {
-                Side::Reference => {
-                    self.mapping.mprotect(ProtFlags::PROT_READ)?;
-                    self.mapping
-                        .mprotect(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-                }
+                Side::Reference => self.memory.protect_and_permit().context("mprotect")?,
                 Side::Mmops | Side::Ioctl => {
                     self.protect(Prot::READ)?;
                     self.protect(Prot::READ | Prot::WRITE)?;

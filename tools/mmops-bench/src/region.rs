@@ -3,17 +3,15 @@
 //! Memory to measure on: a memfd, or a file of ramfs, that is mapped shared, in base pages only.
 
 use std::env;
-use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
+use mmops_raw::{Advice, Memory};
 use nix::sys::memfd::{memfd_create, MFdFlags};
-use nix::sys::mman::{madvise, mmap, mprotect, munmap, MapFlags, MmapAdvise, ProtFlags};
 
 /// Bytes in a base page.
 ///
@@ -26,7 +24,7 @@ const RAMFS: &str = "MMOPS_RAMFS";
 /// A mapped file. Every page is present, writable and dirty after its creation.
 pub struct Region {
     file: File,
-    base: NonNull<c_void>,
+    memory: Memory,
     pages: u32,
 }
 
@@ -52,29 +50,16 @@ impl Region {
     }
 
     fn of(file: File, pages: u32) -> Result<Self> {
-        let len = NonZeroUsize::new(pages as usize * PAGE_SIZE).context("empty region")?;
-        file.set_len(len.get() as u64)
+        let len = pages as usize * PAGE_SIZE;
+        file.set_len(len as u64)
             .context("cannot set the size of the file")?;
-        // SAFETY: the kernel chooses the address, so no other mapping is touched.
-        let base = unsafe {
-            mmap(
-                None,
-                len,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                &file,
-                0,
-            )
-        }
-        .context("cannot map the file")?;
-        let region = Self { file, base, pages };
-        // SAFETY: the range is this region's mapping, and the advice does not change its contents.
-        let advice = unsafe { madvise(base, len.get(), MmapAdvise::MADV_NOHUGEPAGE) };
-        match advice {
-            // A kernel without huge pages does not know the advice, and needs none.
-            Ok(()) | Err(nix::Error::EINVAL) => {}
-            Err(error) => return Err(error).context("madvise(MADV_NOHUGEPAGE)"),
-        }
+        let memory = Memory::shared(&file, len).context("cannot map the file")?;
+        use_base_pages(&memory)?;
+        let region = Self {
+            file,
+            memory,
+            pages,
+        };
         (0..pages).for_each(|page| region.store_one(page));
         Ok(region)
     }
@@ -84,9 +69,14 @@ impl Region {
         self.file.as_fd()
     }
 
+    /// The mapping.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Address of the mapping.
     pub fn address(&self) -> u64 {
-        self.base.as_ptr() as u64
+        self.memory.range().start
     }
 
     /// Length in bytes.
@@ -103,35 +93,33 @@ impl Region {
 
     fn store_one(&self, page: u32) {
         assert!(page < self.pages, "page {page} of {}", self.pages);
-        // SAFETY: the page lies within the mapping, which lives as long as `self` and of which no
-        // reference is ever made.
-        unsafe {
-            let first = self.base.as_ptr().cast::<u8>();
-            first.add(page as usize * PAGE_SIZE).write_volatile(1);
-        }
+        store_to(&self.memory, page);
     }
 
     /// Makes the entry of every present page writable, without a fault for each.
-    pub fn make_writable(&self) -> io::Result<()> {
-        // Protecting and unprotecting rewrites each entry, with the write permission in it: a
-        // shared mapping of a memfd needs no notice of the first store.
-        for prot in [
-            ProtFlags::PROT_READ,
-            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-        ] {
-            // SAFETY: the range is this region's mapping; nobody stores to it meanwhile, as the
-            // program has one thread.
-            unsafe { mprotect(self.base, self.len(), prot) }?;
-        }
-        Ok(())
+    pub fn make_writable(&mut self) -> io::Result<()> {
+        // This rewrites each entry, with the write permission in it: a shared mapping of a memfd
+        // needs no notice of the first store.
+        self.memory.protect_and_permit()
     }
 }
 
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this region's own and no pointer into it outlives the region.
-        let unmapped = unsafe { munmap(self.base, self.len()) };
-        debug_assert!(unmapped.is_ok());
+/// The first word of a page of a mapping.
+pub fn word_of(page: u32) -> usize {
+    page as usize * (PAGE_SIZE / size_of::<u64>())
+}
+
+/// Stores to a page of a mapping.
+pub fn store_to(memory: &Memory, page: u32) {
+    memory.words()[word_of(page)].store(1, Ordering::Relaxed);
+}
+
+/// Has a mapping consist of base pages.
+pub fn use_base_pages(memory: &Memory) -> Result<()> {
+    match memory.advise(Advice::NoHugePage) {
+        // A kernel without huge pages does not know the advice, and needs none.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result.context("madvise(MADV_NOHUGEPAGE)"),
     }
 }
 
@@ -156,7 +144,7 @@ mod tests {
 
     #[test]
     fn is_writable_again() {
-        let region = Region::new(2).unwrap();
+        let mut region = Region::new(2).unwrap();
         region.make_writable().unwrap();
         region.store(&[1, 0]);
     }

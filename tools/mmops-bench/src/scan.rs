@@ -44,7 +44,7 @@ impl ScanBench {
             pages,
             density,
             time_stores,
-            tracked: Tracked::new(scanned.address(), scanned.len())?,
+            tracked: Tracked::new(scanned.memory())?,
             scanned,
             region: Region::new(pages)?,
             device: Device::open()?,

@@ -65,9 +65,7 @@ fn memory(pages: u32) -> Result<Rc<Anonymous>> {
 }
 
 fn track(memory: &Anonymous) -> Result<Tracker> {
-    let start = memory.address();
-    let range = start..start + memory.len() as u64;
-    Ok(Tracker::new(None, range, Mode::Fast)?)
+    Ok(Tracker::new(None, memory.memory().range(), Mode::Fast)?)
 }
 
 /// CPU time of the thread.
@@ -82,7 +80,7 @@ impl TrackBench {
         let reference = match op {
             Op::Query | Op::Round | Op::Store(_) => {
                 let memory = memory(pages)?;
-                let tracked = Tracked::new(memory.address(), memory.len())?;
+                let tracked = Tracked::new(memory.memory())?;
                 Some((memory, tracked))
             }
             Op::Begin | Op::Trackers(_) => None,
@@ -129,7 +127,8 @@ impl TrackBench {
         if let (Side::Reference, Some((_, tracked))) = (side, &self.reference) {
             tracked.record(&mut found);
         } else {
-            let page = |addr: u64| ((addr - self.memory.address()) / PAGE_SIZE as u64) as u32;
+            let start = self.memory.memory().range().start;
+            let page = |addr: u64| ((addr - start) / PAGE_SIZE as u64) as u32;
             for range in &self.room[..self.ranges] {
                 let pages = page(range.addr)..page(range.addr + range.len);
                 pages.for_each(|page| set_bit(&mut found, page));
@@ -178,7 +177,7 @@ impl TrackBench {
         let start = Instant::now();
         let ns = match side {
             Side::Reference => {
-                let mut tracked = Tracked::new(self.memory.address(), self.memory.len())?;
+                let mut tracked = Tracked::new(self.memory.memory())?;
                 tracked.protect()?;
                 let ns = start.elapsed().as_nanos() as f64;
                 self.memory.store(&[1]);

@@ -11,22 +11,19 @@
 //! in base pages. madvise() also frees the PTE tables that it empties (`CONFIG_PT_RECLAIM`), which
 //! zap leaves for the faults to come.
 
-use std::ffi::c_void;
-use std::num::NonZeroUsize;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::hint::black_box;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
-use mmops_uapi::Device;
-use nix::sys::mman::{madvise, mmap_anonymous, munmap, MapFlags, MmapAdvise, ProtFlags};
+use mmops_uapi::{Device, Memory};
 
 use crate::bench::{Bench, Side};
-use crate::region::{Region, PAGE_SIZE};
+use crate::region::{store_to, use_base_pages, word_of, Region, PAGE_SIZE};
 
 /// What a case takes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
+pub enum Kind {
     /// Pages of a memfd, mapped shared and dirty.
     DirtyShared,
     /// Anonymous pages.
@@ -40,17 +37,10 @@ enum Mapping {
 }
 
 impl Mapping {
-    fn address(&self) -> u64 {
+    fn memory(&self) -> &Memory {
         match self {
-            Mapping::Shared(region) => region.address(),
-            Mapping::Anonymous(memory) => memory.address(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Mapping::Shared(region) => region.len(),
-            Mapping::Anonymous(memory) => memory.len(),
+            Mapping::Shared(region) => region.memory(),
+            Mapping::Anonymous(memory) => memory.memory(),
         }
     }
 
@@ -63,80 +53,40 @@ impl Mapping {
 
     /// Takes all pages away, as the kernel does.
     fn dont_need(&self) -> Result<()> {
-        let base = NonNull::new(self.address() as *mut c_void).context("a mapping at 0")?;
-        // SAFETY: The range is the mapping's own, and nobody keeps a reference into it; its
-        // contents are not relied on.
-        unsafe { madvise(base, self.len(), MmapAdvise::MADV_DONTNEED) }
-            .context("madvise(MADV_DONTNEED)")
+        let memory = self.memory();
+        memory.discard().context("madvise(MADV_DONTNEED)")
     }
 }
 
 /// Anonymous memory in base pages.
-pub struct Anonymous {
-    base: NonNull<c_void>,
-    len: NonZeroUsize,
-}
-
-// SAFETY: The contents are changed by atomic stores alone.
-unsafe impl Sync for Anonymous {}
+pub struct Anonymous(Memory);
 
 impl Anonymous {
     /// Maps `pages` pages, none of which is there yet.
     pub fn new(pages: u32) -> Result<Self> {
-        let len = NonZeroUsize::new(pages as usize * PAGE_SIZE).context("empty region")?;
-        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: The kernel chooses the address, so no other mapping is touched.
-        let base = unsafe { mmap_anonymous(None, len, prot, MapFlags::MAP_PRIVATE) }
-            .context("cannot map memory")?;
-        let memory = Self { base, len };
-        // SAFETY: The range is this mapping, and the advice does not change its contents.
-        match unsafe { madvise(base, len.get(), MmapAdvise::MADV_NOHUGEPAGE) } {
-            // A kernel without huge pages does not know the advice, and needs none.
-            Ok(()) | Err(nix::Error::EINVAL) => Ok(memory),
-            Err(error) => Err(error).context("madvise(MADV_NOHUGEPAGE)"),
-        }
+        let memory = Memory::anonymous(pages as usize * PAGE_SIZE).context("cannot map memory")?;
+        use_base_pages(&memory)?;
+        Ok(Self(memory))
     }
 
-    /// The first address.
-    pub fn address(&self) -> u64 {
-        self.base.as_ptr() as u64
-    }
-
-    /// Length in bytes.
-    pub fn len(&self) -> usize {
-        self.len.get()
+    /// The mapping.
+    pub fn memory(&self) -> &Memory {
+        &self.0
     }
 
     /// Loads from each of `pages`.
     pub fn load(&self, pages: &[u32]) {
+        let words = self.0.words();
         for &page in pages {
-            let offset = page as usize * PAGE_SIZE;
-            assert!(offset < self.len.get(), "page {page} is outside");
-            // SAFETY: As for `store`.
-            unsafe { self.base.as_ptr().cast::<u8>().add(offset).read_volatile() };
+            black_box(words[word_of(page)].load(Ordering::Relaxed));
         }
     }
 
     /// Stores to each of `pages`.
     pub fn store(&self, pages: &[u32]) {
         for &page in pages {
-            let offset = page as usize * PAGE_SIZE;
-            assert!(offset < self.len.get(), "page {page} is outside");
-            // SAFETY: The page lies within the mapping, which lives as long as `self` and of which
-            // no reference is ever made.
-            unsafe {
-                let byte = self.base.as_ptr().cast::<u8>().add(offset);
-                AtomicU8::from_ptr(byte).store(1, Ordering::Relaxed);
-            };
+            store_to(&self.0, page);
         }
-    }
-}
-
-impl Drop for Anonymous {
-    fn drop(&mut self) {
-        // SAFETY: The mapping is this value's own, and no pointer into it outlives it.
-        let unmapped = unsafe { munmap(self.base, self.len.get()) };
-        debug_assert!(unmapped.is_ok());
     }
 }
 
@@ -149,11 +99,11 @@ pub struct ZapBench {
 
 impl ZapBench {
     /// Sets up a mapping of `pages` pages.
-    pub fn new(memory: Memory, pages: u32) -> Result<Self> {
+    pub fn new(kind: Kind, pages: u32) -> Result<Self> {
         Ok(Self {
-            mapping: match memory {
-                Memory::DirtyShared => Mapping::Shared(Region::new(pages)?),
-                Memory::Anonymous => Mapping::Anonymous(Anonymous::new(pages)?),
+            mapping: match kind {
+                Kind::DirtyShared => Mapping::Shared(Region::new(pages)?),
+                Kind::Anonymous => Mapping::Anonymous(Anonymous::new(pages)?),
             },
             order: (0..pages).collect(),
             device: Device::open()?,
@@ -161,10 +111,7 @@ impl ZapBench {
     }
 
     fn zap(&self) -> Result<()> {
-        let start = self.mapping.address();
-        let range = start..start + self.mapping.len() as u64;
-        // SAFETY: As for `Mapping::dont_need`.
-        let found = unsafe { self.device.zap(None, range) }?.zapped;
+        let found = self.device.zap_memory(self.mapping.memory())?.zapped;
         ensure!(
             found == self.order.len() as u64,
             "took {found} pages of {}",
@@ -218,7 +165,7 @@ mod tests {
         let order: Vec<u32> = (0..1000).collect();
         mapping.store(&order);
         mapping.dont_need().unwrap();
-        assert_eq!(mapping.len(), 1000 * PAGE_SIZE);
+        assert_eq!(mapping.memory().len(), 1000 * PAGE_SIZE);
         assert!(resident().unwrap() > 0);
     }
 }

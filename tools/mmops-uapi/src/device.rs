@@ -2,15 +2,20 @@
 
 //! The device and its calls.
 
-use std::fs::{File, OpenOptions};
+use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bitflags::bitflags;
+use mmops_raw::process::OtherProcess;
+#[cfg(feature = "memory")]
+use mmops_raw::Memory;
+use mmops_raw::{ioctl, Mmops, Target};
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use rustix::process::{Pid, PidfdFlags};
 
 use crate::sys::*;
 use crate::{retry_on_eintr, Bitmap, Done, Error};
@@ -162,7 +167,7 @@ pub struct Heard {
 /// `/dev/mmops`, open.
 #[derive(Debug)]
 pub struct Device {
-    pub(crate) file: File,
+    pub(crate) raw: Mmops,
 }
 
 impl Device {
@@ -174,17 +179,13 @@ impl Device {
     /// As [`Device::open`], for a device that is somewhere else.
     pub fn open_at(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(|e| Error::Open {
-                path: path.to_owned(),
-                errno: e
-                    .raw_os_error()
-                    .map_or(Errno::UnknownErrno, Errno::from_raw),
-            })?;
-        let device = Self { file };
+        let raw = Mmops::open(path).map_err(|e| Error::Open {
+            path: path.to_owned(),
+            errno: e
+                .raw_os_error()
+                .map_or(Errno::UnknownErrno, Errno::from_raw),
+        })?;
+        let device = Self { raw };
         let (major, minor) = device.info()?.version;
         if u32::from(major) != MMOPS_UAPI_VERSION >> 16 {
             return Err(Error::Version {
@@ -198,8 +199,7 @@ impl Device {
     /// What the driver is and can do.
     pub fn info(&self) -> Result<Info, Error> {
         let mut arg = mmops_info::default();
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        unsafe { ioc_info(self.file.as_raw_fd(), &mut arg) }.map_err(call("info", Done::Untold))?;
+        ioctl(&self.raw, &mut arg, (), ()).map_err(call("info", Done::Untold))?;
         Ok(Info {
             version: ((arg.version >> 16) as u16, arg.version as u16),
             page_size: arg.page_size,
@@ -219,14 +219,12 @@ impl Device {
         flags: Flags,
     ) -> Result<WriteProtect, Error> {
         let mut arg = mmops_write_protect {
-            fd: file.as_fd().as_raw_fd(),
             flags: flags.bits(),
             first,
             nr,
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        let result = unsafe { ioc_write_protect(self.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.raw, &mut arg, file.as_fd(), ());
         result.map_err(call("write-protect", arg.done.into()))?;
         Ok(WriteProtect {
             write_protected: arg.write_protected,
@@ -248,20 +246,15 @@ impl Device {
         flags: Flags,
     ) -> Result<CleanRecord, Error> {
         let mut arg = mmops_clean_record {
-            fd: file.as_fd().as_raw_fd(),
             flags: flags.bits(),
             first,
             nr,
             bitmap_pgoff: bitmap.pgoff(),
-            bitmap_bits: bitmap.bits(),
             start: bitmap.start,
             end: bitmap.end,
-            bitmap: bitmap.words_mut().as_mut_ptr() as u64,
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        // Its bitmap is `bitmap_bits / 64` words that `bitmap` is borrowed for.
-        let result = unsafe { ioc_clean_record(self.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.raw, &mut arg, file.as_fd(), bitmap.words_mut());
         if matches!(result, Ok(_) | Err(Errno::EINTR)) {
             bitmap.start = arg.start;
             bitmap.end = arg.end;
@@ -272,30 +265,33 @@ impl Device {
         })
     }
 
-    /// Takes all pages in a range of addresses away from a process: from the caller without a
-    /// pidfd.
+    /// Takes all pages in a range of addresses away from another process, for which see
+    /// [`other_process`].
     ///
-    /// The next access faults, and gets the page of the file, with everything that was stored to
+    /// Its next access faults, and gets the page of the file, with everything that was stored to
     /// it, or for private memory a page as it was at first: what was stored there is lost.
-    ///
-    /// # Safety
-    ///
-    /// What the process keeps in private memory in the range is no longer needed. This is about
-    /// the caller's own memory, if the process is the caller.
-    pub unsafe fn zap(
-        &self,
-        pidfd: Option<BorrowedFd<'_>>,
-        range: Range<u64>,
-    ) -> Result<Zap, Error> {
-        let mut arg = mmops_zap {
-            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
+    pub fn zap(&self, process: &OtherProcess<'_>, range: Range<u64>) -> Result<Zap, Error> {
+        let arg = mmops_zap {
             addr: range.start,
             len: range.end.saturating_sub(range.start),
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. What
-        // it does to the memory of the process is allowed by this function's contract.
-        let result = unsafe { ioc_zap(self.file.as_raw_fd(), &mut arg) };
+        self.zap_target(arg, Target::Process(process), Some(process.pidfd()))
+    }
+
+    /// As [`Device::zap`], for all of a mapping of the caller.
+    #[cfg(feature = "memory")]
+    pub fn zap_memory(&self, memory: &Memory) -> Result<Zap, Error> {
+        self.zap_target(mmops_zap::default(), Target::Memory(memory), None)
+    }
+
+    fn zap_target(
+        &self,
+        mut arg: mmops_zap,
+        target: Target<'_>,
+        pidfd: Option<BorrowedFd<'_>>,
+    ) -> Result<Zap, Error> {
+        let result = ioctl(&self.raw, &mut arg, target, ());
         result.map_err(process("zap", pidfd, arg.done.into()))?;
         Ok(Zap { zapped: arg.zapped })
     }
@@ -309,14 +305,11 @@ impl Device {
         range: Range<u64>,
     ) -> Result<Revoke, Error> {
         let mut arg = mmops_revoke {
-            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
             addr: range.start,
             len: range.end.saturating_sub(range.start),
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. The
-        // call changes page-table entries only, never the contents of memory.
-        let result = unsafe { ioc_revoke(self.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.raw, &mut arg, pidfd, ());
         result.map_err(process("revoke", pidfd, arg.done.into()))?;
         Ok(Revoke {
             revoked: arg.revoked,
@@ -327,14 +320,11 @@ impl Device {
     /// counts those that were young: what was accessed since it was called last.
     pub fn age(&self, pidfd: Option<BorrowedFd<'_>>, range: Range<u64>) -> Result<Age, Error> {
         let mut arg = mmops_age {
-            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
             addr: range.start,
             len: range.end.saturating_sub(range.start),
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. No
-        // contents of memory change.
-        let result = unsafe { ioc_age(self.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.raw, &mut arg, pidfd, ());
         result.map_err(process("age", pidfd, arg.done.into()))?;
         Ok(Age {
             aged: arg.aged,
@@ -354,14 +344,12 @@ impl Device {
         prot: Prot,
     ) -> Result<Protect, Error> {
         let mut arg = mmops_protect {
-            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
             addr: range.start,
             len: range.end.saturating_sub(range.start),
             prot: prot.bits(),
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        let result = unsafe { ioc_protect(self.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.raw, &mut arg, pidfd, ());
         result.map_err(process("protect", pidfd, arg.done.into()))?;
         Ok(Protect {
             ptes: arg.ptes,
@@ -386,16 +374,11 @@ impl Device {
         let mut next = range.start;
         while next < range.end {
             let mut arg = mmops_leaves {
-                pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
                 addr: next,
                 len: range.end - next,
-                vec: room.as_mut_ptr() as u64,
-                vec_len: ROOM as u64,
                 ..Default::default()
             };
-            // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-            // Its vector is `room`, which has as many records as it says.
-            let result = unsafe { ioc_leaves(self.file.as_raw_fd(), &mut arg) };
+            let result = ioctl(&self.raw, &mut arg, pidfd, &mut room);
             result.map_err(process("leaves", pidfd, Done::Untold))?;
             leaves.extend_from_slice(&room[..arg.nr as usize]);
             next = arg.next;
@@ -413,7 +396,6 @@ impl Device {
         range: Option<Range<u64>>,
     ) -> Result<ClearSoftDirty, Error> {
         let mut arg = mmops_soft_dirty_clear {
-            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
             ..Default::default()
         };
         match range {
@@ -423,8 +405,7 @@ impl Device {
             }
             None => arg.flags = MMOPS_SOFT_DIRTY_ALL,
         }
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        let result = unsafe { ioc_soft_dirty_clear(self.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.raw, &mut arg, pidfd, ());
         result.map_err(process("clear soft-dirty", pidfd, arg.done.into()))?;
         Ok(ClearSoftDirty {
             cleared: arg.cleared,
@@ -436,13 +417,11 @@ impl Device {
     /// its end. Up to `capacity` events are kept until they are read.
     pub fn notifier_subscribe(&self, pidfd: BorrowedFd<'_>, capacity: u32) -> Result<(), Error> {
         let mut arg = mmops_notifier_subscribe {
-            pidfd: pidfd.as_raw_fd(),
             flags: MMOPS_NOTIFIER_MM,
             capacity,
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        unsafe { ioc_notifier_subscribe(self.file.as_raw_fd(), &mut arg) }
+        ioctl(&self.raw, &mut arg, Some(pidfd), ())
             .map_err(call("subscribe to invalidations", Done::Untold))?;
         Ok(())
     }
@@ -451,17 +430,13 @@ impl Device {
     ///
     /// A signal whose handler returns does not end the wait.
     pub fn notifier_log(&self, events: &mut [mmops_notifier_event]) -> Result<Heard, Error> {
-        let nr = events.len().min(MMOPS_NOTIFIER_MAX_EVENTS as usize) as u32;
+        let nr = events.len().min(MMOPS_NOTIFIER_MAX_EVENTS as usize);
         let arg = retry_on_eintr(|| {
             let mut arg = mmops_notifier_log {
-                events: events.as_mut_ptr() as u64,
-                nr,
                 flags: MMOPS_NOTIFIER_WAIT,
                 ..Default::default()
             };
-            // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-            // Its array is at most that of `events`.
-            unsafe { ioc_notifier_log(self.file.as_raw_fd(), &mut arg) }?;
+            ioctl(&self.raw, &mut arg, (), &mut events[..nr])?;
             Ok(arg)
         })
         .map_err(call("read invalidations", Done::Untold))?;
@@ -474,14 +449,22 @@ impl Device {
 }
 
 /// A descriptor of a process, for calls on it.
-pub fn pidfd_open(pid: u32) -> Result<OwnedFd, std::io::Error> {
-    // SAFETY: The call takes no pointer.
-    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// The process behind `pidfd`, for [`Device::zap`]: one that does not share its memory with the
+/// caller, which would lose what it works with.
+pub fn other_process(pidfd: BorrowedFd<'_>) -> Result<OtherProcess<'_>, Error> {
+    match OtherProcess::new(pidfd) {
+        Ok(Some(process)) => Ok(process),
+        Ok(None) => Err(Error::OwnMemory),
+        // The call itself has another number for that.
+        Err(Errno::EPERM) => Err(process("zap", None, Done::Untold)(Errno::EACCES)),
+        Err(errno) => Err(process("zap", None, Done::Untold)(errno)),
     }
-    // SAFETY: The descriptor is new, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Turns the error number of `call` into an error; `done` is how far it got.
@@ -536,7 +519,7 @@ pub fn wait_for_end(pidfd: BorrowedFd<'_>, time: Duration) -> nix::Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{Bytes, Pages};
+    use mmops_raw::units::{Bytes, Pages};
 
     #[test]
     fn no_driver() {
@@ -549,6 +532,17 @@ mod tests {
         let error = Device::open_at("/dev/null").unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ENOTTY));
         assert!(error.to_string().contains("not the device of mmops"));
+    }
+
+    #[test]
+    fn own_memory_is_not_zapped() {
+        let own = pidfd_open(std::process::id()).unwrap();
+        let error = other_process(own.as_fd()).unwrap_err();
+        assert!(error.to_string().contains("has the memory of this program"));
+        assert_eq!(
+            pidfd_open(0).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub enum Error {
         /// Error of `ioctl(2)`.
         errno: Errno,
     },
+    /// The process shares its memory with the caller; nothing was changed.
+    #[error("zap: the process has the memory of this program")]
+    OwnMemory,
     /// `ESRCH` for a process that has not ended.
     #[error(
         "{call}: the process has no memory that the driver finds: it is about to end, it is a \
@@ -69,7 +72,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Error number of the system call; none for a version that does not fit.
+    /// Error number of the system call; none if there was none.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Open { errno, .. }
@@ -77,7 +80,7 @@ impl Error {
             | Error::Process { errno, .. }
             | Error::Partial { errno, .. } => Some(*errno),
             Error::NoMemory { .. } => Some(Errno::ESRCH),
-            Error::Version { .. } => None,
+            Error::Version { .. } | Error::OwnMemory => None,
         }
     }
 }
@@ -88,6 +91,7 @@ fn open_help(errno: Errno) -> &'static str {
             "; the driver is not loaded: run `modprobe mmops_test` as root \
              (from a build tree: `insmod mmops.ko`, then `insmod mmops_test.ko`)"
         }
+        Errno::ENOTTY => "; this is not the device of mmops",
         Errno::EACCES | Errno::EPERM => "; the device is for root alone: run this with sudo",
         _ => "",
     }
@@ -103,8 +107,7 @@ fn stopped(errno: Errno) -> &'static str {
 fn call_help(errno: Errno) -> &'static str {
     match errno {
         Errno::ENOTTY => {
-            "; this is not the device of mmops, or its driver does not know the call: \
-             load the mmops_test.ko of the same build"
+            "; the driver does not know the call: load the mmops_test.ko of the same build"
         }
         Errno::EBADF => "; the file descriptor is not open",
         Errno::EACCES => "; open the file for reading and writing",
@@ -142,6 +145,9 @@ fn process_help(call: &str, errno: Errno) -> &'static str {
         Errno::EINVAL if call == "protect" => {
             "; the range of addresses is empty or not of whole pages, or ends inside of a leaf \
              that its mapping cannot serve smaller (device-DAX)"
+        }
+        Errno::ENOSYS if call == "zap" => {
+            "; the kernel has no kcmp(2), which tells whose memory it is (CONFIG_KCMP)"
         }
         Errno::EPERM if call == "zap" => "; a part of the range is sealed (mseal) against this",
         Errno::ENOTTY => call_help(errno),

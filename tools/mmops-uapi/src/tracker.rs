@@ -3,7 +3,9 @@
 //! A tracker of what a process changes.
 
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+
+use mmops_raw::ioctl;
 
 use crate::device::{call, process};
 use crate::sys::*;
@@ -72,7 +74,6 @@ impl Tracker {
     ) -> Result<Self, Error> {
         let device = Device::open()?;
         let mut arg = mmops_track_open {
-            pidfd: pidfd.map_or(-1, |fd| fd.as_raw_fd()),
             flags: match mode {
                 Mode::Fast => MMOPS_TRACK_FAST,
                 Mode::Full => MMOPS_TRACK_FULL,
@@ -81,9 +82,7 @@ impl Tracker {
             len: range.end.saturating_sub(range.start),
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        let result = unsafe { ioc_track_open(device.file.as_raw_fd(), &mut arg) };
-        result.map_err(process("track", pidfd, Done::Untold))?;
+        ioctl(&device.raw, &mut arg, pidfd, ()).map_err(process("track", pidfd, Done::Untold))?;
         Ok(Self { device, range })
     }
 
@@ -95,9 +94,7 @@ impl Tracker {
     /// Begins an epoch. What changes while the call runs is in it or in the next.
     pub fn begin(&mut self) -> Result<Epoch<'_>, Error> {
         let mut begun = mmops_track_begin::default();
-        // SAFETY: `begun` is a structure of the type that the call is for, and lives across it.
-        let result = unsafe { ioc_track_begin(self.device.file.as_raw_fd(), &mut begun) };
-        result.map_err(call("track", Done::Untold))?;
+        ioctl(&self.device.raw, &mut begun, (), ()).map_err(call("track", Done::Untold))?;
         Ok(Epoch {
             tracker: self,
             is_committed: false,
@@ -136,13 +133,9 @@ impl Epoch<'_> {
     ) -> Result<(usize, Option<u64>), Error> {
         let mut arg = mmops_track_read {
             addr,
-            vec: room.as_mut_ptr() as u64,
-            vec_len: room.len() as u64,
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it. Its
-        // vector is `room`, which has as many records as it says.
-        let result = unsafe { ioc_track_read(self.tracker.device.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.tracker.device.raw, &mut arg, (), room);
         result.map_err(call("track", Done::Untold))?;
         let is_all = arg.nr == arg.needed;
         Ok((arg.nr as usize, (!is_all).then_some(arg.addr)))
@@ -178,8 +171,7 @@ impl Epoch<'_> {
             flags,
             ..Default::default()
         };
-        // SAFETY: `arg` is a structure of the type that the call is for, and lives across it.
-        let result = unsafe { ioc_track_end(self.tracker.device.file.as_raw_fd(), &mut arg) };
+        let result = ioctl(&self.tracker.device.raw, &mut arg, (), ());
         result.map_err(call("track", Done::Untold))?;
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use mmops_raw::process::go_on;
 use mmops_uapi::retry_on_eintr;
 use nix::errno::Errno;
 use nix::libc;
@@ -22,6 +23,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use procfs::process::Process;
+use rustix::process::{self, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Hold;
@@ -73,48 +75,28 @@ enum Report {
 }
 
 /// What is known of the tracee `tid`.
-fn report(tid: i32, options: libc::c_int) -> Report {
-    let result = retry_on_eintr(|| {
-        // SAFETY: All zeros are a value of the type.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `info` is written to during the call only.
-        let ret = unsafe {
-            libc::waitid(
-                libc::P_PID,
-                tid as libc::id_t,
-                &mut info,
-                options | libc::__WALL,
-            )
-        };
-        Errno::result(ret).map(|_| info)
-    });
-    let Ok(info) = result else {
+fn report(tid: i32, options: WaitIdOptions) -> Report {
+    let Some(id) = process::Pid::from_raw(tid) else {
         return Report::Unknown;
     };
-    // SAFETY: `waitid()` fills in the members of SIGCHLD, or leaves all zeros.
-    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    match info.si_code {
-        _ if pid == 0 => Report::Nothing,
-        libc::CLD_TRAPPED if status >> 8 == libc::PTRACE_EVENT_STOP => Report::Held,
-        libc::CLD_TRAPPED if status >> 8 == 0 => Report::Signal(status),
-        libc::CLD_TRAPPED => Report::Signal(0),
-        libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED => Report::Ended,
-        _ => Report::Nothing,
-    }
-}
-
-/// Lets a tracee go on, with a signal if that is not 0. Signals of any number: the type of `nix`
-/// has no realtime signals.
-fn go_on(tid: i32, signal: i32) {
-    // SAFETY: The request accesses no memory of ours.
-    unsafe {
-        libc::ptrace(
-            libc::PTRACE_CONT,
-            tid,
-            std::ptr::null_mut::<libc::c_void>(),
-            signal as libc::c_long,
-        )
+    // Those of other threads as well.
+    let options = options | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
+    let result = retry_on_eintr(|| {
+        process::waitid(WaitId::Pid(id), options)
+            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+    });
+    let status = match result {
+        Ok(Some(status)) => status,
+        Ok(None) => return Report::Nothing,
+        Err(_) => return Report::Unknown,
     };
+    match status.trapping_signal() {
+        Some(status) if status >> 8 == libc::PTRACE_EVENT_STOP => Report::Held,
+        Some(status) if status >> 8 == 0 => Report::Signal(status),
+        Some(_) => Report::Signal(0),
+        None if status.exited() || status.killed() || status.dumped() => Report::Ended,
+        None => Report::Nothing,
+    }
 }
 
 /// Lets tracees that have ended go for good.
@@ -128,7 +110,7 @@ fn bury(pid: i32) {
     for task in tasks.flatten() {
         // Not one that lives: its stop would be forgotten.
         if task.stat().is_ok_and(|stat| is_end(stat.state)) {
-            report(task.tid, libc::WEXITED | libc::WNOHANG);
+            report(task.tid, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
     }
 }
@@ -243,7 +225,10 @@ impl Threads {
 
     fn step(&mut self, tid: i32) {
         // What is only looked at stays: should this process end, the tracee takes its signal.
-        const LOOK: libc::c_int = libc::WSTOPPED | libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        const LOOK: WaitIdOptions = WaitIdOptions::STOPPED
+            .union(WaitIdOptions::EXITED)
+            .union(WaitIdOptions::NOHANG)
+            .union(WaitIdOptions::NOWAIT);
         match report(tid, LOOK) {
             // Again: an exec can have lost it.
             Report::Nothing => self.interrupt(tid),
@@ -253,7 +238,8 @@ impl Threads {
             Report::Signal(signal) => {
                 // A stop of any kind takes the place of the one that was asked for.
                 self.interrupt(tid);
-                go_on(tid, signal);
+                // It may have been killed, which the next look sees.
+                let _ = go_on(tid, signal);
             }
             Report::Ended | Report::Unknown => {
                 self.seized.remove(&tid);

@@ -2,6 +2,8 @@
 
 //! Dirty tracking of memory-mapped files with mmops, from the command line.
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod cli;
 mod docs;

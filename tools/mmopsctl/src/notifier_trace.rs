@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::process::Child;
 
 use anyhow::{bail, Context, Result};
@@ -124,8 +123,7 @@ pub fn run(args: &NotifierTrace) -> Result<()> {
 /// Runs the program up to its first instruction.
 fn start_stopped(args: &NotifierTrace) -> Result<Child> {
     let mut command = program::command(&args.program, args.json && args.output.is_none())?;
-    // SAFETY: Between fork and exec only a system call is made.
-    unsafe { command.pre_exec(|| ptrace::traceme().map_err(io::Error::from)) };
+    mmops_raw::process::trace(&mut command);
     let child = program::start(command)?;
     match retry_on_eintr(|| waitpid(Pid::from_raw(child.id() as i32), None))? {
         WaitStatus::Stopped(..) => Ok(child),

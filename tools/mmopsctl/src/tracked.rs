@@ -225,7 +225,7 @@ impl From<Huge> for Flags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mmops_uapi::SharedMap;
+    use mmops_uapi::Memory;
 
     fn temporary(name: &str, size: u64) -> PathBuf {
         let path = std::env::temp_dir().join(format!("mmopsctl-{}-{name}", std::process::id()));
@@ -256,7 +256,7 @@ mod tests {
         let tracked = Tracked::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(tracked.hint_when_clean().unwrap().contains("no process"));
-        let _map = SharedMap::new(tracked.file(), 0, 4096).unwrap();
+        let _map = Memory::shared(tracked.file(), 4096).unwrap();
         let pids: Vec<i32> = tracked.mappers().iter().map(|mapper| mapper.pid).collect();
         assert_eq!(pids, [std::process::id() as i32]);
         assert_eq!(tracked.hint_when_clean(), None);

@@ -8,7 +8,7 @@ use std::process::{Child, ExitStatus};
 use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
-use mmops_uapi::{pidfd_open, wait_for_end, Device, Error};
+use mmops_uapi::{other_process, pidfd_open, wait_for_end, Device, Error};
 use nix::errno::Errno;
 use procfs::process::{MMPermissions, MemoryMap};
 use serde::Serialize;
@@ -83,6 +83,7 @@ fn turns(
     let begin = Instant::now();
     let pidfd = pidfd_open(report.pid)
         .with_context(|| format!("cannot open the process {}", report.pid))?;
+    let process = other_process(pidfd.as_fd())?;
     let rounds = args
         .rounds
         .unwrap_or(if child.is_some() { u64::MAX } else { 1 });
@@ -115,9 +116,7 @@ fn turns(
             seconds: 0.0,
         };
         for range in ranges {
-            // SAFETY: The process is another one, which the pidfd is of: this program's own memory
-            // does not change.
-            match unsafe { device.zap(Some(pidfd.as_fd()), range) } {
+            match device.zap(&process, range) {
                 Ok(done) => turn.zapped_pages += done.zapped,
                 Err(error @ Error::NoMemory { .. }) => {
                     // That is so for a moment at the end of any process.
