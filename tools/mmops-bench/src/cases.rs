@@ -6,6 +6,7 @@
 //! that implements [`Bench`](crate::bench::Bench).
 
 use anyhow::Result;
+use mmops_uapi::Mode;
 
 use crate::age::AgeBench;
 use crate::bench::Bench;
@@ -128,7 +129,7 @@ impl Case {
             Work::Track(op) => match op {
                 track::Op::Begin => 2.0 * (1.0 + 2.0 * WALK) * pages,
                 track::Op::Trackers(n) => 2.0 * touched + f64::from(n) * WALK * pages,
-                track::Op::Query | track::Op::Round | track::Op::Store(_) => {
+                track::Op::Query | track::Op::Round(_) | track::Op::Store(_) => {
                     (FAULT + 1.0) * touched + 2.0 * WALK * pages
                 }
             },
@@ -229,9 +230,13 @@ pub const CASES: &[Case] = {
         case("track/query/8192p", SCAN, 2.0, 8192, Dense, Work::Track(track::Op::Query)),
         case("track/query/sparse/8192p", SCAN, 2.0, 8192, Sparse, Work::Track(track::Op::Query)),
         case("track/round/anon/sparse/1GiB", SCAN, 3.0, PAGES_1G, Sparse,
-             Work::Track(track::Op::Round)),
+             Work::Track(track::Op::Round(Mode::Fast))),
         case("track/round/anon/dense/1GiB", SCAN, 3.0, PAGES_1G, Dense,
-             Work::Track(track::Op::Round)),
+             Work::Track(track::Op::Round(Mode::Fast))),
+        case("track/round-full/anon/sparse/1GiB", SCAN, 1.0, PAGES_1G, Sparse,
+             Work::Track(track::Op::Round(Mode::Full))),
+        case("track/round-full/anon/dense/1GiB", SCAN, 1.0, PAGES_1G, Dense,
+             Work::Track(track::Op::Round(Mode::Full))),
         case("track/begin/4GiB", UFFD, 20.0, PAGES_4G, Dense, Work::Track(track::Op::Begin)),
         case("track/round/sparse/1GiB/10trackers", ONE_TRACKER, 0.67, PAGES_1G, Sparse,
              Work::Track(track::Op::Trackers(10))),

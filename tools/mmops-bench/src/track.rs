@@ -33,8 +33,8 @@ use crate::zap::Anonymous;
 pub enum Op {
     /// To learn of the pages.
     Query,
-    /// The stores, and to learn of them.
-    Round,
+    /// The stores, and to learn of them by a tracker of this mode.
+    Round(Mode),
     /// What it takes until a first store is seen.
     Begin,
     /// The stores alone, of so many threads.
@@ -64,8 +64,17 @@ fn memory(pages: u32) -> Result<Rc<Anonymous>> {
     Ok(Rc::new(memory))
 }
 
-fn track(memory: &Anonymous) -> Result<Tracker> {
-    Ok(Tracker::new(None, memory.memory().range(), Mode::Fast)?)
+impl Op {
+    fn mode(self) -> Mode {
+        match self {
+            Op::Round(mode) => mode,
+            Op::Query | Op::Begin | Op::Store(_) | Op::Trackers(_) => Mode::Fast,
+        }
+    }
+}
+
+fn track(memory: &Anonymous, mode: Mode) -> Result<Tracker> {
+    Ok(Tracker::new(None, memory.memory().range(), mode)?)
 }
 
 /// CPU time of the thread.
@@ -78,7 +87,7 @@ impl TrackBench {
     pub fn new(op: Op, pages: u32, density: Density) -> Result<Self> {
         let own = memory(pages)?;
         let reference = match op {
-            Op::Query | Op::Round | Op::Store(_) => {
+            Op::Query | Op::Round(_) | Op::Store(_) => {
                 let memory = memory(pages)?;
                 let tracked = Tracked::new(memory.memory())?;
                 Some((memory, tracked))
@@ -89,7 +98,7 @@ impl TrackBench {
             op,
             pages,
             density,
-            tracker: track(&own)?,
+            tracker: track(&own, op.mode())?,
             memory: own,
             // No two ranges of one kind touch.
             room: vec![mmops_track_range::default(); pages as usize + 1],
@@ -188,7 +197,7 @@ impl TrackBench {
                 ns
             }
             Side::Mmops | Side::Ioctl => {
-                self.tracker = track(&self.memory)?;
+                self.tracker = track(&self.memory, self.op.mode())?;
                 self.query(side)?;
                 let ns = start.elapsed().as_nanos() as f64;
                 self.check(side, &everything)?;
@@ -209,7 +218,7 @@ impl TrackBench {
         let mut others = Vec::new();
         if side != Side::Reference {
             for _ in 1..trackers {
-                let mut other = track(&self.memory)?;
+                let mut other = track(&self.memory, self.op.mode())?;
                 other.begin()?.commit()?;
                 others.push(other);
             }
@@ -248,7 +257,7 @@ impl Bench for TrackBench {
                 self.query(side)?;
                 ns
             }
-            Op::Query | Op::Round => {
+            Op::Query | Op::Round(_) => {
                 self.memory(side).store(layout.order());
                 if self.op == Op::Query {
                     start = Instant::now();
