@@ -26,6 +26,7 @@ mod sparse;
 mod stop;
 mod track;
 mod tracked;
+mod trackers;
 mod units;
 mod watch;
 mod write_protect;

@@ -2,16 +2,14 @@
 
 //! `mmopsctl track`
 
-use std::collections::BTreeSet;
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use mmops_uapi::{pidfd_open, wait_for_end, Changed, Device, Kind, Mode, Tracker};
-use procfs::process::{MMapPath, MemoryMap};
+use mmops_uapi::{pidfd_open, wait_for_end, Changed, Device, Kind, Mode};
+use procfs::process::MemoryMap;
 use serde::Serialize;
 
 use crate::cli::Track;
@@ -19,12 +17,7 @@ use crate::intervals::{Interval, Report, Touched};
 use crate::process::{is_there, Memory, Pagemap};
 use crate::program;
 use crate::stop::Stop;
-
-/// Memory is tracked in multiples of this: a mapping that grows, or one beside another, needs no
-/// tracker of its own.
-const GRANULE: u64 = 64 << 20;
-/// A mapping that is larger would need too much memory to be tracked.
-const LARGEST: u64 = 64 << 30;
+use crate::trackers::{is_of_kernel, is_too_large, Trackers};
 
 /// What is told of an interval besides the pages.
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq)]
@@ -50,9 +43,7 @@ struct Subject {
     /// If it is not.
     stop: Option<Stop>,
     page_size: u64,
-    mode: Mode,
-    /// In ascending order.
-    trackers: Vec<Tracker>,
+    trackers: Trackers,
 }
 
 impl Subject {
@@ -74,8 +65,7 @@ impl Subject {
             child,
             stop,
             page_size,
-            mode: if args.full { Mode::Full } else { Mode::Fast },
-            trackers: Vec::new(),
+            trackers: Trackers::new(if args.full { Mode::Full } else { Mode::Fast }),
         })
     }
 
@@ -110,18 +100,12 @@ impl Subject {
     /// The pages that changed since the last look. The process goes on meanwhile.
     fn look(&mut self) -> Result<(Kinds, Vec<Touched>)> {
         self.track_mappings()?;
-        if self.trackers_have_ended()? {
+        if self.trackers.have_ended()? {
             // It has executed another program: all of that is new.
             self.trackers.clear();
             self.track_mappings()?;
         }
-        let mut epochs = Vec::new();
-        let mut found = Vec::new();
-        for tracker in &mut self.trackers {
-            let epoch = tracker.begin()?;
-            found.extend(epoch.pages()?);
-            epochs.push(epoch);
-        }
+        let (epochs, found) = self.trackers.begin()?;
         // What was mapped meanwhile may have been stored to before its epoch began.
         let memory = Memory::of(self.pid as i32)?;
         let seen = attribute(
@@ -136,73 +120,19 @@ impl Subject {
         Ok(seen)
     }
 
-    /// Whether the memory that is tracked is not that of the process any more.
-    fn trackers_have_ended(&mut self) -> Result<bool> {
-        let Some(tracker) = self.trackers.first_mut() else {
-            return Ok(false);
-        };
-        // Dropped, and so its pages are in the next one.
-        Ok(tracker.begin()?.has_ended())
-    }
-
     /// Sees to it that all mappings are tracked.
     fn track_mappings(&mut self) -> Result<()> {
         let memory = Memory::of(self.pid as i32)?;
-        let wanted = granules(&mappings(&memory)?);
-        self.trackers.retain(|tracker| {
-            let range = tracker.range();
-            wanted
-                .range(range.start / GRANULE..range.end / GRANULE)
-                .next()
-                .is_some()
-        });
-        let mut missing = wanted;
-        for tracker in &self.trackers {
-            let range = tracker.range();
-            missing.retain(|granule| !range.contains(&(granule * GRANULE)));
-        }
-        for range in runs(&missing) {
-            self.trackers
-                .push(Tracker::new(Some(self.pidfd.as_fd()), range, self.mode)?);
-        }
-        self.trackers.sort_by_key(|tracker| tracker.range().start);
+        self.trackers
+            .follow(self.pidfd.as_fd(), &mappings(&memory)?)?;
         Ok(())
     }
 }
 
 /// The mappings of a process that are its own.
 fn mappings(memory: &Memory) -> Result<Vec<MemoryMap>> {
-    let is_of_kernel = |path: &MMapPath| match path {
-        MMapPath::Vdso | MMapPath::Vvar | MMapPath::Vsyscall => true,
-        MMapPath::Other(name) => name.starts_with("vvar"),
-        _ => false,
-    };
     let maps = memory.accessible_maps()?.into_iter();
-    Ok(maps.filter(|map| !is_of_kernel(&map.pathname)).collect())
-}
-
-fn is_too_large(map: &MemoryMap) -> bool {
-    map.address.1 - map.address.0 > LARGEST
-}
-
-/// Numbers of the granules in which something is mapped.
-fn granules(maps: &[MemoryMap]) -> BTreeSet<u64> {
-    let maps = maps.iter().filter(|map| !is_too_large(map));
-    maps.flat_map(|map| map.address.0 / GRANULE..map.address.1.div_ceil(GRANULE))
-        .collect()
-}
-
-/// The addresses of consecutive granules, none of them larger than can be told apart.
-fn runs(granules: &BTreeSet<u64>) -> Vec<Range<u64>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
-    for granule in granules {
-        let (start, end) = (granule * GRANULE, (granule + 1) * GRANULE);
-        match runs.last_mut() {
-            Some(run) if run.end == start && end - run.start <= LARGEST => run.end = end,
-            _ => runs.push(start..end),
-        }
-    }
-    runs
+    Ok(maps.filter(|map| !is_of_kernel(map)).collect())
 }
 
 /// The mappings in which pages were found. Of those that may have changed, only what is there
@@ -286,24 +216,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn consecutive_granules_are_one_range() {
-        let of = |granules: &[u64]| runs(&granules.iter().copied().collect());
-        assert_eq!(of(&[]), []);
-        assert_eq!(of(&[0, 1, 3]), [0..2 * GRANULE, 3 * GRANULE..4 * GRANULE]);
-        let many: Vec<u64> = (5..5 + LARGEST / GRANULE + 2).collect();
-        let end = 5 * GRANULE + LARGEST;
-        assert_eq!(of(&many), [5 * GRANULE..end, end..end + 2 * GRANULE]);
-    }
-
-    #[test]
-    fn own_mappings_are_covered_and_pages_attributed() {
+    fn pages_are_attributed_to_own_mappings() {
         let memory = Memory::of(std::process::id() as i32).unwrap();
         let maps = mappings(&memory).unwrap();
-        let here = own_mappings_are_covered_and_pages_attributed as fn() as usize as u64;
-        let covered = runs(&granules(&maps));
-        assert!(covered.iter().any(|range| range.contains(&here)));
-        assert!(covered.iter().all(|range| range.end >> 63 == 0));
-
+        let here = pages_are_attributed_to_own_mappings as fn() as usize as u64;
         let page = here / 4096 * 4096;
         let changed = |kind| Changed {
             range: page..page + 4096,
