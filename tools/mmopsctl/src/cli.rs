@@ -143,6 +143,36 @@ pub enum Command {
     /// program that fails makes the command fail. Ctrl-C ends it for a process that is named by its
     /// number.
     Track(Track),
+    /// Copy the memory of a process that runs, and stop it for the last pages only
+    ///
+    /// All of the memory is copied while the process runs, then, in rounds, the pages that changed
+    /// since. When a round has few pages, or no fewer than the one before, all threads of the
+    /// process are held, the last pages are copied, and it goes on. So DIR has the memory as it was
+    /// at one moment, and the pause is as long as the last round.
+    ///
+    /// The process is held as by a debugger (PTRACE_SEIZE), once: it gets no signal, its parent
+    /// does not see it stop, SIGCONT by others does not let it go, and one that has stopped stays
+    /// stopped. It goes on whatever happens to mmopsctl, SIGKILL included. A process that has a
+    /// debugger cannot be held. Others that share its memory (a child of vfork(2), CLONE_VM) are
+    /// not held, nor is what a device stores by itself.
+    ///
+    /// What is taken: private mappings that can be read and written, and shared ones that can be
+    /// read. Memory of the kernel ([vdso], [vvar], [vsyscall]) and of devices is left out, and
+    /// named. Memory that the process has never used is not touched.
+    ///
+    /// DIR is created, or empty, for its owner alone. It gets one file for the contents of each
+    /// mapping, with a hole where there are zeros, and, when all of these are on the disk, the file
+    /// index.json: an object with the members format ("mmops-snapshot"), version (1), pid,
+    /// page_size, mappings and left_out. A mapping has start and end (in hexadecimal), permissions,
+    /// offset and path as in /proc/PID/maps, contents (name of the file) and unreadable (an array
+    /// of start and end: pages that could not be read, such as guard pages); one that was left out
+    /// has start, end, path and reason. Without index.json it is no snapshot.
+    ///
+    /// The exit status is 0 if there is a snapshot, and 1 if there is none: the process has ended,
+    /// may not be traced or cannot be held; a page differed with --verify; Ctrl-C (SIGINT), SIGTERM
+    /// or SIGHUP. What was written is removed then. It is 2 for arguments that are wrong, and 130
+    /// after a second signal, which leaves files and no index.
+    Snapshot(Snapshot),
     /// See which pages of its own memory a program stores to
     ///
     /// Soft-dirty bits tell for each page of a process whether it was stored to since they were
@@ -383,6 +413,63 @@ pub struct Track {
     /// Program to run, and its arguments
     #[arg(last = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Snapshot {
+    /// Number of the process
+    pub pid: u32,
+    /// Directory to write to
+    pub dir: PathBuf,
+    /// Stop the process when a round has copied at most so many pages
+    #[arg(long, value_name = "PAGES", default_value_t = 1024)]
+    pub pause_pages: u64,
+    /// Stop the process after this number of rounds at the latest
+    #[arg(long, value_name = "NUMBER", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
+    /// See stores that do not go through the page tables of the process, too: the default
+    ///
+    /// Such are those by ptrace(2), /proc/PID/mem and process_vm_writev(2), by a virtual machine,
+    /// and by a device whose pin does not last. A page that is missed is wrong in the snapshot, so
+    /// this is the default, though the first store to each page costs a page fault in each round.
+    #[arg(long, overrides_with = "fast")]
+    pub full: bool,
+    /// Do without these page faults, and miss such stores
+    ///
+    /// Right only for a process that nobody debugs, that runs no virtual machine, and that neither
+    /// reads with O_DIRECT nor has devices or io_uring store to its memory.
+    #[arg(long)]
+    pub fast: bool,
+    /// Rely on the trackers for memory that maps a file, too
+    ///
+    /// What others do to such a file (other processes that map it, write(2)) changes the memory of
+    /// this process, and no tracker of this process tells. So all that maps a file, memfd and
+    /// shared anonymous memory included, is read once more while the process is stopped. With this
+    /// option it is not, and the pause is shorter: right if nobody else changes these files.
+    #[arg(long)]
+    pub trust_files: bool,
+    /// Compare all that was copied with the memory, before the process goes on
+    ///
+    /// Tells how many pages differ. None does, unless an option asks for less than the default; if
+    /// some do, the command fails, and there is no snapshot. The pause gets longer by it.
+    #[arg(long)]
+    pub verify: bool,
+    /// Print the report as JSON on standard output
+    ///
+    /// One object with the members pid, dir, page_size, mode, mappings, left_out, unreadable
+    /// (pages), pages and bytes (copied in all), rounds, pause_seconds, seconds, verify and
+    /// per_round. verify is null or has pages, differed and first (address of a page that does).
+    /// per_round has for each round pages, bytes, seconds, is_last, and reread (of the pages, those
+    /// of files that only reading them once more has found).
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// For the tests: lose what the last round would copy
+    #[arg(long, hide = true)]
+    pub lose_last_round: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -45,6 +45,14 @@ impl Holder {
         Self { pid, helper: None }
     }
 
+    /// Starts the other process, so that it takes no time later.
+    pub fn prepare(&mut self) -> Result<()> {
+        if self.helper.is_none() {
+            self.helper = Some(Helper::start(self.pid)?);
+        }
+        Ok(())
+    }
+
     /// Holds all threads of the process while `look` runs.
     ///
     /// Whatever happens, the process is not held when this has returned; and when this program is

@@ -21,6 +21,10 @@ mod program;
 mod protect;
 mod replicate;
 mod replicator;
+mod snapshot;
+mod snapshot_dir;
+mod snapshot_memory;
+mod snapshot_plan;
 mod soft_dirty;
 mod sparse;
 mod stop;
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Zap(args) => zap::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Track(args) => track::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::SoftDirty(args) => soft_dirty::run(&args),
         Command::NotifierTrace(args) => notifier_trace::run(&args),
         Command::Hold(args) => holder::run(&args),

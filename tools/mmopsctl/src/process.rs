@@ -80,6 +80,17 @@ impl Memory {
     pub fn pagemap(&self) -> std::io::Result<Pagemap> {
         Ok(Pagemap(File::open(self.root.join("pagemap"))?))
     }
+
+    /// The file `mem`, of the memory that the process has now, for reading.
+    pub fn contents(&self) -> std::io::Result<File> {
+        File::open(self.root.join("mem"))
+    }
+
+    /// A path to what a mapping maps. A process whose main thread has ended has none.
+    pub fn map_file(&self, map: &MemoryMap) -> PathBuf {
+        let (start, end) = map.address;
+        self.root.join(format!("map_files/{start:x}-{end:x}"))
+    }
 }
 
 /// `/proc/PID/pagemap`.
@@ -87,9 +98,10 @@ impl Memory {
 pub struct Pagemap(File);
 
 impl Pagemap {
-    /// The number of pages whose entry `f` is for.
-    pub fn count(&self, pages: Range<u64>, f: impl Fn(u64) -> bool) -> std::io::Result<u64> {
-        let (mut page, mut nr) = (pages.start, 0);
+    /// Calls `f` with the number of a page and entries from that page on, until it has had all of
+    /// `pages`, or the address space is over.
+    fn read(&self, pages: Range<u64>, mut f: impl FnMut(u64, &[u8])) -> std::io::Result<()> {
+        let mut page = pages.start;
         let mut bytes = Vec::new();
         while page < pages.end {
             let chunk = CHUNK.min(pages.end - page);
@@ -98,18 +110,60 @@ impl Pagemap {
             if read == 0 {
                 break;
             }
-            nr += count(&bytes[..read], &f);
+            f(page, &bytes[..read]);
             page += (read / size_of::<u64>()) as u64;
         }
+        Ok(())
+    }
+
+    /// The number of pages whose entry `f` is for.
+    pub fn count(&self, pages: Range<u64>, f: impl Fn(u64) -> bool) -> std::io::Result<u64> {
+        let mut nr = 0;
+        self.read(pages, |_, entries| nr += count(entries, &f))?;
         Ok(nr)
+    }
+
+    /// The pages whose entry `f` is for, in ascending order.
+    pub fn find(
+        &self,
+        pages: Range<u64>,
+        f: impl Fn(u64) -> bool,
+    ) -> std::io::Result<Vec<Range<u64>>> {
+        let mut found = Vec::new();
+        self.read(pages, |first, bytes| {
+            find(first, entries(bytes), &f, &mut found)
+        })?;
+        Ok(found)
     }
 }
 
+/// The entries that were read.
+fn entries(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    let (entries, _) = bytes.as_chunks();
+    entries.iter().map(|entry| u64::from_ne_bytes(*entry))
+}
+
 /// The number of entries that `f` is for.
-fn count(entries: &[u8], f: impl Fn(u64) -> bool) -> u64 {
-    let (entries, _) = entries.as_chunks();
-    let entries = entries.iter().map(|entry| u64::from_ne_bytes(*entry));
-    entries.filter(|entry| f(*entry)).count() as u64
+fn count(bytes: &[u8], f: impl Fn(u64) -> bool) -> u64 {
+    entries(bytes).filter(|entry| f(*entry)).count() as u64
+}
+
+/// Adds the pages whose entry `f` is for to `found`; `entries` are those from page `first` on.
+fn find(
+    first: u64,
+    entries: impl Iterator<Item = u64>,
+    f: impl Fn(u64) -> bool,
+    found: &mut Vec<Range<u64>>,
+) {
+    for (page, entry) in (first..).zip(entries) {
+        if !f(entry) {
+            continue;
+        }
+        match found.last_mut() {
+            Some(last) if last.end == page => last.end = page + 1,
+            _ => found.push(page..page + 1),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +182,13 @@ mod tests {
         let bytes: Vec<u8> = entries.iter().flat_map(|e| e.to_ne_bytes()).collect();
         assert_eq!(count(&bytes, is_there), 3);
         assert_eq!(count(&bytes, |e| e & SOFT_DIRTY != 0 && is_there(e)), 2);
+        let mut found = Vec::new();
+        find(7, entries.into_iter(), is_there, &mut found);
+        // The next ones that are read go on.
+        find(12, entries.into_iter(), is_there, &mut found);
+        assert_eq!(found, [7..8, 9..11, 12..13, 14..16]);
+        find(16, [PRESENT].into_iter(), is_there, &mut found);
+        assert_eq!(found.last(), Some(&(14..17)));
     }
 
     #[test]
@@ -139,7 +200,10 @@ mod tests {
             .iter()
             .any(|map| (map.address.0..map.address.1).contains(&here)));
         let page = here / 4096..here / 4096 + 1;
-        assert_eq!(memory.pagemap().unwrap().count(page, is_there).unwrap(), 1);
+        let pagemap = memory.pagemap().unwrap();
+        assert_eq!(pagemap.count(page.clone(), is_there).unwrap(), 1);
+        let found = pagemap.find(page.clone(), is_there).unwrap();
+        assert_eq!(found, [page]);
         assert!(Memory::of(i32::MAX).is_err());
     }
 }

@@ -44,6 +44,13 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
+    /// What an open file lies on.
+    pub fn of(file: &File) -> nix::Result<Self> {
+        let FsType(magic) = retry_on_eintr(|| fstatfs(file))?.filesystem_type();
+        // Magic numbers are 32 bits, whatever the width and sign of the C type.
+        Ok(Self::from_magic(u64::from(magic as u32)))
+    }
+
     fn from_magic(magic: u64) -> Self {
         match FILE_SYSTEMS.iter().find(|(known, ..)| *known == magic) {
             Some(&(_, name, writes_back, has_true_holes)) => Self {
@@ -159,11 +166,8 @@ impl Tracked {
 
     /// What the file lies on.
     pub fn file_system(&self) -> Result<FileSystem> {
-        let FsType(magic) = retry_on_eintr(|| fstatfs(&self.file))
-            .with_context(|| format!("cannot tell the file system of {}", self.path.display()))?
-            .filesystem_type();
-        // Magic numbers are 32 bits, whatever the width and sign of the C type.
-        Ok(FileSystem::from_magic(u64::from(magic as u32)))
+        FileSystem::of(&self.file)
+            .with_context(|| format!("cannot tell the file system of {}", self.path.display()))
     }
 
     /// Processes that map the file shared, as far as we may see.

@@ -103,6 +103,11 @@ impl Trackers {
         self.trackers.clear();
     }
 
+    /// The addresses that are tracked, in ascending order.
+    pub fn ranges(&self) -> Vec<Range<u64>> {
+        self.trackers.iter().map(Tracker::range).collect()
+    }
+
     /// Begins an epoch of each; their pages, in ascending order.
     pub fn begin(&mut self) -> Result<(Vec<Epoch<'_>>, Vec<Changed>), Error> {
         let (mut epochs, mut found) = (Vec::new(), Vec::new());

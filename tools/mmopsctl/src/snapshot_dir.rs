@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The directory that a snapshot is written to: a file for the contents of each mapping, and an
+//! index, which is there only when all of the others are whole.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, Context, Result};
+use mmops_uapi::retry_on_eintr;
+use nix::errno::Errno;
+use nix::fcntl::{fallocate, FallocateFlags};
+use nix::libc::off_t;
+use serde::{Deserialize, Serialize};
+
+use crate::sparse::{next_data, next_hole};
+
+/// Name of the index.
+const INDEX: &str = "index.json";
+/// Its name while it is written.
+const INDEX_PART: &str = "index.json.part";
+/// What it says that it is.
+const FORMAT: &str = "mmops-snapshot";
+/// Version of its format: another one has members that mean something else.
+const VERSION: u32 = 1;
+
+/// Addresses, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    start: String,
+    end: String,
+}
+
+impl From<&Range<u64>> for Addresses {
+    fn from(range: &Range<u64>) -> Self {
+        Self {
+            start: format!("{:x}", range.start),
+            end: format!("{:x}", range.end),
+        }
+    }
+}
+
+/// A mapping that was copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it was.
+    #[serde(flatten)]
+    pub addresses: Addresses,
+    /// As in `/proc/PID/maps`.
+    pub permissions: String,
+    /// Where it begins in the file that it maps, in bytes.
+    pub offset: u64,
+    /// As in `/proc/PID/maps`; empty for anonymous memory.
+    pub path: String,
+    /// The file with its contents.
+    pub contents: String,
+    /// What of it could not be read.
+    pub unreadable: Vec<Addresses>,
+}
+
+/// A mapping that was not copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Where it was.
+    #[serde(flatten)]
+    pub addresses: Addresses,
+    /// As in `/proc/PID/maps`.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Addresses { start, end } = &self.addresses;
+        write!(f, "{start}-{end} {}: {}", self.path, self.reason)
+    }
+}
+
+/// The index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    format: String,
+    version: u32,
+    /// Process.
+    pub pid: u32,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// What was copied, in ascending order.
+    pub mappings: Vec<Entry>,
+    /// What was not.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl Index {
+    /// An index of this version.
+    pub fn new(pid: u32, page_size: u64, mappings: Vec<Entry>, left_out: Vec<LeftOut>) -> Self {
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            pid,
+            page_size,
+            mappings,
+            left_out,
+        }
+    }
+}
+
+/// The directory. What was written to it is removed again unless it is finished.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    is_ours: bool,
+    is_finished: bool,
+    contents: BTreeSet<u64>,
+}
+
+impl Directory {
+    /// Creates it, or takes one that is empty.
+    pub fn new(path: &Path) -> Result<Self> {
+        let context = || format!("cannot write to the directory {}", path.display());
+        let is_ours = match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error).with_context(context),
+        };
+        if path.read_dir().with_context(context)?.next().is_some() {
+            bail!(
+                "{} is not empty: name a new directory, or an empty one",
+                path.display()
+            );
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            is_ours,
+            is_finished: false,
+            contents: BTreeSet::new(),
+        })
+    }
+
+    /// Name of the file with the contents of the mapping at `start`.
+    pub fn name(start: u64) -> String {
+        format!("{start:016x}")
+    }
+
+    fn open(&self, name: &str) -> Result<File> {
+        let path = self.path.join(name);
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The file with the contents of the mapping at `start`, with a length of `size` bytes.
+    pub fn contents(&mut self, start: u64, size: u64) -> Result<File> {
+        let name = Self::name(start);
+        let file = self.open(&name)?;
+        self.contents.insert(start);
+        file.set_len(size)
+            .with_context(|| format!("cannot set the length of {name}"))?;
+        Ok(file)
+    }
+
+    /// Removes the contents of the mappings for which `is_wanted` does not hold.
+    pub fn keep(&mut self, is_wanted: impl Fn(u64) -> bool) -> Result<()> {
+        let path = &self.path;
+        let gone = self.contents.iter().copied();
+        let gone: Vec<u64> = gone.filter(|start| !is_wanted(*start)).collect();
+        for start in gone {
+            let name = path.join(Self::name(start));
+            std::fs::remove_file(&name)
+                .with_context(|| format!("cannot remove {}", name.display()))?;
+            self.contents.remove(&start);
+        }
+        Ok(())
+    }
+
+    /// Brings all to the disk, and the index last.
+    pub fn finish(mut self, index: &Index) -> Result<()> {
+        for &start in &self.contents {
+            let name = Self::name(start);
+            self.open(&name)?
+                .sync_all()
+                .with_context(|| format!("cannot write {name} to its disk"))?;
+        }
+        let context = || format!("cannot write the index in {}", self.path.display());
+        let part = self.open(INDEX_PART)?;
+        serde_json::to_writer(&part, index).with_context(context)?;
+        part.sync_all().with_context(context)?;
+        let directory = File::open(&self.path).with_context(context)?;
+        directory.sync_all().with_context(context)?;
+        std::fs::rename(self.path.join(INDEX_PART), self.path.join(INDEX)).with_context(context)?;
+        self.is_finished = true;
+        directory
+            .sync_all()
+            .with_context(|| format!("cannot write {} to its disk", self.path.display()))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        // What cannot be removed stays, without an index.
+        for &start in &self.contents {
+            let _ = std::fs::remove_file(self.path.join(Self::name(start)));
+        }
+        let _ = std::fs::remove_file(self.path.join(INDEX_PART));
+        if self.is_ours {
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// Whether `page` has zeros only.
+fn is_zero(page: &[u8]) -> bool {
+    // The compiler makes wide instructions of blocks of a fixed size.
+    let (blocks, rest) = page.as_chunks::<64>();
+    blocks
+        .iter()
+        .all(|block| block.iter().fold(0, |or, byte| or | byte) == 0)
+        && rest.iter().all(|byte| *byte == 0)
+}
+
+/// Makes a range of `file` read as zeros.
+pub fn clear(file: &File, range: Range<u64>) -> io::Result<()> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let to_off_t = |n| off_t::try_from(n).map_err(|_| io::Error::from(Errno::EFBIG));
+    let (offset, len) = (to_off_t(range.start)?, to_off_t(range.end - range.start)?);
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match retry_on_eintr(|| fallocate(file, mode, offset, len)) {
+        // The file system has no holes, or cannot make them.
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => write_zeros(file, range),
+        result => result.map_err(io::Error::from),
+    }
+}
+
+/// As [`clear`], without a hole.
+fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
+    let zeros = [0; 1 << 16];
+    for data in data_in(file, range) {
+        let mut data = data?;
+        while !data.is_empty() {
+            let len = (data.end - data.start).min(zeros.len() as u64);
+            file.write_all_at(&zeros[..len as usize], data.start)?;
+            data.start += len;
+        }
+    }
+    Ok(())
+}
+
+/// The parts of `range` of `file` that are no holes.
+pub fn data_in(
+    file: &File,
+    range: Range<u64>,
+) -> impl Iterator<Item = io::Result<Range<u64>>> + '_ {
+    let (mut at, end) = (range.start, range.end);
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let next = next_data(file, at).and_then(|data| match data {
+            Some(start) if start < end => Ok(Some(start..next_hole(file, start, end)?)),
+            _ => Ok(None),
+        });
+        match &next {
+            Ok(Some(data)) => at = data.end,
+            _ => at = end,
+        }
+        next.transpose()
+    })
+}
+
+/// Writes whole pages to `file`. Those that are zeros become holes; with `is_fresh` they are.
+pub fn write_pages(
+    file: &File,
+    offset: u64,
+    pages: &[u8],
+    page_size: usize,
+    is_fresh: bool,
+) -> io::Result<()> {
+    let mut at = 0;
+    for run in pages
+        .chunks(page_size)
+        .map(is_zero)
+        .collect::<Vec<_>>()
+        .chunk_by(|one, next| one == next)
+    {
+        let len = run.len() * page_size;
+        let here = offset + at as u64;
+        if !run[0] {
+            file.write_all_at(&pages[at..at + len], here)?;
+        } else if !is_fresh {
+            clear(file, here..here + len as u64)?;
+        }
+        at += len;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    fn temporary(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("mmopsctl-{}-snapshot-{name}", std::process::id()))
+    }
+
+    fn index() -> Index {
+        let entry = Entry {
+            addresses: (&(0x1000..0x9000)).into(),
+            permissions: "rw-p".into(),
+            offset: 4096,
+            path: "/a \"path\"".into(),
+            contents: Directory::name(0x1000),
+            unreadable: vec![(&(0x2000..0x3000)).into()],
+        };
+        let left_out = LeftOut {
+            addresses: (&(0x7fff_0000_0000..0x7fff_0000_4000)).into(),
+            path: "[vvar]".into(),
+            reason: "memory of the kernel".into(),
+        };
+        Index::new(7, 4096, vec![entry], vec![left_out])
+    }
+
+    #[test]
+    fn index_is_read_as_it_was_written() {
+        let text = serde_json::to_string(&index()).unwrap();
+        assert_eq!(serde_json::from_str::<Index>(&text).unwrap(), index());
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (value["format"].as_str(), value["version"].as_u64()),
+            (Some("mmops-snapshot"), Some(1))
+        );
+        assert_eq!(value["mappings"][0]["start"], "1000");
+        assert_eq!(value["mappings"][0]["end"], "9000");
+        assert_eq!(value["left_out"][0]["start"], "7fff00000000");
+    }
+
+    #[test]
+    fn without_an_end_nothing_is_left() {
+        let path = temporary("drop");
+        let mut directory = Directory::new(&path).unwrap();
+        directory.contents(0x1000, 8192).unwrap();
+        assert_eq!(path.read_dir().unwrap().count(), 1);
+        drop(directory);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn finished_directory() {
+        let path = temporary("finish");
+        let mut directory = Directory::new(&path).unwrap();
+        directory.contents(0x1000, 8192).unwrap();
+        directory.contents(0x8000, 4096).unwrap();
+        // It has grown, and the other one went.
+        directory.contents(0x1000, 12288).unwrap();
+        directory.keep(|start| start == 0x1000).unwrap();
+        directory.finish(&index()).unwrap();
+        let mut names: Vec<_> = path
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["0000000000001000", "index.json"]);
+        let contents = path.join(&names[0]).metadata().unwrap();
+        assert_eq!(contents.len(), 12288);
+        let text = std::fs::read_to_string(path.join("index.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Index>(&text).unwrap(), index());
+        // It is somebody's snapshot.
+        let error = Directory::new(&path).unwrap_err().to_string();
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(error.contains("is not empty"), "{error}");
+    }
+
+    #[test]
+    fn zeros_take_no_space() {
+        let path = temporary("sparse");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.set_len(8 * PAGE as u64).unwrap();
+        let mut pages = vec![0; 4 * PAGE];
+        // The last byte of one, the first of another.
+        pages[PAGE - 1] = 1;
+        pages[2 * PAGE] = 2;
+        let read = |at: usize| {
+            let mut page = vec![9; PAGE];
+            file.read_exact_at(&mut page, (at * PAGE) as u64).unwrap();
+            page
+        };
+        write_pages(&file, 2 * PAGE as u64, &pages, PAGE, true).unwrap();
+        for at in 0..4 {
+            assert_eq!(read(2 + at), pages[at * PAGE..(at + 1) * PAGE], "{at}");
+        }
+        // What was there becomes zero, in each way.
+        write_pages(&file, 2 * PAGE as u64, &vec![7; 4 * PAGE], PAGE, false).unwrap();
+        write_pages(&file, 2 * PAGE as u64, &pages, PAGE, false).unwrap();
+        for at in 0..4 {
+            assert_eq!(read(2 + at), pages[at * PAGE..(at + 1) * PAGE], "{at}");
+        }
+        clear(&file, 4 * PAGE as u64..5 * PAGE as u64).unwrap();
+        assert!(is_zero(&read(4)) && !is_zero(&read(2)));
+        write_zeros(&file, 0..3 * PAGE as u64).unwrap();
+        assert!(is_zero(&read(2)));
+        clear(&file, 0..8 * PAGE as u64).unwrap();
+        let data: Vec<_> = data_in(&file, 0..8 * PAGE as u64).flatten().collect();
+        assert!(data
+            .iter()
+            .all(|data| is_zero(&read(data.start as usize / PAGE))));
+    }
+}
