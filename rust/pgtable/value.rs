@@ -12,8 +12,8 @@ use crate::bindings;
 
 /// A value of an entry of a page table.
 ///
-/// All questions but [`Self::present`], [`Self::soft_leaf`] and, where there is one, `none`, are for
-/// entries that map memory.
+/// All questions but [`Self::present`], [`Self::soft_leaf`] and, where there is one, `none`, are
+/// for entries that map memory.
 #[repr(transparent)]
 pub struct Entry<L: Level>(pub(super) L::Raw);
 
