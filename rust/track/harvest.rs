@@ -306,15 +306,10 @@ impl Harvest<'_, '_> {
         let value = leaf.value();
         let addr = leaf.addr();
         let (first, nr) = (addr >> PAGE_SHIFT, (leaf.end() - addr) >> PAGE_SHIFT);
-        let mut content = Content::of(value);
+        let is_forced = self.is_forced(leaf.vma());
 
-        if value.present() && self.is_forced(leaf.vma()) && !value.special() {
-            // SAFETY: The leaf is present and not special, and its lock is held.
-            if unsafe { maps_anon(value.pfn()) } {
-                content = Content::Unknown;
-            }
-        }
-        self.note(first, nr, content);
+        // SAFETY: The lock of the leaf is held.
+        self.note(first, nr, unsafe { Content::of(value, is_forced) });
         if !value.present() {
             return;
         }
@@ -371,13 +366,22 @@ enum Content {
 }
 
 impl Content {
-    /// Of an entry that is not none.
+    /// Of an entry that is not none. With `is_forced` a page of anonymous memory may be stored to
+    /// untold.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the entry has been held since it was read.
     #[inline(always)]
-    fn of<L: Level>(entry: Entry<L>) -> Self {
+    unsafe fn of<L: Level>(entry: Entry<L>, is_forced: bool) -> Self {
         if !entry.present() {
             Self::of_nonpresent(entry.soft_leaf())
         } else if entry.special() {
             Self::Zeroes
+        // SAFETY: The entry is present and not special, and by this function's safety requirements
+        // its lock is held.
+        } else if is_forced && unsafe { maps_anon(entry.pfn()) } {
+            Self::Unknown
         } else {
             Self::Memory
         }
@@ -444,18 +448,13 @@ impl Walk for Harvest<'_, '_> {
         }
         clean_record_table_queue(table, scope, &mut self.found.written, first, self.queue);
         table.for_each(|addr, pte| {
-            let mut content = if pte.none() {
+            let content = if pte.none() {
                 Content::Zeroes
             } else {
-                Content::of(pte)
+                // SAFETY: The lock of the table is held.
+                unsafe { Content::of(pte, is_forced) }
             };
 
-            if is_forced && pte.present() && !pte.special() {
-                // SAFETY: The entry is present and not special, and its lock is held.
-                if unsafe { maps_anon(pte.pfn()) } {
-                    content = Content::Unknown;
-                }
-            }
             self.note(addr >> PAGE_SHIFT, 1, content);
         });
         Ok(Action::Done)
