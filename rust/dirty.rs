@@ -106,6 +106,8 @@ pub use pieces::{
 pub(crate) use clean_record::{
     clean_record_table_queue,
     make_room,
+    tell_leaf_stored,
+    tell_stored,
     QUEUE_FOLIOS, //
 };
 

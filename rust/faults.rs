@@ -172,6 +172,18 @@ table! {
     /// The dirty bits that the begin of an epoch has taken go to no folio.
     Fault track_skip_transfer;
 
+    /// Who takes dirty bits of a file's entries tells no subscriber of the file.
+    Fault filemap_skip_tell;
+
+    /// A tracker of a file is not told of stores.
+    Fault track_skip_stored;
+
+    /// A tracker of a file is not told of contents that are replaced.
+    Fault track_skip_replaced;
+
+    /// A tracker of a file does not look at the entries that map it.
+    Fault track_skip_walk;
+
     /// A tracker in mode full leaves entries writable.
     Fault track_skip_wrprotect;
 

@@ -116,7 +116,7 @@ impl FolioLock<'_> {
         // SAFETY: The folio is valid and locked, so it does not leave either cache.
         if unsafe { bindings::mmops_folio_is_cached(folio) } {
             // SAFETY: As above.
-            unsafe { kernel::bindings::folio_mark_dirty(folio) };
+            unsafe { bindings::mmops_folio_mark_dirty_quiet(folio) };
         }
     }
 

@@ -55,6 +55,7 @@
 })
 
 #include "helpers/copied.c"
+#include "helpers/filemap.c"
 #include "helpers/folio.c"
 #include "helpers/fs.c"
 #include "helpers/mm.c"

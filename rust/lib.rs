@@ -54,6 +54,7 @@ pub mod bitmap;
 pub mod dirty;
 pub mod exclusive;
 mod faults;
+mod filemap;
 mod folio;
 pub mod gather;
 pub mod hmm;

@@ -5,6 +5,7 @@
 use super::Transfer;
 use crate::{
     bitmap::RecordBitmap,
+    filemap,
     folio::DirtyQueue,
     notifier::ChangeEvent,
     pgtable::{
@@ -149,8 +150,13 @@ impl Walk for CleanRecord<'_, '_> {
             let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
 
             // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
-            // `clean_record` said that it writes the data back itself.
-            if !self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) }) {
+            // `clean_record` said that it writes the data back itself. It is told below.
+            let noted = self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) });
+
+            if !is_partial {
+                tell_leaf_stored(leaf);
+            }
+            if !noted {
                 leaf.redirty();
             }
         }
@@ -226,11 +232,40 @@ fn clean_record_entries<'s>(
             }
         },
     );
+    if filemap::is_watched() {
+        tell_stored(table, &taken);
+    }
     let mut count = bitmap.set_words(first, taken.words());
     if table.vma().may_have_pins() {
         count -= keep_pinned(table, &mut taken, bitmap, first);
     }
     (taken, count)
+}
+
+/// Tells who tracks the file of the pages whose dirty bit was `taken`.
+#[cold]
+#[inline(never)]
+pub(crate) fn tell_stored(table: &PteTable<'_, '_>, taken: &EntrySet) {
+    let (mut first, mut nr) = (0, 0);
+
+    taken.for_each(|i| {
+        if i != first + nr {
+            filemap::stored(table.vma(), table.pgoff() + first, nr);
+            (first, nr) = (i, 0);
+        }
+        nr += 1;
+    });
+    filemap::stored(table.vma(), table.pgoff() + first, nr);
+}
+
+/// Tells who tracks the file of the pages of a leaf whose dirty bit was taken.
+#[inline]
+pub(crate) fn tell_leaf_stored<L: HugeLevel>(leaf: &Leaf<'_, '_, L>) {
+    if filemap::is_watched() {
+        let addr = leaf.leaf_addr();
+
+        filemap::stored(leaf.vma(), leaf.vma().pgoff_of(addr), L::SIZE >> PAGE_SHIFT);
+    }
 }
 
 /// Records the pages of a PTE table that are pinned for DMA, dirty or not: a device may store to

@@ -12,8 +12,13 @@
 //!
 //! A page that is pinned for DMA is stored to by a device, and no entry tells.
 
+use super::clean_record::{
+    tell_leaf_stored,
+    tell_stored, //
+};
 use crate::{
     bindings,
+    filemap,
     pgtable::{
         ByLevel,
         EntrySet,
@@ -73,6 +78,9 @@ impl<'s> PteTable<'_, 's> {
         if !any {
             return (taken, kept);
         }
+        if filemap::is_watched() {
+            tell_stored(self, &taken);
+        }
         scope.flush_locked();
         taken.retain(|i| {
             let pte = self.value(i);
@@ -120,6 +128,7 @@ impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
             return Ok(false);
         };
 
+        tell_leaf_stored(self);
         scope.flush_locked();
         // SAFETY: The leaf is present; its lock has been held since.
         if old.special() || unsafe { give_to(bindings::mmops_pfn_folio(old.pfn())) } {

@@ -2,9 +2,15 @@
 
 //! The walk that write-protects.
 
+use super::clean_record::{
+    tell_leaf_stored,
+    tell_stored, //
+};
 use crate::{
+    filemap,
     notifier::ChangeEvent,
     pgtable::{
+        EntrySet,
         HugeLevel,
         Leaf,
         PteTable, //
@@ -55,6 +61,9 @@ impl Walk for WriteProtect {
         table: &mut PteTable<'_, 's>,
         scope: &mut FlushScope<'s>,
     ) -> Result<Action> {
+        if filemap::is_watched() {
+            tell_writable(table);
+        }
         self.changed += write_protect_table(table, scope);
         Ok(Action::Done)
     }
@@ -78,10 +87,27 @@ impl Walk for WriteProtect {
             }
         }
         if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
+            tell_leaf_stored(leaf);
             self.changed += leaf.pages()?.nr();
         }
         Ok(Action::Done)
     }
+}
+
+/// Tells trackers of the file which pages could be stored to without a fault: one in mode full would
+/// find that in the entries, which are about to lose it.
+#[cold]
+#[inline(never)]
+fn tell_writable(table: &PteTable<'_, '_>) {
+    let (mut i, mut writable) = (0, EntrySet::EMPTY);
+
+    table.for_each(|_, pte| {
+        if pte.write() {
+            writable.insert(i);
+        }
+        i += 1;
+    });
+    tell_stored(table, &writable);
 }
 
 /// The loop over one PTE table; a function of its own so that a test finds it in the module.

@@ -163,6 +163,6 @@ unsafe fn mark_blocks(folio: NonNull<bindings::folio>) {
     // SAFETY: The entry keeps the folio.
     if !unsafe { bindings::mmops_folio_is_all_dirty(folio.as_ptr()) } {
         // SAFETY: By this function's safety requirements.
-        unsafe { kernel::bindings::folio_mark_dirty(folio.as_ptr()) };
+        unsafe { bindings::mmops_folio_mark_dirty_quiet(folio.as_ptr()) };
     }
 }

@@ -162,7 +162,7 @@ __mmops_helper bool mmops_folio_mark_may_allocate(struct folio *folio)
 
 /*
  * Mark a folio dirty that is mapped by an entry whose lock is held, as
- * try_to_unmap_one() does. False if somebody else has locked it,
+ * try_to_unmap_one() does; which pages were stored to is told apart. False if somebody else has locked it,
  * or if that would need memory.
  */
 __mmops_helper bool mmops_folio_mark_dirty_trylock(struct folio *folio)
@@ -174,7 +174,7 @@ __mmops_helper bool mmops_folio_mark_dirty_trylock(struct folio *folio)
 	/* Not under a spinlock. */
 	marked = !mmops_folio_mark_may_allocate(folio);
 	if (marked)
-		folio_mark_dirty(folio);
+		folio_mark_dirty_quiet(folio);
 	folio_unlock(folio);
 	return marked;
 }
@@ -185,11 +185,12 @@ __mmops_helper bool mmops_folio_mark_dirty_trylock(struct folio *folio)
  */
 __mmops_helper void mmops_zap_mark_dirty(struct folio *folio)
 {
-	/* All that folio_mark_dirty() would do for memory without a file. */
+	filemap_notify_folio(folio);
+	/* All that is left to be done for memory without a file. */
 	if (folio_test_dirty(folio) && folio_test_swapbacked(folio) &&
 	    !folio_test_reclaim(folio))
 		return;
-	folio_mark_dirty(folio);
+	folio_mark_dirty_quiet(folio);
 }
 
 /* What is in a page */
@@ -241,7 +242,8 @@ __mmops_helper bool mmops_copy_to_pfn(unsigned long pfn, const void *from)
 	if (!mmops_in_direct_map(folio))
 		return false;
 	memcpy_to_page(page, 0, from, PAGE_SIZE);
+	filemap_notify_folio(folio);
 	if (!mmops_folio_is_all_dirty(folio))
-		folio_mark_dirty(folio);
+		folio_mark_dirty_quiet(folio);
 	return true;
 }

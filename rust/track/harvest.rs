@@ -23,9 +23,12 @@ use crate::{
     dirty::{
         clean_record_table_queue,
         make_room,
+        tell_leaf_stored,
+        tell_stored,
         QUEUE_FOLIOS, //
     },
     faults,
+    filemap,
     folio::DirtyQueue,
     mm::{
         MmapRead,
@@ -286,6 +289,9 @@ impl Harvest<'_, '_> {
                 writable.insert(i);
             },
         );
+        if filemap::is_watched() {
+            tell_stored(table, &writable);
+        }
         if !faults::track_skip_writable() {
             self.found
                 .writable
@@ -317,6 +323,7 @@ impl Harvest<'_, '_> {
             // One that is covered in part stays as it is, and is found again.
             if !leaf.is_partial() {
                 leaf.wrprotect(scope);
+                tell_leaf_stored(leaf);
             }
             if !faults::track_skip_writable() {
                 self.found.writable.set_range(first, nr);
@@ -333,6 +340,7 @@ impl Harvest<'_, '_> {
                 // SAFETY: The bit is recorded, and the queue gets the folio, or the leaf gets the
                 // bit back.
                 if let Some(taken) = unsafe { leaf.clean(scope) } {
+                    tell_leaf_stored(leaf);
                     // SAFETY: The leaf is present and not special, the bit was taken from it, and
                     // its lock is held.
                     if !taken.special && !unsafe { self.queue.push(taken.pfn, false) } {

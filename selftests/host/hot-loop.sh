@@ -6,10 +6,11 @@
 #
 # These calls may stand in the functions, since the loop over the entries makes none of them: a panic
 # of an overflow check, the release of a folio for which the queue has no room (the walk makes room
-# before each table), and what is done behind the loop: the bits of the table are counted and put
-# into the bitmap, pinned pages are looked for in a process that has ever pinned any, the TLB is
-# flushed if the bits are many, and then the folios are looked at, 64 at a time. Of these, the blocks
-# of one may be marked dirty, and an entry get its bit back whose folio cannot be pinned.
+# before each table), and what is done behind the loop: who tracks the file is told, the bits of the
+# table are counted and put into the bitmap, pinned pages are looked for in a process that has ever
+# pinned any, the TLB is flushed if the bits are many, and then the folios are looked at, 64 at a
+# time. Of these, the blocks of one may be marked dirty, and an entry get its bit back whose folio
+# cannot be pinned.
 
 set -u
 
@@ -56,7 +57,7 @@ by_name()
 echo "KTAP version 1"
 allowed='panicking|^__folio_put|FlushScope12flush_locked|RecordBitmap9set_words'
 allowed="$allowed|PteTable17maps_dirty_folios|__x86_return_thunk"
-allowed="$allowed|clean_record11keep_pinned|PteTable7redirty|^folio_mark_dirty"
+allowed="$allowed|clean_record11(keep_pinned|tell_stored)|PteTable7redirty|^folio_mark_dirty"
 loops="19write_protect_table 18clean_record_table 24clean_record_table_queue"
 set -- $loops
 echo "1..$#"
