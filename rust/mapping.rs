@@ -58,6 +58,13 @@ pub struct Mapping {
     _file: ARef<LocalFile>,
 }
 
+// SAFETY: References to a file and to an inode may be dropped by any task. The file is used for
+// nothing else, so it does not matter that it may be in use at its position elsewhere.
+unsafe impl Send for Mapping {}
+
+// SAFETY: A shared reference gives the address of the mapping alone.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
     /// The address space of the file behind a descriptor of the current task.
     ///

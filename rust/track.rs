@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Trackers: which pages of a process may have changed since one asked last.
+//! Trackers: which pages of a process, or of a file, may have changed since one asked last.
 //!
 //! A [`Tracker`] takes the dirty bits of a range of addresses out of the page tables, and is told
-//! by the notifiers of each entry that goes with its bit. In mode [`Mode::Fast`] a store costs
+//! by the notifiers of each entry that goes with its bit; or it does so in all processes that map a
+//! file, and is told by the kernel of what else changes that. In mode [`Mode::Fast`] a store costs
 //! nothing: no entry loses its write permission. In mode [`Mode::Full`] the first store to a page
 //! in each epoch faults, and stores that no dirty bit tells of are seen as well. Nothing is placed
 //! into the process, it is not stopped, and what its `/proc/PID/pagemap` tells stays the same.
 //! Documentation/track.rst has the argument why no store is missed, and
-//! Documentation/models/track.pml and track_full.pml are models of it.
+//! Documentation/models/track.pml, track_full.pml and track_file.pml are models of it.
 //!
 //! # Epochs
 //!
@@ -25,6 +26,9 @@
 //! has all pages.
 //!
 //! # What is not seen
+//!
+//! Of a file ([`Tracker::of_file`]), all is seen that a `read()` would see, but for what
+//! Documentation/track.rst names under Files. What follows is about a process.
 //!
 //! In mode fast, only what goes through the entries of the process is seen.
 //!
@@ -72,9 +76,11 @@
 //!     page-table lock
 //! ```
 //!
-//! A callback takes the spinlock alone, and sets bits atomically.
+//! A callback takes the spinlock alone, and sets bits atomically. Of a file, a walk takes
+//! `i_mmap_rwsem` for reading, and a callback sets bits alone.
 
 mod bits;
+mod file;
 mod harvest;
 mod marks;
 mod subject;
@@ -84,8 +90,12 @@ pub(crate) use subject::Global;
 use crate::{
     bitmap::BITS_PER_WORD,
     faults,
+    mapping::Mapping,
     notifier::MmNotifier,
-    range::AddrRange, //
+    range::{
+        AddrRange,
+        PageRange, //
+    }, //
 };
 use bits::{
     Bits,
@@ -95,15 +105,16 @@ use core::{
     cmp,
     mem, //
 };
+use file::File;
 use harvest::Words;
 use kernel::{
+    fs::File as OpenFile,
     mm::MmWithUser,
-    page::{
-        PAGE_SHIFT,
-        PAGE_SIZE, //
-    },
     prelude::*,
-    sync::Arc, //
+    sync::{
+        poll::PollTable,
+        Arc, //
+    }, //
 };
 use marks::{
     Marks,
@@ -138,8 +149,10 @@ pub enum Kind {
 /// Consecutive pages that are reported for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// Where they are.
-    pub range: AddrRange,
+    /// The first: its address in a process, or its offset in a file, in base pages.
+    pub first: usize,
+    /// Base pages.
+    pub nr: usize,
     /// Why they are reported.
     pub kind: Kind,
 }
@@ -174,15 +187,57 @@ struct Record {
     has_ended: bool,
 }
 
+impl Member {
+    /// Takes what is marked, and what the entries of the address space tell.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tracker::begin`]; what was taken before is in the record.
+    fn begin(&self, marks: &Arc<Marks>, record: &mut Record) -> Result {
+        // Dropped after the lock, since the last one ends the address space.
+        let mm = self.subject().mm().mmget_not_zero();
+        let trackers = self.subject().trackers();
+
+        if let Some(mm) = mm.as_ref().filter(|_| !marks.is_overflow) {
+            marks.written.take(&mut record.written);
+            marks.changed.take(&mut record.changed);
+            marks.mark_in_flight();
+            faults::track_marks_taken();
+            harvest::harvest(
+                mm,
+                marks,
+                &trackers,
+                Words {
+                    written: &mut record.written,
+                    changed: &mut record.changed,
+                    there: &mut record.there_next,
+                },
+            )?;
+            record.add_new();
+            mem::swap(&mut record.there, &mut record.there_next);
+            // An entry that went before the walk came to it had been stored to before the call.
+            if !faults::track_skip_late() {
+                marks.changed.copy(&mut record.changed);
+            }
+        }
+        drop(trackers);
+
+        // If it ends later, the next epoch tells.
+        record.has_ended = mm.is_none() || marks.has_ended();
+        Ok(())
+    }
+}
+
 impl Record {
-    fn new(words: usize) -> Result<Self> {
-        let words = || KVVec::from_elem(0, words, GFP_KERNEL_ACCOUNT);
+    /// `there` is the number of words for the pages that are there.
+    fn new(nr: usize, there: usize) -> Result<Self> {
+        let words = |nr| KVVec::from_elem(0, nr, GFP_KERNEL_ACCOUNT);
 
         Ok(Self {
-            written: words()?,
-            changed: words()?,
-            there: words()?,
-            there_next: words()?,
+            written: words(nr)?,
+            changed: words(nr)?,
+            there: words(there)?,
+            there_next: words(there)?,
             is_open: false,
             is_all: false,
             number: 0,
@@ -235,22 +290,30 @@ impl Record {
     }
 }
 
-/// A range of an address space of which is known what changes.
+/// A range of an address space, or of a file, of which is known what changes.
 ///
-/// Any number of them may be on one address space, on the same pages or on others, and none
+/// Any number of them may be on one address space or file, on the same pages or on others, and none
 /// notices the others: what a harvest of one takes is told to all.
 ///
-/// It keeps the `mm_struct`, not the memory. After exit or exec of the process it reports that it
-/// has ended.
+/// It keeps the `mm_struct`, not the memory: after exit or exec of the process it reports that it
+/// has ended. It keeps a file open.
 ///
 /// A value must be dropped neither inside of an invalidation nor in the callback of a subscriber,
 /// as [`MmNotifier`] says.
 pub struct Tracker {
-    // The first: nobody is to tell the others anything after the notifier is gone.
-    member: Member,
+    subject: Subject,
     marks: Arc<Marks>,
     record: Record,
-    _notifier: Pin<KBox<MmNotifier<Watch>>>,
+}
+
+/// What is tracked.
+enum Subject {
+    Process {
+        // The first: nobody is to tell the others anything after the notifier is gone.
+        member: Member,
+        _notifier: Pin<KBox<MmNotifier<Watch>>>,
+    },
+    File(File),
 }
 
 impl Tracker {
@@ -267,39 +330,74 @@ impl Tracker {
     /// callback of a subscriber.
     pub fn new(mm: &MmWithUser, range: &AddrRange, mode: Mode) -> Result<Self> {
         let pages = Pages::of(range);
-        let (bits, record) = Self::allocate(&pages).map_or_else(
-            |_| Record::new(0).map(|record| (None, record)),
-            |(bits, record)| Ok((Some(bits), record)),
-        )?;
-        let marks = Marks::new(pages, mode, bits)?;
+        let (marks, record) = Self::allocate(pages, mode, pages.words())?;
         let notifier = KBox::try_pin_init(
             MmNotifier::new(mm, Watch(marks.clone())),
             GFP_KERNEL_ACCOUNT,
         )?;
 
         Ok(Self {
-            // From here on it is told what others find. Until its first epoch all is marked.
-            member: Member::new(mm, marks.clone())?,
+            subject: Subject::Process {
+                // From here on it is told what others find. Until its first epoch all is marked.
+                member: Member::new(mm, marks.clone())?,
+                _notifier: notifier,
+            },
             marks,
             record,
-            _notifier: notifier,
         })
     }
 
-    fn allocate(pages: &Pages) -> Result<((Bits, Bits), Record)> {
-        if pages.nr() > MAX_PAGES {
-            return Err(E2BIG);
-        }
-        Ok((
-            (Bits::new(pages, false)?, Bits::new(pages, true)?),
-            Record::new(pages.words())?,
-        ))
+    /// Begins to track `range` of a file in a mode: what all processes that map it store, those to
+    /// come included, and whatever else changes it. Pages of it need not be there.
+    ///
+    /// Sleeps. Allocates 4 bits for each page, as [`Self::new`] does.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the file is not of tmpfs (a memfd is), ramfs, ext2 to ext4 or XFS, without
+    /// DAX, nor a device of DAX: of others not all that changes them is told;
+    /// `ENOMEM` as for [`Self::new`].
+    pub fn of_file(mapping: Mapping, range: &PageRange, mode: Mode) -> Result<Self> {
+        // INVARIANT: The range is not empty.
+        let pages = Pages {
+            first: range.first(),
+            end: range.first() + range.nr(),
+        };
+        File::check(&mapping)?;
+
+        let (marks, record) = Self::allocate(pages, mode, 0)?;
+
+        Ok(Self {
+            subject: Subject::File(File::new(mapping, marks.clone())?),
+            marks,
+            record,
+        })
+    }
+
+    /// Without bits if they are too many, or there is no memory for them.
+    fn allocate(pages: Pages, mode: Mode, there: usize) -> Result<(Arc<Marks>, Record)> {
+        let bits = || -> Result<_> {
+            if pages.nr() > MAX_PAGES {
+                return Err(E2BIG);
+            }
+            Ok((
+                (Bits::new(&pages, false)?, Bits::new(&pages, true)?),
+                Record::new(pages.words(), there)?,
+            ))
+        };
+        let (bits, record) = bits().map_or_else(
+            |_| Record::new(0, 0).map(|record| (None, record)),
+            |(bits, record)| Ok((Some(bits), record)),
+        )?;
+
+        Ok((Marks::new(pages, mode, bits)?, record))
     }
 
     /// Begins an epoch: what changed since the last one began is in it.
     ///
-    /// Waits for the harvests of other trackers of the same address space. Sleeps, and takes the
-    /// mmap lock for reading (in mode full once for writing as well), and folio locks.
+    /// Of a process, waits for the harvests of other trackers of the same address space. Sleeps,
+    /// and takes folio locks, and the mmap lock for reading (in mode full once for writing as
+    /// well), or `i_mmap_rwsem` of the file.
     ///
     /// # Errors
     ///
@@ -315,46 +413,20 @@ impl Tracker {
         }
         crate::inside::may_wait()?;
 
-        // Dropped after the lock, since the last one ends the address space.
-        let mm = self.member.subject().mm().mmget_not_zero();
-        let trackers = self.member.subject().trackers();
-
         if self.marks.is_overflow {
             self.record.is_all = true;
-        } else if let Some(mm) = &mm {
-            let record = &mut self.record;
-
-            self.marks.written.take(&mut record.written);
-            self.marks.changed.take(&mut record.changed);
-            self.marks.mark_in_flight();
-            faults::track_marks_taken();
-
-            let ret = harvest::harvest(
-                mm,
-                &self.marks,
-                &trackers,
-                Words {
-                    written: &mut record.written,
-                    changed: &mut record.changed,
-                    there: &mut record.there_next,
-                },
-            );
-
-            if let Err(e) = ret {
-                record.give_back(&self.marks);
-                return Err(e);
-            }
-            record.add_new();
-            mem::swap(&mut record.there, &mut record.there_next);
-            // An entry that went before the walk came to it had been stored to before the call.
-            if !faults::track_skip_late() {
-                self.marks.changed.copy(&mut record.changed);
-            }
         }
-        drop(trackers);
 
-        // If it ends later, the next epoch tells.
-        self.record.has_ended = mm.is_none() || self.marks.has_ended();
+        let ret = match &mut self.subject {
+            Subject::Process { member, .. } => member.begin(&self.marks, &mut self.record),
+            Subject::File(_) if self.marks.is_overflow => Ok(()),
+            Subject::File(file) => file.begin(&mut self.record),
+        };
+
+        if let Err(e) = ret {
+            self.record.give_back(&self.marks);
+            return Err(e);
+        }
         self.record.is_all |= self.record.has_ended;
         self.record.is_open = true;
         self.record.number += 1;
@@ -362,9 +434,33 @@ impl Tracker {
         Ok(Epoch { tracker: self })
     }
 
+    /// The end of what is tracked, to be waited for beside the use of the tracker.
+    pub fn end(&self) -> End {
+        End(self.marks.clone())
+    }
+
     /// The open epoch, if there is one.
     pub fn epoch(&mut self) -> Option<Epoch<'_>> {
         self.record.is_open.then_some(Epoch { tracker: self })
+    }
+}
+
+/// The end of an address space that is tracked, by exit or exec. Of a file there is none.
+#[derive(Clone)]
+pub struct End(Arc<Marks>);
+
+impl End {
+    /// Whether it has come. All epochs that begin after that tell it as well.
+    pub fn has_come(&self) -> bool {
+        self.0.has_ended()
+    }
+
+    /// Has whoever polls `file` woken up when it comes; to be called before [`Self::has_come`]. A
+    /// value is to be kept for as long as the file is open.
+    ///
+    /// Source: `poll_wait()`.
+    pub fn register_wait(&self, file: &OpenFile, table: &PollTable<'_>) {
+        self.0.register_wait(file, table);
     }
 }
 
@@ -408,16 +504,17 @@ impl Epoch<'_> {
         }
     }
 
-    /// The first pages of it that lie at `addr` or behind; `None` if there are none.
-    pub fn next(&self, addr: usize) -> Option<Changed> {
+    /// The first pages of it that lie at `page` or behind; `None` if there are none. Pages are
+    /// counted as in [`Changed::first`].
+    pub fn next(&self, page: usize) -> Option<Changed> {
         let pages = self.pages();
-        let from = cmp::max(addr.div_ceil(PAGE_SIZE), pages.first);
+        let from = cmp::max(page, pages.first);
 
         if from >= pages.end {
             return None;
         }
         if self.record().is_all {
-            return changed(from, pages.end, Kind::Changed);
+            return Some(changed(from, pages.end, Kind::Changed));
         }
 
         let first = self.first_set(from, |written, changed| written | changed)?;
@@ -426,7 +523,7 @@ impl Epoch<'_> {
             .first_other(first, kind)
             .map_or(pages.end, |end| cmp::min(end, pages.end));
 
-        changed(first, end, kind)
+        Some(changed(first, end, kind))
     }
 
     /// Bits of both kinds of a word.
@@ -491,8 +588,10 @@ impl Epoch<'_> {
 }
 
 /// The pages with the numbers `first..end`.
-fn changed(first: usize, end: usize, kind: Kind) -> Option<Changed> {
-    let range = AddrRange::new(first << PAGE_SHIFT, end << PAGE_SHIFT).ok()?;
-
-    Some(Changed { range, kind })
+fn changed(first: usize, end: usize, kind: Kind) -> Changed {
+    Changed {
+        first,
+        nr: end - first,
+        kind,
+    }
 }

@@ -592,3 +592,34 @@ __mmops_helper bool mmops_is_soft_dirty_huge_zero(struct vm_area_struct *vma,
 	return mmops_anon_leaf(vma, addr, &value) && pmd_present(value) &&
 	       pmd_special(value) && pmd_soft_dirty(value);
 }
+
+/*
+ * An entry of PUD size (@depth 2) or of PMD size (3) was none without its lock.
+ * Wait for who has that; whether it is none still. The tables above are kept by
+ * the locks of a walk.
+ *
+ * As sync_with_folio_pmd_zap() of mm/internal.h.
+ */
+__mmops_helper bool mmops_wait_for_zap(struct mm_struct *mm, unsigned long addr, int depth)
+{
+	pud_t *pudp;
+	pmd_t *pmdp;
+	spinlock_t *ptl;
+	bool none;
+
+	/* Above there are tables alone, which nobody takes away meanwhile. */
+	if (depth < 2)
+		return true;
+	pudp = pud_offset(p4d_offset(pgd_offset(mm, addr), addr), addr);
+	if (depth == 2) {
+		ptl = pud_lock(mm, pudp);
+		none = pud_none(*pudp);
+		spin_unlock(ptl);
+		return none;
+	}
+	pmdp = pmd_offset(pudp, addr);
+	ptl = pmd_lock(mm, pmdp);
+	none = pmd_none(*pmdp);
+	spin_unlock(ptl);
+	return none;
+}

@@ -6,6 +6,7 @@
 use core::{
     cmp,
     sync::atomic::{
+        fence,
         AtomicU64,
         Ordering, //
     }, //
@@ -118,6 +119,8 @@ impl Bits {
     }
 
     /// Sets the bits of `pages`. Does not sleep.
+    ///
+    /// Who takes a bit that is set here, or was found set, sees all that was stored before.
     pub(super) fn set(&self, pages: &Pages) {
         let Some(all) = Pages::within(
             pages,
@@ -130,6 +133,8 @@ impl Bits {
         };
         let skip = (all.base() - self.base) / BITS_PER_WORD;
 
+        // Else the contents could come after the read that finds a bit set.
+        fence(Ordering::SeqCst);
         for i in 0..all.words() {
             self.or(skip + i, all.mask(i));
         }
@@ -138,6 +143,7 @@ impl Bits {
     /// Sets the bits that are set in `words`, bit 0 of which is the page with the number `base`, a
     /// multiple of [`BITS_PER_WORD`]. Those of other pages are ignored.
     pub(super) fn set_words(&self, base: usize, words: &[u64]) {
+        fence(Ordering::SeqCst);
         for (i, &word) in words.iter().enumerate() {
             let page = base + i * BITS_PER_WORD;
 

@@ -18,13 +18,20 @@ use crate::{
     }, //
 };
 use kernel::{
+    c_str,
+    fs::File,
     new_spinlock,
     prelude::*,
+    static_lock_class,
     sync::{
         atomic::{
             Acquire,
             Atomic,
             Release, //
+        },
+        poll::{
+            PollCondVarBox,
+            PollTable, //
         },
         Arc,
         SpinLock, //
@@ -92,12 +99,15 @@ pub(super) struct Marks {
     #[pin]
     in_flight: SpinLock<InFlight>,
     has_ended: Atomic<bool>,
+    /// Who waits for the end of the address space.
+    waiters: PollCondVarBox,
 }
 
 impl Marks {
     /// All pages are marked as changed: the first epoch reports them.
     pub(super) fn new(pages: Pages, mode: Mode, bits: Option<(Bits, Bits)>) -> Result<Arc<Self>> {
         let is_overflow = bits.is_none();
+        let waiters = PollCondVarBox::new(c_str!("mmops_track_end"), static_lock_class!())?;
         let (written, changed) = bits.unwrap_or((Bits::none(), Bits::none()));
 
         Arc::pin_init(
@@ -113,6 +123,7 @@ impl Marks {
                     more: 0,
                 }),
                 has_ended: Atomic::new(false),
+                waiters,
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -121,6 +132,11 @@ impl Marks {
     /// Whether the address space has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Acquire)
+    }
+
+    /// Has whoever polls `file` woken up when the address space ends.
+    pub(super) fn register_wait(&self, file: &File, table: &PollTable<'_>) {
+        table.register_wait(file, &self.waiters);
     }
 
     /// Marks what is being invalidated just now: what is there may be stored to until the entries
@@ -182,6 +198,7 @@ impl MmOps for Watch {
 
     fn release(&self) {
         self.0.has_ended.store(true, Release);
+        self.0.waiters.notify_all();
     }
 }
 

@@ -114,7 +114,11 @@ impl<'v, W: Walk> Engine<'v, W> {
         pud_entry: Some(Self::pud_entry),
         pmd_entry: Some(Self::pmd_entry),
         pte_entry: None,
-        pte_hole: None,
+        pte_hole: if W::WAITS_FOR_ZAP {
+            Some(Self::pte_hole)
+        } else {
+            None
+        },
         hugetlb_entry: None,
         test_walk: Some(Self::test_walk),
         pre_vma: Some(Self::pre_vma),
@@ -133,7 +137,8 @@ impl<'v, W: Walk> Engine<'v, W> {
     unsafe fn from_walk<'a>(walk: *mut bindings::mm_walk) -> (&'a mut Self, Vma<'a>) {
         // SAFETY: By this function's safety requirements.
         let engine = unsafe { &mut *(*walk).private.cast::<Self>() };
-        // SAFETY: `vma` is set for each callback in `OPS`, since `pte_hole` is not in it.
+        // SAFETY: `vma` is set for each callback in `OPS`; `pte_hole`, for which it may not be,
+        // asks.
         let vma = unsafe { Vma::from_raw(NonNull::new_unchecked((*walk).vma)) };
 
         (engine, vma)
@@ -195,6 +200,33 @@ impl<'v, W: Walk> Engine<'v, W> {
 
         if !engine.one_scope {
             W::Hold::end(&mut engine.hold);
+        }
+    }
+
+    /// Waits for who has the lock of a table in which an entry is none.
+    ///
+    /// # Safety
+    ///
+    /// Called by `walk_page_*` alone, with `Self::OPS` and an `Engine<W>` as `private`.
+    unsafe extern "C" fn pte_hole(
+        addr: usize,
+        _next: usize,
+        depth: c_int,
+        walk: *mut bindings::mm_walk,
+    ) -> c_int {
+        // SAFETY: `walk` comes from a walk.
+        if unsafe { (*walk).vma }.is_null() {
+            return 0;
+        }
+
+        // SAFETY: `walk` comes from a walk with `Self::OPS`, in a VMA.
+        let (engine, vma) = unsafe { Self::from_walk(walk) };
+
+        // SAFETY: The walk holds what keeps the upper tables of the VMA.
+        if !engine.wanted || unsafe { lock::wait_for_zap(vma, addr, depth) } {
+            0
+        } else {
+            EAGAIN.to_errno()
         }
     }
 

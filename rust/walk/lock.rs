@@ -15,6 +15,7 @@ use core::{
         NonNull, //
     }, //
 };
+use kernel::ffi::c_int;
 
 /// A held page-table lock, and the entry that it was taken for.
 ///
@@ -216,4 +217,16 @@ pub(super) unsafe fn unmap_pud(pudp: *mut bindings::pud_t, addr: usize, vma: Vma
     // SAFETY: By this function's safety requirements; the function looks again under the lock.
     unsafe { bindings::__split_huge_pud(vma.as_ptr(), pudp, addr) };
     is_leaf
+}
+
+/// Waits for who has the lock of the entry for `addr` at the level `depth` of a walk, where that
+/// is none; says whether it is none still.
+///
+/// # Safety
+///
+/// A walk over `vma` is under way and has come to `addr`, in a table of that level.
+#[inline(never)]
+pub(super) unsafe fn wait_for_zap(vma: Vma<'_>, addr: usize, depth: c_int) -> bool {
+    // SAFETY: The walk keeps the tables above the entry.
+    unsafe { bindings::mmops_wait_for_zap(vma.mm_ptr(), addr, depth) }
 }

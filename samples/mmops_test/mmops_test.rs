@@ -32,6 +32,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        poll::PollTable,
         Mutex, //
     },
     uaccess::UserSlice, //
@@ -47,7 +48,8 @@ use mmops::{
     range::{
         AddrRange,
         PageRange, //
-    }, //
+    },
+    track::End, //
 };
 use uapi::Arg;
 
@@ -94,6 +96,9 @@ struct Device {
     /// What the file tracks; see [`track`].
     #[pin]
     tracker: Mutex<track::Slot>,
+    /// The end of that.
+    #[pin]
+    tracker_end: Mutex<Option<End>>,
     /// Who makes pages exclusive through the file.
     owner: Owner,
 }
@@ -107,10 +112,15 @@ impl MiscDevice for Device {
             try_pin_init!(Self {
                 subscription <- new_mutex!(None),
                 tracker <- new_mutex!(None),
+                tracker_end <- new_mutex!(None),
                 owner: Owner::new()?,
             }),
             GFP_KERNEL,
         )
+    }
+
+    fn poll(me: Pin<&Self>, file: &File, table: PollTable<'_>) -> u32 {
+        track::poll(me, file, table)
     }
 
     fn ioctl(me: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
@@ -154,6 +164,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_AGE
         | uapi::FEATURE_TRACK
         | uapi::FEATURE_TRACK_FULL
+        | uapi::FEATURE_TRACK_FILE
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `MMOPS_IOC_TRACK_*`: which pages of a process may have changed.
+//! `MMOPS_IOC_TRACK_*`: which pages of a process, or of a file, may have changed.
 //!
 //! A tracker belongs to an open file, and ends when that is closed.
 
@@ -12,24 +12,79 @@ use crate::{
 };
 use core::pin::Pin;
 use kernel::{
+    bindings,
+    fs::File,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
+    sync::poll::PollTable,
     uaccess::UserSlice, //
 };
-use mmops::track::{
-    Epoch,
-    Kind,
-    Mode,
-    Tracker, //
+use mmops::{
+    mapping::Mapping,
+    range::{
+        AddrRange,
+        PageRange, //
+    },
+    track::{
+        Epoch,
+        Kind,
+        Mode,
+        Tracker, //
+    }, //
 };
 
 /// Ranges that are copied under one hold of the lock: user memory is not touched under it.
 const CHUNK: usize = 64;
 
 /// What [`Device`] holds for this file.
-pub(crate) type Slot = Option<KBox<Tracker>>;
+pub(crate) type Slot = Option<KBox<Open>>;
+
+/// A tracker, and how far its epoch was read.
+pub(crate) struct Open {
+    tracker: Tracker,
+    read: Option<Read>,
+}
+
+/// Where the last call has ended, and what there is behind: who reads on in order need not have the
+/// records counted anew for each call.
+#[derive(Clone, Copy)]
+struct Read {
+    /// Number of the epoch.
+    epoch: u64,
+    /// First page that was not read.
+    next: usize,
+    /// Records from there on.
+    left: u64,
+}
+
+/// What is tracked of a process, or of a file.
+enum Range {
+    Addresses(AddrRange),
+    Offsets(PageRange),
+}
+
+/// `len` bytes from the offset `start` of a file on.
+fn offset_range(start: u64, len: u64) -> Result<PageRange> {
+    let page = PAGE_SIZE as u64;
+
+    // No file has more bytes than that.
+    if start
+        .checked_add(len)
+        .is_none_or(|end| end > i64::MAX as u64)
+    {
+        return Err(EINVAL);
+    }
+    if start % page != 0 || len % page != 0 {
+        return Err(EINVAL);
+    }
+    PageRange::new((start / page) as usize, (len / page) as usize)
+}
 
 fn tracker(slot: &mut Slot) -> Result<&mut Tracker> {
-    slot.as_deref_mut().ok_or(ENODEV)
+    Ok(&mut slot.as_deref_mut().ok_or(ENODEV)?.tracker)
 }
 
 fn epoch(slot: &mut Slot) -> Result<Epoch<'_>> {
@@ -37,23 +92,43 @@ fn epoch(slot: &mut Slot) -> Result<Epoch<'_>> {
 }
 
 pub(crate) fn open(me: Pin<&Device>, arg: &mut uapi::TrackOpen) -> Result {
-    let range = addr_range(arg.addr, arg.len)?;
+    let is_file = arg.flags & uapi::TRACK_FILE != 0;
+    let mode = if arg.flags & uapi::TRACK_FULL != 0 {
+        Mode::Full
+    } else {
+        Mode::Fast
+    };
+    let range = if is_file {
+        Range::Offsets(offset_range(arg.addr, arg.len)?)
+    } else {
+        Range::Addresses(addr_range(arg.addr, arg.len)?)
+    };
     let mut slot = me.tracker.lock();
 
     if slot.is_some() {
         return Err(EBUSY);
     }
 
-    let mm = address_space(arg.pidfd)?;
-
-    let mode = if arg.flags == uapi::TRACK_FULL {
-        Mode::Full
-    } else {
-        Mode::Fast
+    let tracker = match range {
+        Range::Offsets(range) => Tracker::of_file(Mapping::fget(arg.pidfd)?, &range, mode)?,
+        Range::Addresses(range) => Tracker::new(&*address_space(arg.pidfd)?, &range, mode)?,
     };
 
-    *slot = Some(KBox::new(Tracker::new(&mm, &range, mode)?, GFP_KERNEL)?);
+    let end = tracker.end();
+
+    *slot = Some(KBox::new(
+        Open {
+            tracker,
+            read: None,
+        },
+        GFP_KERNEL,
+    )?);
+    *me.tracker_end.lock() = Some(end);
     Ok(())
+}
+
+fn to_bytes(pages: usize) -> u64 {
+    (pages as u64) << PAGE_SHIFT
 }
 
 pub(crate) fn begin(me: Pin<&Device>, arg: &mut uapi::TrackBegin) -> Result {
@@ -72,6 +147,32 @@ pub(crate) fn begin(me: Pin<&Device>, arg: &mut uapi::TrackBegin) -> Result {
     Ok(())
 }
 
+/// What has come of a tracker, and who waits for more: for `poll(2)`.
+pub(crate) fn poll(me: Pin<&Device>, file: &File, table: PollTable<'_>) -> u32 {
+    // Not the lock of the tracker, which is held while an epoch begins.
+    let Some(end) = me.tracker_end.lock().clone() else {
+        return bindings::POLLERR;
+    };
+
+    end.register_wait(file, &table);
+    if end.has_come() {
+        bindings::POLLHUP
+    } else {
+        0
+    }
+}
+
+/// Records from the page `next` on.
+fn count(epoch: &Epoch<'_>, mut next: usize) -> u64 {
+    let mut nr = 0;
+
+    while let Some(found) = epoch.next(next) {
+        nr += 1;
+        next = found.first + found.nr;
+    }
+    nr
+}
+
 pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
     let room = usize::try_from(arg.vec_len)?;
     let bytes = room
@@ -79,8 +180,17 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
         .ok_or(EINVAL)?;
     let mut user = UserSlice::new(UserPtr::from_addr(arg.vec as usize), bytes).writer();
     let mut chunk = KVec::with_capacity(CHUNK, GFP_KERNEL)?;
-    let number = epoch(&mut me.tracker.lock())?.number();
-    let mut next = arg.addr as usize;
+    let mut next = (arg.addr as usize).div_ceil(PAGE_SIZE);
+    let mut slot = me.tracker.lock();
+    let number = epoch(&mut slot)?.number();
+    // Records from `next` on, where they were counted before.
+    let known = slot
+        .as_ref()
+        .and_then(|open| open.read)
+        .filter(|read| read.epoch == number && read.next == next)
+        .map(|read| read.left);
+
+    drop(slot);
 
     arg.nr = 0;
     arg.needed = 0;
@@ -103,8 +213,8 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
             }
             chunk
                 .push_within_capacity(uapi::TrackRange {
-                    addr: found.range.start() as u64,
-                    len: (found.range.end() - found.range.start()) as u64,
+                    addr: to_bytes(found.first),
+                    len: to_bytes(found.nr),
                     kind: match found.kind {
                         Kind::Written => uapi::TRACK_WRITTEN,
                         Kind::Changed => uapi::TRACK_CHANGED,
@@ -112,20 +222,27 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
                     reserved: 0,
                 })
                 .map_err(|_| ENOMEM)?;
-            next = found.range.end();
+            next = found.first + found.nr;
         }
         if is_end {
-            let mut rest = next;
-
-            while let Some(found) = epoch.next(rest) {
-                needed += 1;
-                rest = found.range.end();
+            needed = match known {
+                Some(all) => all - arg.nr - chunk.len() as u64,
+                None => count(&epoch, next),
+            };
+            if let Some(open) = &mut *slot {
+                open.read = Some(Read {
+                    epoch: number,
+                    next,
+                    left: needed,
+                });
             }
         }
         drop(slot);
         user.write_slice(chunk.as_bytes())?;
         arg.nr += chunk.len() as u64;
-        arg.addr = next as u64;
+        if !chunk.is_empty() {
+            arg.addr = to_bytes(next);
+        }
         if is_end {
             arg.needed = arg.nr + needed;
             return Ok(());

@@ -22,7 +22,7 @@
 #include <linux/types.h>
 
 /* Version of this interface: major in the upper 16 bits, minor in the lower. */
-#define MMOPS_UAPI_VERSION		0x00010004
+#define MMOPS_UAPI_VERSION		0x00010005
 
 /* mmops_info::features */
 #define MMOPS_FEATURE_WRITE_PROTECT	(1ULL << 0)
@@ -47,6 +47,8 @@
 #define MMOPS_FEATURE_TRACK		(1ULL << 10)
 /* MMOPS_TRACK_FULL */
 #define MMOPS_FEATURE_TRACK_FULL	(1ULL << 11)
+/* MMOPS_TRACK_FILE */
+#define MMOPS_FEATURE_TRACK_FILE	(1ULL << 12)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -553,13 +555,22 @@ struct mmops_age {
  */
 #define MMOPS_TRACK_FAST		(1U << 0)
 #define MMOPS_TRACK_FULL		(1U << 1)
+/*
+ * With one of the modes: track a file, and not a process. All that changes its
+ * contents is seen, whoever maps it, or nobody, but for what
+ * Documentation/track.rst names.
+ */
+#define MMOPS_TRACK_FILE		(1U << 2)
 
 /**
  * struct mmops_track_open - argument of MMOPS_IOC_TRACK_OPEN
- * @pidfd: in: the process, or -1 for the caller
- * @flags: in: the mode: MMOPS_TRACK_FAST or MMOPS_TRACK_FULL
- * @addr: in: first address, in bytes; a multiple of the page size
- * @len: in: length, in bytes; likewise. Need not be mapped
+ * @pidfd: in: the process, or -1 for the caller; with MMOPS_TRACK_FILE a
+ *	descriptor of the file, open for reading and writing
+ * @flags: in: the mode: MMOPS_TRACK_FAST or MMOPS_TRACK_FULL, with
+ *	MMOPS_TRACK_FILE or without
+ * @addr: in: first address, or offset in the file, in bytes; a multiple of the
+ *	page size
+ * @len: in: length, in bytes; likewise. Need not be mapped, nor be there
  * @reserved: must be zero
  */
 struct mmops_track_open {
@@ -598,7 +609,7 @@ struct mmops_track_begin {
 
 /**
  * struct mmops_track_range - pages that are reported for the same reason
- * @addr: first address
+ * @addr: first address, or offset in the file
  * @len: length, in bytes
  * @kind: MMOPS_TRACK_WRITTEN or MMOPS_TRACK_CHANGED
  * @reserved: zero

@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use crate::units::{Bytes, Pages};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
-pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0004;
+pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0005;
 
 /// `mmops_info::features`: [`MMOPS_IOC_WRITE_PROTECT`] is there.
 pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
@@ -35,6 +35,8 @@ pub const MMOPS_FEATURE_AGE: u64 = 1 << 9;
 pub const MMOPS_FEATURE_TRACK: u64 = 1 << 10;
 /// [`mmops_info::features`]: [`MMOPS_TRACK_FULL`].
 pub const MMOPS_FEATURE_TRACK_FULL: u64 = 1 << 11;
+/// [`mmops_info::features`]: [`MMOPS_TRACK_FILE`].
+pub const MMOPS_FEATURE_TRACK_FILE: u64 = 1 << 12;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -385,6 +387,8 @@ pub struct mmops_age {
 pub const MMOPS_TRACK_FAST: u32 = 1 << 0;
 /// [`mmops_track_open::flags`]: take write permissions as well, so that a store faults.
 pub const MMOPS_TRACK_FULL: u32 = 1 << 1;
+/// [`mmops_track_open::flags`]: with a mode: of a file, and not of a process.
+pub const MMOPS_TRACK_FILE: u32 = 1 << 2;
 /// [`mmops_track_begin::state`]: all of the range is reported, always.
 pub const MMOPS_TRACK_OVERFLOW: u32 = 1 << 0;
 /// [`mmops_track_begin::state`]: the address space has ended.

@@ -73,6 +73,8 @@ bitflags! {
         const TRACK = MMOPS_FEATURE_TRACK;
         /// [`Mode::Full`](crate::Mode::Full).
         const TRACK_FULL = MMOPS_FEATURE_TRACK_FULL;
+        /// [`Tracker::of_file`](crate::Tracker::of_file).
+        const TRACK_FILE = MMOPS_FEATURE_TRACK_FILE;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.

@@ -32,7 +32,7 @@ pub enum Error {
         program: u32,
     },
     /// A call on the device failed; nothing was changed.
-    #[error("{call}: {}{}", .errno.desc(), call_help(*.errno))]
+    #[error("{call}: {}{}", .errno.desc(), call_help(call, *.errno))]
     Call {
         /// Name of the call.
         call: &'static str,
@@ -104,8 +104,15 @@ fn stopped(errno: Errno) -> &'static str {
     }
 }
 
-fn call_help(errno: Errno) -> &'static str {
+fn call_help(call: &str, errno: Errno) -> &'static str {
     match errno {
+        Errno::EOPNOTSUPP if call == "track a file" => {
+            "; the kernel does not tell what changes in a file of this kind: use tmpfs, a memfd, \
+             ramfs, ext4 or XFS without DAX, or harvest its dirty bits"
+        }
+        Errno::EINVAL if call == "track a file" => {
+            "; the range is empty or not of whole pages, or the driver is an old one"
+        }
         Errno::ENOTTY => {
             "; the driver does not know the call: load the mmops_test.ko of the same build"
         }
@@ -150,7 +157,7 @@ fn process_help(call: &str, errno: Errno) -> &'static str {
             "; the kernel has no kcmp(2), which tells whose memory it is (CONFIG_KCMP)"
         }
         Errno::EPERM if call == "zap" => "; a part of the range is sealed (mseal) against this",
-        Errno::ENOTTY => call_help(errno),
+        Errno::ENOTTY => call_help(call, errno),
         Errno::EBADF => "; the process file descriptor is not one",
         Errno::ESRCH => "; the process has ended",
         Errno::EACCES => "; only who may trace the process may do this: run it as root",
@@ -184,6 +191,11 @@ mod tests {
         };
         assert!(call(Errno::ENODEV).contains("cannot be mapped shared"));
         assert!(call(Errno::EOPNOTSUPP).contains("hugetlbfs"));
+        let track = Error::Call {
+            call: "track a file",
+            errno: Errno::EOPNOTSUPP,
+        };
+        assert!(track.to_string().contains("harvest its dirty bits"));
         let process = |call, errno| Error::Process { call, errno }.to_string();
         assert!(process("age", Errno::EINVAL).ends_with("or not of whole pages"));
         assert!(process("zap", Errno::EINVAL).contains("locked"));

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A tracker of what a process changes.
+//! A tracker of what changes in the memory of a process, or in a file.
 
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mmops_raw::ioctl;
+use nix::errno::Errno;
 
 use crate::device::{call, process};
 use crate::sys::*;
@@ -20,6 +21,7 @@ pub enum Mode {
     /// By dirty bits: a store costs nothing. Not seen are changes that do not go through the page
     /// tables of the process: by `ptrace(2)`, `/proc/PID/mem`, `process_vm_writev(2)`, a virtual
     /// machine, a device whose pin does not last to a begin, and those of a mapped file by others.
+    /// Of a tracker of a file, stores by a virtual machine alone.
     Fast,
     /// By write permissions as well: the first store to a page in an epoch faults. These are seen
     /// then, but for changes of a mapped file by others, a page of a file that is pinned while
@@ -36,16 +38,17 @@ pub enum Kind {
     Changed,
 }
 
-/// Addresses of consecutive pages that are reported for the same reason.
+/// Consecutive pages that are reported for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// Where they are.
+    /// Their addresses, or their bytes in the file.
     pub range: Range<u64>,
     /// Why they are reported.
     pub kind: Kind,
 }
 
-/// Tells which pages of a range of addresses of a process may have changed since it was asked last.
+/// Tells which pages of a range may have changed since it was asked last: of addresses of a process,
+/// or of bytes of a file.
 ///
 /// It is an open device, and ends when it is dropped.
 #[derive(Debug)]
@@ -64,6 +67,13 @@ pub struct Epoch<'t> {
     begun: mmops_track_begin,
 }
 
+fn flags(mode: Mode) -> u32 {
+    match mode {
+        Mode::Fast => MMOPS_TRACK_FAST,
+        Mode::Full => MMOPS_TRACK_FULL,
+    }
+}
+
 impl Tracker {
     /// Begins to track a range of addresses of a process, of the caller without a pidfd. It need
     /// not be mapped. The first epoch has all of it.
@@ -72,21 +82,46 @@ impl Tracker {
         range: Range<u64>,
         mode: Mode,
     ) -> Result<Self, Error> {
+        Self::open(
+            pidfd,
+            range,
+            flags(mode),
+            process("track", pidfd, Done::Untold),
+        )
+    }
+
+    /// Begins to track a range of bytes of a file, which need not reach that far yet. Whoever
+    /// changes it, by whatever way, is seen, but for a virtual machine in [`Mode::Fast`]. The file
+    /// is open for reading and writing. The first epoch has all of the range.
+    ///
+    /// Fails with `EOPNOTSUPP` for a file of a kind whose changes the kernel does not tell.
+    pub fn of_file(file: impl AsFd, range: Range<u64>, mode: Mode) -> Result<Self, Error> {
+        Self::open(
+            Some(file.as_fd()),
+            range,
+            flags(mode) | MMOPS_TRACK_FILE,
+            call("track a file", Done::Untold),
+        )
+    }
+
+    fn open(
+        subject: Option<BorrowedFd<'_>>,
+        range: Range<u64>,
+        flags: u32,
+        error: impl Fn(Errno) -> Error,
+    ) -> Result<Self, Error> {
         let device = Device::open()?;
         let mut arg = mmops_track_open {
-            flags: match mode {
-                Mode::Fast => MMOPS_TRACK_FAST,
-                Mode::Full => MMOPS_TRACK_FULL,
-            },
+            flags,
             addr: range.start,
             len: range.end.saturating_sub(range.start),
             ..Default::default()
         };
-        ioctl(&device.raw, &mut arg, pidfd, ()).map_err(process("track", pidfd, Done::Untold))?;
+        ioctl(&device.raw, &mut arg, subject, ()).map_err(error)?;
         Ok(Self { device, range })
     }
 
-    /// The addresses that are tracked.
+    /// The addresses, or the bytes of the file, that are tracked.
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
     }
