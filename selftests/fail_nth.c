@@ -941,22 +941,30 @@ TEST_F_TIMEOUT(fail_nth, write_protect_split, TEST_SECONDS)
 	ASSERT_ALLOCATED();
 }
 
+/* What is to be tracked: memory of the process, or a file and a mapping of it. */
+static char *track_memory(uint32_t flags, size_t pages, int *fd)
+{
+	*fd = flags & MMOPS_TRACK_FILE ? new_memfd(pages) : -1;
+	return *fd < 0 ? map_anon(pages) : map_shared(*fd, 0, pages);
+}
+
 /* A tracker that had no memory for its bits has all of its range in each epoch. */
 static void check_track_open(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
-			     uint32_t mode)
+			     uint32_t flags)
 {
 	enum { PAGES = 64 };
-	char *map = map_anon(PAGES);
+	int fd;
+	char *map = track_memory(flags, PAGES, &fd);
 
 	ASSERT_NE(NULL, map);
 	while (next_round(self)) {
 		struct mmops_track_open arg = {
-			.pidfd = -1,
-			.flags = mode,
-			.addr = (uintptr_t)map,
+			.pidfd = fd,
+			.flags = flags,
+			.addr = fd < 0 ? (uintptr_t)map : 0,
 			.len = PAGES * page_size(),
 		};
-		struct tracker t = { .map = map, .pages = PAGES };
+		struct tracker t = { .map = map, .pages = PAGES, .base = arg.addr };
 		int64_t ret;
 		int again;
 
@@ -996,17 +1004,22 @@ TEST_F_TIMEOUT(fail_nth, track_open_full, TEST_SECONDS)
 	check_track_open(_metadata, self, MMOPS_TRACK_FULL);
 }
 
+TEST_F_TIMEOUT(fail_nth, track_open_file, TEST_SECONDS)
+{
+	check_track_open(_metadata, self, MMOPS_TRACK_FAST | MMOPS_TRACK_FILE);
+}
+
 /* An epoch that could not begin is in the next. One that nobody was told of is open. */
 static void check_track_begin(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
-			      uint32_t mode)
+			      uint32_t flags)
 {
 	enum { PAGES = 64 };
-	char *map = map_anon(PAGES);
+	int fd;
+	char *map = track_memory(flags, PAGES, &fd);
 	struct tracker t;
 
 	ASSERT_NE(NULL, map);
-	track_mode = mode;
-	ASSERT_EQ(0, track_open(&t, map, PAGES));
+	ASSERT_EQ(0, track_open_as(&t, fd, flags, fd < 0 ? (uintptr_t)map : 0, map, PAGES));
 	ASSERT_EPOCH(&t);
 	while (next_round(self)) {
 		int64_t ret;
@@ -1047,6 +1060,11 @@ TEST_F_TIMEOUT(fail_nth, track_begin_fast, TEST_SECONDS)
 TEST_F_TIMEOUT(fail_nth, track_begin_full, TEST_SECONDS)
 {
 	check_track_begin(_metadata, self, MMOPS_TRACK_FULL);
+}
+
+TEST_F_TIMEOUT(fail_nth, track_begin_file, TEST_SECONDS)
+{
+	check_track_begin(_metadata, self, MMOPS_TRACK_FAST | MMOPS_TRACK_FILE);
 }
 
 /* The epoch is still open if the argument was not to be had, and else it has ended. */

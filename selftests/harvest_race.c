@@ -8,12 +8,11 @@
  * both stand before their flush, while a writer goes on through what its TLB has.
  * Writeback then finds an entry that needs no cleaning, and flushes nothing.
  */
-#include <linux/loop.h>
 #include <pthread.h>
-#include <sys/mount.h>
 
 #include "faults.h"
 #include "kselftest_harness.h"
+#include "loop_disk.h"
 
 #define PAGES		16UL
 #define DISK_BYTES	(320UL << 20)	/* the least that XFS takes */
@@ -24,9 +23,8 @@ enum { CPU_MAIN, CPU_CLEAN, CPU_PROTECT, CPU_WRITER, NR_TEST_CPUS };
 
 FIXTURE(disk)
 {
-	int dev, fd, direct, loop;
-	char dir[64], loop_path[32];
-	bool mounted;
+	int dev, fd, direct;
+	struct loop_disk disk;
 	char *map;
 	void *buffer;
 	/* Where the writer stores, and where the file is written to with write(2). */
@@ -58,51 +56,19 @@ FIXTURE_VARIANT_ADD(disk, xfs_large_folios) {
 	.type = "xfs", .mkfs = "mkfs.xfs -q -f", .stored = 3 * 4096,
 };
 
-/* A file system on a loop device in memory. NULL, or why there is none. */
-static const char *make_disk(FIXTURE_DATA(disk) *self, const FIXTURE_VARIANT(disk) *variant)
-{
-	struct loop_config config = { .info.lo_flags = LO_FLAGS_AUTOCLEAR };
-	char command[128];
-	int control, number;
-
-	config.fd = new_memfd(DISK_BYTES / page_size());
-	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	if (control < 0)
-		return "no loop devices";
-	number = ioctl(control, LOOP_CTL_GET_FREE);
-	close(control);
-	snprintf(self->loop_path, sizeof(self->loop_path), "/dev/loop%d", number);
-	self->loop = open(self->loop_path, O_RDWR | O_CLOEXEC);
-	if (self->loop < 0 || config.fd < 0 || ioctl(self->loop, LOOP_CONFIGURE, &config))
-		return "the loop device cannot be set up";
-	close(config.fd);
-	snprintf(command, sizeof(command), "PATH=$PATH:/sbin:/usr/sbin %s %s >/dev/null 2>&1",
-		 variant->mkfs, self->loop_path);
-	if (system(command))
-		return "mkfs failed: packages e2fsprogs, xfsprogs";
-	snprintf(self->dir, sizeof(self->dir), "/tmp/mmops-race-XXXXXX");
-	if (!mkdtemp(self->dir))
-		return "no directory in /tmp";
-	if (mount(self->loop_path, self->dir, variant->type, 0, NULL))
-		return "it cannot be mounted: is it in the kernel?";
-	self->mounted = true;
-	return NULL;
-}
-
 FIXTURE_SETUP(disk)
 {
 	size_t bytes = PAGES * page_size();
 	const char *why;
 	char path[96];
 
-	self->loop = -1;
 	OPEN_DEV(self->dev, MMOPS_DEV);
 	if (nr_cpus() < NR_TEST_CPUS)
 		SKIP(return, "needs %d CPUs, has %d", NR_TEST_CPUS, nr_cpus());
-	why = make_disk(self, variant);
+	why = make_loop_disk(&self->disk, DISK_BYTES, variant->type, variant->mkfs);
 	if (why)
 		SKIP(return, "%s: %s", variant->type, why);
-	snprintf(path, sizeof(path), "%s/file", self->dir);
+	snprintf(path, sizeof(path), "%s/file", self->disk.dir);
 	self->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	ASSERT_GE(self->fd, 0);
 	self->direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
@@ -126,12 +92,7 @@ FIXTURE_TEARDOWN(disk)
 		close(self->direct);
 	if (self->fd > 0)
 		close(self->fd);
-	if (self->mounted)
-		umount2(self->dir, 0);
-	if (self->loop >= 0) {
-		close(self->loop);
-		rmdir(self->dir);
-	}
+	remove_loop_disk(&self->disk);
 }
 
 FIXTURE_FAULTS(disk);

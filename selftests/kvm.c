@@ -149,6 +149,36 @@ TEST_F_TIMEOUT(kvm, track_full, TEST_SECONDS)
 	track_guest(_metadata, self, MMOPS_TRACK_FULL);
 }
 
+/*
+ * A tracker of the file sees it in both modes: to begin an epoch takes the entries of
+ * KVM, which tells of each page that it enters again so that the guest can store. That
+ * may be one that the guest only reads.
+ */
+TEST_F_TIMEOUT(kvm, track_file, TEST_SECONDS)
+{
+	struct tracker t;
+	unsigned int i;
+
+	for (i = 0; i < 6; i++) {
+		track_mode = i < 3 ? MMOPS_TRACK_FAST : MMOPS_TRACK_FULL;
+		if (i % 3 == 0) {
+			ASSERT_EQ(0, track_open_file(&t, self->fd, 0, self->map, PAGES));
+			ASSERT_EPOCH(&t);
+			ASSERT_EPOCH(&t);
+			ASSERT_EQ(0, track_reported(&t));
+		}
+		ASSERT_EQ(0, guest_store(self, PAGE, 22 + i));
+		ASSERT_EQ(0, guest_store(self, PAGE, 44 + i));
+		ASSERT_EPOCH(&t);
+		ASSERT_NE(0, t.kinds[PAGE]);
+		ASSERT_LE(track_reported(&t), 2);
+		ASSERT_EPOCH(&t);
+		ASSERT_EQ(0, track_reported(&t));
+		if (i % 3 == 2)
+			track_close(&t);
+	}
+}
+
 /* What the monitor itself stores is seen beside it. */
 TEST_F_TIMEOUT(kvm, store_of_monitor, TEST_SECONDS)
 {

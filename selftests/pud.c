@@ -8,8 +8,9 @@
  * the kernel splits a PUD leaf that they meet, which for device-DAX means to unmap it.
  */
 
-#include "mmops_selftest.h"
 #include "kselftest_harness.h"
+#include "mmops_selftest.h"
+#include "track.h"
 
 #define PUD_PAGES	262144UL
 
@@ -102,6 +103,47 @@ TEST_F_TIMEOUT(pud, protect_in_place, TEST_SECONDS)
 	ASSERT_EQ(PUD_PAGES, clean_record(self->dev, self->fd, 0, PUD_PAGES, &self->h));
 	ASSERT_EQ(6, load(self->map, 5));
 	ASSERT_EQ(2, load(self->map, 100000));
+}
+
+/* All of an epoch, or nothing of it. */
+#define ASSERT_PAGES(nr)							\
+do {										\
+	ASSERT_EQ(0, track_begin(&t));						\
+	ASSERT_EQ(nr, track_reported(&t));					\
+	ASSERT_EQ(0, track_end(&t, 0));						\
+} while (0)
+
+/* A store to the leaf, and one whose leaf is gone: by munmap(), and by the kernel's split. */
+TEST_F_TIMEOUT(pud, track_file, TEST_SECONDS)
+{
+	struct tracker t;
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		track_mode = i ? MMOPS_TRACK_FULL : MMOPS_TRACK_FAST;
+		ASSERT_EQ(0, track_open_file(&t, self->fd, 0, self->map, PUD_PAGES));
+		ASSERT_PAGES(PUD_PAGES);
+		ASSERT_PAGES(0);
+		store(self->map, 100000, 7);
+		ASSERT_PAGES(PUD_PAGES);
+		ASSERT_PAGES(0);
+		store(self->map, 100000, 8);
+		/* Its walk meets the leaf. */
+		ASSERT_LE(0, smaps_kb(self->map, "Rss"));
+		ASSERT_PAGES(PUD_PAGES);
+		/* Device-DAX makes it writable for a read, too: it could be stored to. */
+		load_range(self->map, 0, 1);
+		ASSERT_PAGES(i ? PUD_PAGES : 0);
+		ASSERT_PAGES(0);
+		store(self->map, 100000, 9);
+		ASSERT_EQ(0, munmap(self->map, PUD_PAGES * page_size()));
+		ASSERT_PAGES(PUD_PAGES);
+		ASSERT_PAGES(0);
+		self->map = mmap(self->map, PUD_PAGES * page_size(), PROT_READ | PROT_WRITE,
+				 MAP_SHARED, self->fd, 0);
+		ASSERT_NE(MAP_FAILED, self->map);
+		track_close(&t);
+	}
 }
 
 /* Device-DAX serves nothing smaller, so the leaf stays when a split is asked for. */

@@ -3,8 +3,10 @@
  * MMOPS_IOC_TRACK_*: each way in which a page of a process changes, or its dirty bit
  * goes, is reported. The oracle is the memory itself: see track.h.
  */
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 
 #include <linux/userfaultfd.h>
@@ -693,15 +695,25 @@ static pid_t child_with_memory(char *map, int *go)
 	return pid;
 }
 
+/* The events that have come, after so many milliseconds at the most. */
+static int poll_hup(int dev, int timeout)
+{
+	struct pollfd pollfd = { .fd = dev };
+
+	return poll(&pollfd, 1, timeout) < 0 ? -errno : pollfd.revents;
+}
+
 TEST(end_of_process)
 {
 	char *map = mmap(NULL, 16 * page_size(), PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct epoll_event event = {};
 	struct tracker t;
-	int dev, go, pidfd, i;
+	int dev, go, pidfd, epoll, i;
 	pid_t pid;
 
 	OPEN_DEV(dev, MMOPS_DEV);
+	ASSERT_EQ(POLLERR, poll_hup(dev, -1));
 	close(dev);
 	ASSERT_NE(map, MAP_FAILED);
 	for (i = 0; i < 2; i++) {
@@ -717,14 +729,20 @@ TEST(end_of_process)
 		if (i) {
 			ASSERT_EQ(1, write(go, "x", 1));
 		}
+		/* Who waits for the end, from before it on, is woken up by it. */
+		ASSERT_EQ(0, poll_hup(t.dev, 0));
+		epoll = epoll_create1(EPOLL_CLOEXEC);
+		ASSERT_EQ(0, epoll_ctl(epoll, EPOLL_CTL_ADD, t.dev, &event));
 		close(go);
+		ASSERT_EQ(1, epoll_wait(epoll, &event, 1, -1));
+		ASSERT_EQ(EPOLLHUP, event.events);
+		ASSERT_EQ(POLLHUP, poll_hup(t.dev, -1));
 		if (!i) {
 			ASSERT_EQ(pid, waitpid(pid, NULL, 0));
 		}
-		do {
-			ASSERT_EQ(0, track_begin(&t));
-			ASSERT_EQ(0, track_end(&t, 0));
-		} while (!(t.begun.state & MMOPS_TRACK_ENDED));
+		ASSERT_EQ(0, track_begin(&t));
+		ASSERT_EQ(0, track_end(&t, 0));
+		ASSERT_EQ(MMOPS_TRACK_ENDED, t.begun.state);
 		ASSERT_EQ(16, t.begun.changed);
 		ASSERT_EQ(0, track_begin(&t));
 		ASSERT_EQ(16, t.begun.changed);
@@ -734,6 +752,7 @@ TEST(end_of_process)
 			kill(pid, SIGKILL);
 			waitpid(pid, NULL, 0);
 		}
+		close(epoll);
 		close(pidfd);
 	}
 }

@@ -31,8 +31,9 @@ static uint32_t track_mode = MMOPS_TRACK_FAST;
 
 struct tracker {
 	int dev;
-	char *map;
+	char *map;		/* of a file, a mapping of it */
 	size_t pages;
+	uint64_t base;		/* what is reported of the first page */
 	char *copy;		/* what the memory was when it was reported last */
 	uint8_t *kinds;		/* of the open epoch: MMOPS_TRACK_*, or 0 */
 	struct mmops_track_begin begun;
@@ -50,23 +51,35 @@ static inline int track_room(struct tracker *t)
 	return 0;
 }
 
-/* 0 or -errno. */
-static inline int track_open_of(struct tracker *t, int pidfd, char *map, size_t pages)
+static inline int track_open_as(struct tracker *t, int fd, uint32_t flags, uint64_t base,
+				char *map, size_t pages)
 {
 	struct mmops_track_open arg = {
-		.pidfd = pidfd,
-		.flags = track_mode,
-		.addr = (uintptr_t)map,
+		.pidfd = fd,
+		.flags = flags,
+		.addr = base,
 		.len = pages * page_size(),
 	};
 
-	*t = (struct tracker){ .map = map, .pages = pages };
+	*t = (struct tracker){ .map = map, .pages = pages, .base = base };
 	t->dev = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
 	if (t->dev < 0)
 		return -errno;
 	if (ioctl(t->dev, MMOPS_IOC_TRACK_OPEN, &arg))
 		return -errno;
 	return track_room(t);
+}
+
+/* 0 or -errno. */
+static inline int track_open_of(struct tracker *t, int pidfd, char *map, size_t pages)
+{
+	return track_open_as(t, pidfd, track_mode, (uintptr_t)map, map, pages);
+}
+
+/* The file behind @fd, of which @map maps the pages from @first on. 0 or -errno. */
+static inline int track_open_file(struct tracker *t, int fd, size_t first, char *map, size_t pages)
+{
+	return track_open_as(t, fd, track_mode | MMOPS_TRACK_FILE, first * page_size(), map, pages);
 }
 
 static inline int track_open(struct tracker *t, char *map, size_t pages)
@@ -86,7 +99,7 @@ static inline int track_read(struct tracker *t)
 {
 	struct mmops_track_range ranges[TRACK_ROOM];
 	struct mmops_track_read arg = { .vec = (uintptr_t)ranges };
-	uint64_t written = 0, changed = 0, left, behind = (uintptr_t)t->map, i, page, nr;
+	uint64_t written = 0, changed = 0, left, behind = t->base, i, page, nr;
 
 	/* Without room it tells how much is needed. */
 	if (ioctl(t->dev, MMOPS_IOC_TRACK_READ, &arg))
@@ -103,7 +116,7 @@ static inline int track_read(struct tracker *t)
 		for (i = 0; i < arg.nr; i++) {
 			const struct mmops_track_range *r = &ranges[i];
 
-			page = (r->addr - (uintptr_t)t->map) / page_size();
+			page = (r->addr - t->base) / page_size();
 			nr = r->len / page_size();
 			if (r->addr < behind || !nr || r->addr % page_size() ||
 			    r->len % page_size() || page >= t->pages || nr > t->pages - page ||

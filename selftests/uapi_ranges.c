@@ -499,7 +499,7 @@ TEST_F_TIMEOUT(ranges, fuzz_track_open, TEST_SECONDS)
 		ASSERT_GE(dev, 0);
 		arg.pidfd = area_random_pidfd(area, &rng, &may);
 		arg.flags = mostly(&rng) ? MMOPS_TRACK_FAST << rng_below(&rng, 2) :
-					   random_word(&rng);
+					   random_word(&rng) & ~MMOPS_TRACK_FILE;
 		area_random_range(area, &rng, &arg.addr, &arg.len);
 		random_reserved(&rng, arg.reserved, 2);
 		before = arg;

@@ -6,14 +6,13 @@
  * The disk file system is the one of the directory MMOPS_DISK, or an ext4 on a
  * loop device in memory that the test makes.
  */
-#include <linux/loop.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/mount.h>
 
 #include "faults.h"
 #include "kpageflags.h"
 #include "kselftest_harness.h"
+#include "loop_disk.h"
 
 #define PAGES		300UL
 
@@ -90,9 +89,9 @@ struct writer_control {
 
 FIXTURE(disk)
 {
-	int dev, fd, direct, loop;
-	char dir[64], loop_path[32], path[128];
-	bool mounted;
+	int dev, fd, direct;
+	struct loop_disk disk;	/* where MMOPS_DISK is not set */
+	char path[128];
 	char *map;
 	size_t pages;
 	void *buffer;
@@ -103,56 +102,25 @@ FIXTURE(disk)
 	int64_t clean_ret, protect_ret;
 };
 
-/* An ext4 on a loop device on a memfd, at self->dir. An explanation, or NULL. */
-static const char *make_disk(FIXTURE_DATA(disk) *self)
-{
-	struct loop_config config = {};
-	char command[128];
-	int control, number;
-
-	config.fd = new_memfd(64 << 20 >> 12);
-	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	if (control < 0)
-		return "no MMOPS_DISK, and no loop devices";
-	number = ioctl(control, LOOP_CTL_GET_FREE);
-	close(control);
-	snprintf(self->loop_path, sizeof(self->loop_path), "/dev/loop%d", number);
-	self->loop = open(self->loop_path, O_RDWR | O_CLOEXEC);
-	config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
-	if (self->loop < 0 || config.fd < 0 || ioctl(self->loop, LOOP_CONFIGURE, &config))
-		return "no MMOPS_DISK, and the loop device cannot be set up";
-	close(config.fd);
-	snprintf(command, sizeof(command),
-		 "PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -F %s >/dev/null 2>&1", self->loop_path);
-	if (system(command))
-		return "no MMOPS_DISK, and mkfs.ext4 (package e2fsprogs) failed";
-	snprintf(self->dir, sizeof(self->dir), "/tmp/mmops-disk-XXXXXX");
-	if (!mkdtemp(self->dir) || mount(self->loop_path, self->dir, "ext4", 0, NULL))
-		return "no MMOPS_DISK, and ext4 on the loop device cannot be mounted";
-	self->mounted = true;
-	return NULL;
-}
-
 FIXTURE_SETUP(disk)
 {
 	const char *given = getenv("MMOPS_DISK"), *why;
 
 	OPEN_DEV(self->dev, MMOPS_DEV);
-	self->loop = -1;
-	if (given) {
-		snprintf(self->dir, sizeof(self->dir), "%s", given);
-	} else {
-		why = make_disk(self);
+	self->disk.loop = -1;
+	if (!given) {
+		why = make_loop_disk(&self->disk, 64 << 20, "ext4", "mkfs.ext4 -q -F");
 		if (why)
-			SKIP(return, "%s", why);
+			SKIP(return, "no MMOPS_DISK, and of ext4 on a loop device: %s", why);
+		given = self->disk.dir;
 	}
-	snprintf(self->path, sizeof(self->path), "%s/mmops-writeback-%d", self->dir, getpid());
+	snprintf(self->path, sizeof(self->path), "%s/mmops-writeback-%d", given, getpid());
 	self->fd = open(self->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	ASSERT_GE(self->fd, 0);
 	ASSERT_EQ(0, posix_fallocate(self->fd, 0, PAGES * page_size()));
 	self->direct = open(self->path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	if (self->direct < 0)
-		SKIP(return, "%s has no O_DIRECT", self->dir);
+		SKIP(return, "%s has no O_DIRECT", given);
 	self->map = map_shared(self->fd, 0, PAGES);
 	ASSERT_NE(self->map, NULL);
 	self->pages = PAGES;
@@ -172,12 +140,7 @@ FIXTURE_TEARDOWN(disk)
 	if (self->fd > 0)
 		close(self->fd);
 	unlink(self->path);
-	if (self->mounted)
-		umount2(self->dir, MNT_DETACH);
-	if (self->loop >= 0) {
-		close(self->loop);
-		rmdir(self->dir);
-	}
+	remove_loop_disk(&self->disk);
 }
 
 FIXTURE_FAULTS(disk);
