@@ -21,8 +21,9 @@ use clap::{Args, Parser, Subcommand};
 /// What is not seen: stores through write(2); stores to private mappings; what a program stored
 /// before it unmapped the file or ended; on disk file systems also what the kernel wrote back by
 /// itself in between, because writing back takes the same dirty bits. The commands say where this
-/// matters and what to do about it. There should be one tracker of a file at a time: each takes
-/// the dirty bits from all others.
+/// matters and what to do about it. There should be one harvest of a file at a time: each takes
+/// the dirty bits from all others. The command replicate misses nothing of this, where it has a
+/// tracker of the file.
 ///
 /// The file may also be a memfd of a running program, named as /proc/PID/fd/NUMBER.
 ///
@@ -60,31 +61,40 @@ pub enum Command {
     /// q or Ctrl-C ends it. Else: one line per interval.
     ///
     /// Each interval is one harvest. It takes the dirty bits, so do not watch a file that is being
-    /// replicated.
+    /// replicated by harvests. A tracker of it is told what a harvest takes.
     Watch(Watch),
-    /// Keep a copy of a file that follows the stores to it
+    /// Keep a copy of a file that follows its changes
     ///
-    /// First copies the whole file, then goes round after round: harvest the dirty bits, copy the
-    /// pages that were dirty. REPLICA is created, or overwritten. It follows the size of FILE, and
-    /// what is a hole in FILE when it is copied first takes no space in REPLICA.
+    /// First copies the whole file, then goes round after round: ask which pages changed, copy
+    /// these. REPLICA is created, or overwritten. It follows the size of FILE, and what is a hole
+    /// in FILE when it is copied takes no space in REPLICA.
     ///
     /// Ctrl-C (SIGINT), SIGTERM or SIGHUP ends it: the round under way is completed, then a last
-    /// round is made that begins after the signal, then FILE and REPLICA are compared, and pages
-    /// that differ are copied. A second signal ends it at once, and REPLICA is then of no use.
+    /// round is made that begins after the signal. A second signal ends it at once, and REPLICA is
+    /// then of no use.
     ///
-    /// What REPLICA is at the end: when nobody stores to FILE from the signal on, it is identical
-    /// to FILE. When stores go on, it holds every store that was made before the last harvest
-    /// began, and some later ones: it is no snapshot of a single moment, and a page that was
-    /// stored to while it was being copied can be part old, part new. A program whose file must be
-    /// whole has to pause while the last round is made.
+    /// What REPLICA is at the end: when nobody changes FILE from the signal on, it is identical to
+    /// FILE. When changes go on, it holds every one that was made before the last round began, and
+    /// some later ones: it is no snapshot of a single moment, and a page that was stored to while
+    /// it was being copied can be part old, part new. A program whose file must be whole has to
+    /// pause while the last round is made.
     ///
-    /// The compare at the end reads both files once. It is there because the dirty bits alone do
-    /// not tell everything: kernel writeback, swapping, a program that unmapped the file or ended,
-    /// write(2), and holes punched or a truncation undone between two rounds are not seen by a
-    /// harvest. Rounds before the last can lack such pages; the compare finds them all, and says
-    /// how many there were. --no-verify leaves it out: right only for files in memory (tmpfs,
-    /// memfd) without swap, that are stored to through mappings alone, and stay mapped until
-    /// mmopsctl has ended.
+    /// Which pages changed is told by a tracker of the file, on tmpfs (and of a memfd), ramfs,
+    /// ext2, ext3, ext4 and XFS, though not with DAX. It misses no page, whoever changes it and
+    /// however: stores through any mapping, also of a process that has ended; write(2); holes,
+    /// truncation; and it does not matter what the kernel writes back or swaps out in between. One
+    /// thing alone it does not see: the stores of a virtual machine that has FILE as its memory.
+    /// --verify compares FILE and REPLICA at the end, and copies pages that differ: it finds none
+    /// when all is as it should be.
+    ///
+    /// For a file without such a tracker, the dirty bits of its mappings are harvested, as by the
+    /// command harvest, and a line on standard error says so. They alone do not tell everything:
+    /// kernel writeback, swapping, a program that unmapped the file or ended, write(2), and holes
+    /// punched or a truncation undone between two rounds are not seen by a harvest. Rounds before
+    /// the last can lack such pages. So FILE and REPLICA are always compared at the end then, which
+    /// finds them all, and says how many there were. --no-verify leaves it out: right only for
+    /// files in memory without swap, that are stored to through mappings alone, and stay mapped
+    /// until mmopsctl has ended.
     Replicate(Replicate),
     /// Show which leaves map the memory of a process: their size and state
     ///
@@ -277,7 +287,7 @@ pub struct Watch {
 
 #[derive(Debug, Args)]
 pub struct Replicate {
-    /// File that programs map shared and store to
+    /// File that programs change
     pub file: PathBuf,
     /// Regular file that becomes the copy
     pub replica: PathBuf,
@@ -288,14 +298,23 @@ pub struct Replicate {
     /// End after this number of rounds [default: when told to]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub rounds: Option<u64>,
-    /// Do not compare the whole of both files at the end; see above for what that needs
+    /// Compare the whole of both files at the end, also where a tracker makes that needless
+    #[arg(long, conflicts_with = "no_verify")]
+    pub verify: bool,
+    /// Do not compare both files at the end; see above for what that needs without a tracker
     #[arg(long)]
     pub no_verify: bool,
+    /// Harvest dirty bits, also where there could be a tracker
+    ///
+    /// --split needs it: a tracker takes huge mappings as they are.
+    #[arg(long)]
+    pub harvest: bool,
     #[command(flatten)]
     pub huge: Huge,
     /// Print the report as JSON on standard output
     ///
-    /// One object; its member per_round is an array with one object for each round.
+    /// One object; its member per_round is an array with one object for each round, and changes_by
+    /// is "tracker" or "harvests".
     #[arg(long)]
     pub json: bool,
     /// Write each step to this file as it is made, one JSON object per line

@@ -9,6 +9,17 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+/// What told which pages changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangesBy {
+    /// A tracker of the file.
+    Tracker,
+    /// Harvests of the dirty bits in its mappings.
+    #[default]
+    Harvests,
+}
+
 /// The beginning of a replication.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
@@ -24,6 +35,9 @@ pub struct Start {
     pub size: u64,
     /// Seconds from the start of one round to that of the next.
     pub interval: f64,
+    /// What told which pages changed; a log of before there were trackers does not say.
+    #[serde(default)]
+    pub changes_by: ChangesBy,
 }
 
 /// The first copy of the whole file.
@@ -48,13 +62,15 @@ pub struct Round {
     pub size: u64,
     /// Pages of the file that are no hole: what a full copy would copy.
     pub data_pages: u64,
-    /// Pages that were dirty.
+    /// Pages that were dirty; of a tracker, those that had changed: each was copied, or became a
+    /// hole.
     pub dirty_pages: u64,
-    /// Pages copied: those that were dirty and are inside the file, and those that it grew by.
+    /// Pages copied: those that had changed and are data, and those that the file grew by.
     pub pages: u64,
     /// Bytes copied.
     pub bytes: u64,
-    /// Calls of the driver: one for each window of the file that is not all hole.
+    /// Windows of the file that the driver was asked about, or trackers: for the parts that are not
+    /// all hole.
     #[serde(default)]
     pub harvest_calls: u64,
     /// Seconds spent in the driver, and on the search for holes.
@@ -103,7 +119,7 @@ pub enum Step {
     FullCopy(FullCopy),
     /// As many lines as there were rounds.
     Round(Round),
-    /// The last line but one, unless the compare was left out.
+    /// The last line but one, if there was a compare.
     Verify(Verify),
     /// The last line.
     End(End),
@@ -172,6 +188,7 @@ pub mod tests {
             page_size: 4096,
             size: 4096 * 32768,
             interval: 0.1,
+            changes_by: ChangesBy::Tracker,
         };
         let full_copy = FullCopy {
             pages: 9000,
@@ -212,6 +229,10 @@ pub mod tests {
             write(&file, step).unwrap();
         }
         let log = Log::read(&path).unwrap();
+        assert_eq!(log.start.changes_by, ChangesBy::Tracker);
+        let old = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, old.replace(",\"changes_by\":\"tracker\"", "")).unwrap();
+        let old = Log::read(&path).unwrap();
         std::fs::write(&path, "{\"step\": \"dance\"}\n").unwrap();
         let error = Log::read(&path).unwrap_err().to_string();
         std::fs::remove_file(&path).unwrap();
@@ -220,6 +241,7 @@ pub mod tests {
             [5, 0, 700]
         );
         assert_eq!(steps[0], Step::Start(log.start));
+        assert_eq!(old.start.changes_by, ChangesBy::Harvests);
         assert!(error.contains("log:1: not a line"), "{error}");
     }
 }

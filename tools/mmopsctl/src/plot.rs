@@ -154,7 +154,7 @@ where
     });
     chart
         .draw_series(bars)?
-        .label("dirty pages, found by the harvest and copied")
+        .label("pages that changed, and were copied")
         .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], BAR.filled()));
     let first = log.rounds[0].data_pages as f64;
     let last = log.rounds[log.rounds.len() - 1].data_pages as f64;

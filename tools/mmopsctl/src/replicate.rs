@@ -8,17 +8,18 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mmops_uapi::Device;
 use serde::Serialize;
 
+use crate::changes::{Changes, FileTrackers};
 use crate::cli::Replicate;
 use crate::harvest::Harvester;
-use crate::log::{self, End, FullCopy, Round, Start, Step, Verify};
+use crate::log::{self, ChangesBy, End, FullCopy, Round, Start, Step, Verify};
 use crate::replicator::Replicator;
 use crate::stop::Stop;
-use crate::tracked::Tracked;
+use crate::tracked::{FileSystem, Tracked};
 use crate::units;
 
 /// Time between two lines of progress where there is no terminal.
@@ -44,6 +45,15 @@ pub fn run(args: &Replicate) -> Result<()> {
         bail!("{} is not a regular file or a memfd", args.file.display());
     }
     let file_system = tracked.file_system()?;
+    let trackers = if args.harvest {
+        None
+    } else {
+        FileTrackers::new(&device, tracked.file(), page_size)?
+    };
+    ensure!(
+        trackers.is_none() || !args.huge.split,
+        "--split is for harvests: give --harvest as well, or leave it out"
+    );
     let replica = create_replica(&tracked, &args.replica)?;
     let log = match &args.log {
         Some(path) => {
@@ -53,20 +63,9 @@ pub fn run(args: &Replicate) -> Result<()> {
     };
     let write_log = |step: Step| log.as_ref().map_or(Ok(()), |log| log::write(log, &step));
     let mut progress = Progress::new(args.quiet);
-    if args.no_verify && file_system.writes_back {
-        progress.note(&format!(
-            "{} is on {}, whose writeback takes dirty bits too: \
-             without a compare at the end the replica can lack stores",
-            args.file.display(),
-            file_system.name
-        ));
-    }
-    if tracked.mappers().is_empty() {
-        progress.note(&format!(
-            "no process that can be seen here maps {} shared yet: \
-             stores are seen from the moment that one does",
-            args.file.display()
-        ));
+    let verify = args.verify || trackers.is_none() && !args.no_verify;
+    if trackers.is_none() {
+        note_harvests(args, &tracked, &file_system, verify, &progress);
     }
 
     let stop = Stop::install("the replica is not complete")?;
@@ -78,11 +77,19 @@ pub fn run(args: &Replicate) -> Result<()> {
         page_size,
         size: tracked.metadata()?.len(),
         interval: args.interval.as_secs_f64(),
+        changes_by: match trackers {
+            Some(_) => ChangesBy::Tracker,
+            None => ChangesBy::Harvests,
+        },
     };
     write_log(Step::Start(start.clone()))?;
 
-    let harvester = Harvester::new(&device, &tracked, page_size, args.huge.into())?;
-    let mut replicator = Replicator::new(tracked.file(), &replica, page_size, harvester);
+    let flags = args.huge.into();
+    let changes: Box<dyn Changes> = match trackers {
+        Some(trackers) => Box::new(trackers),
+        None => Box::new(Harvester::new(&device, &tracked, page_size, flags)?),
+    };
+    let mut replicator = Replicator::new(tracked.file(), &replica, page_size, changes);
     progress.phase("full copy", start.size);
     let full_copy = replicator.full_copy(|position| progress.position(position))?;
     write_log(Step::FullCopy(full_copy))?;
@@ -122,7 +129,7 @@ pub fn run(args: &Replicate) -> Result<()> {
         }
     }
 
-    let verify = if args.no_verify {
+    let verify = if !verify {
         None
     } else {
         progress.phase("compare", tracked.metadata()?.len());
@@ -150,6 +157,40 @@ pub fn run(args: &Replicate) -> Result<()> {
         print_report(&start, &full_copy, &end, verify.as_ref());
     }
     Ok(())
+}
+
+/// Says that dirty bits are harvested, and what that does not see.
+fn note_harvests(
+    args: &Replicate,
+    tracked: &Tracked,
+    file_system: &FileSystem,
+    verify: bool,
+    progress: &Progress,
+) {
+    let file = args.file.display();
+    let system = &file_system.name;
+    if !args.harvest {
+        progress.note(&format!(
+            "no tracker for {file} on {system}: its dirty bits are harvested instead, {}",
+            if verify {
+                "and it is compared at the end"
+            } else {
+                "which do not tell everything"
+            }
+        ));
+    }
+    if !verify && file_system.writes_back {
+        progress.note(&format!(
+            "{file} is on {system}, whose writeback takes dirty bits too: \
+             without a compare at the end the replica can lack stores"
+        ));
+    }
+    if tracked.mappers().is_empty() {
+        progress.note(&format!(
+            "no process that can be seen here maps {file} shared yet: \
+             stores are seen from the moment that one does"
+        ));
+    }
 }
 
 /// Opens `path` as an empty file that is not `tracked` itself.
@@ -215,7 +256,11 @@ fn print_report(start: &Start, full_copy: &FullCopy, end: &End, verify: Option<&
         pages(end.full_copies_pages)
     );
     println!(
-        "  harvest    {} in all rounds",
+        "  {:<9}  {} in all rounds",
+        match start.changes_by {
+            ChangesBy::Tracker => "tracker",
+            ChangesBy::Harvests => "harvest",
+        },
         units::seconds(end.harvest_seconds)
     );
     match verify {
@@ -234,6 +279,9 @@ fn print_report(start: &Start, full_copy: &FullCopy, end: &End, verify: Option<&
             },
             units::seconds(verify.seconds)
         ),
+        None if start.changes_by == ChangesBy::Tracker => {
+            println!("  compare    not needed: the tracker misses no page")
+        }
         None => println!("  compare    left out"),
     }
 }

@@ -2,10 +2,13 @@
 
 //! The steps of a replication.
 //!
-//! In a round, the dirty bits of a window are taken first, and its dirty pages are read after
-//! that. A store before the harvest has set a dirty bit that the harvest found; a store after it
-//! sets the bit anew, for the next round, even if the copy under way has seen it. So no store is
-//! lost, and a round that begins after the last store leaves nothing to do.
+//! In a round, an epoch of the trackers is begun first, or the dirty bits of a window are taken,
+//! and the pages are read after that. A store before it was found; a store after it is for the next
+//! round, even if the copy under way has seen it. So no store is lost, and a round that begins
+//! after the last store leaves nothing to do.
+//!
+//! The size is read when the epochs have begun. A truncation of before that is followed then; one
+//! that comes later is in the next epoch, even if the file has grown again until then.
 
 use std::fs::File;
 use std::ops::Range;
@@ -14,9 +17,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::harvest::DirtyPages;
+use crate::changes::{Changes, Copier};
 use crate::log::{FullCopy, Round, Verify};
-use crate::sparse::{next_data, next_hole, read_up_to};
+use crate::sparse::{make_hole, next_data, next_hole, read_up_to};
 
 /// Bytes that are read and written at once.
 const CHUNK: usize = 1 << 20;
@@ -24,48 +27,51 @@ const CHUNK: usize = 1 << 20;
 /// Unit of `st_blocks`.
 const BLOCK: u64 = 512;
 
-/// A file, its copy, and what tells which pages were stored to.
+/// A file, its copy, and what tells which pages changed.
 #[derive(Debug)]
-pub struct Replicator<'a, D> {
-    file: &'a File,
-    replica: &'a File,
-    page_size: u64,
-    dirty: D,
-    /// Size of the replica.
-    size: u64,
+pub struct Replicator<'a, C> {
+    files: Files<'a>,
+    changes: C,
     rounds: u64,
-    buffer: Vec<u8>,
     compared: Vec<u8>,
 }
 
-impl<'a, D: DirtyPages> Replicator<'a, D> {
+#[derive(Debug)]
+struct Files<'a> {
+    file: &'a File,
+    replica: &'a File,
+    page_size: u64,
+    /// Size of the replica.
+    size: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'a, C: Changes> Replicator<'a, C> {
     /// `replica` is empty.
-    pub fn new(file: &'a File, replica: &'a File, page_size: u64, dirty: D) -> Self {
+    pub fn new(file: &'a File, replica: &'a File, page_size: u64, changes: C) -> Self {
         Self {
-            file,
-            replica,
-            page_size,
-            dirty,
-            size: 0,
+            files: Files {
+                file,
+                replica,
+                page_size,
+                size: 0,
+                buffer: vec![0; CHUNK],
+            },
+            changes,
             rounds: 0,
-            buffer: vec![0; CHUNK],
             compared: vec![0; CHUNK],
         }
     }
 
-    /// Takes the dirty bits from before, then copies all data; calls `progress` with how many
-    /// bytes of the file are done.
+    /// Takes the changes from before, then copies all data; calls `progress` with how many bytes of
+    /// the file are done.
     pub fn full_copy(&mut self, mut progress: impl FnMut(u64)) -> Result<FullCopy> {
         let begin = Instant::now();
-        let size = self.file_size()?;
-        self.dirty.harvest(0..self.pages(size), &mut |_| Ok(()))?;
-        self.replica
-            .set_len(size)
-            .context("cannot set the size of the replica")?;
-        self.size = size;
-        let bytes = self.copy_data(0..size, &mut progress)?;
+        self.changes.take(&mut Forget(&mut self.files))?;
+        let size = self.files.size;
+        let bytes = self.files.copy_data(0..size, &mut progress)?;
         Ok(FullCopy {
-            pages: self.pages(bytes),
+            pages: self.files.pages(bytes),
             bytes,
             seconds: begin.elapsed().as_secs_f64(),
         })
@@ -74,41 +80,45 @@ impl<'a, D: DirtyPages> Replicator<'a, D> {
     /// One round; `at` is reported as its start.
     pub fn round(&mut self, at: f64) -> Result<Round> {
         let begin = Instant::now();
-        let before = self.size;
-        let size = self.follow_size()?;
-        let known = before.min(size);
-        let (mut pages, mut bytes) = (0, 0);
-        let (file, replica, page_size) = (self.file, self.replica, self.page_size);
-        let buffer = &mut self.buffer;
-        let harvested = self
-            .dirty
-            .harvest(0..size.div_ceil(page_size), &mut |bitmap| {
-                for run in bitmap.runs() {
-                    let range = run.start * page_size..(run.end * page_size).min(known);
-                    let copied = copy(file, replica, range, buffer)?;
-                    bytes += copied;
-                    pages += copied.div_ceil(page_size);
-                }
-                Ok(())
-            })?;
-        // What the file grew by may have come through write(2), so all of it is copied.
-        let grown = self.copy_data(known..size, &mut |_| {})?;
+        let finds_holes = self.changes.finds_holes();
+        let known = self.files.size;
+        let mut copy = Copy {
+            files: &mut self.files,
+            finds_holes,
+            known,
+            copied: 0,
+            pages: 0,
+            holes: 0,
+        };
+        let taken = self.changes.take(&mut copy)?;
+        let (known, holes) = (copy.known, copy.holes);
+        let (mut bytes, mut pages) = (copy.copied, copy.pages);
+        let files = &mut self.files;
+        let dirty_pages = if finds_holes {
+            pages + holes
+        } else {
+            taken.pages
+        };
+        // All of what the file grew by is copied. Through write(2), it can have changed before the
+        // size did: then it was found already, when it lay beyond the end.
+        let size = files.size;
+        let grown = files.copy_data(known..size, &mut |_| {})?;
         bytes += grown;
-        pages += self.pages(grown);
-        let data_pages = self
-            .pages(self.file.metadata()?.blocks() * BLOCK)
-            .min(self.pages(size));
+        pages += files.pages(grown);
+        let data_pages = files
+            .pages(files.file.metadata()?.blocks() * BLOCK)
+            .min(files.pages(size));
         self.rounds += 1;
         Ok(Round {
             round: self.rounds,
             at,
             size,
             data_pages,
-            dirty_pages: harvested.pages,
+            dirty_pages,
             pages,
             bytes,
-            harvest_calls: harvested.calls,
-            harvest_seconds: harvested.time.as_secs_f64(),
+            harvest_calls: taken.calls,
+            harvest_seconds: taken.time.as_secs_f64(),
             seconds: begin.elapsed().as_secs_f64(),
         })
     }
@@ -116,26 +126,27 @@ impl<'a, D: DirtyPages> Replicator<'a, D> {
     /// Compares all data of both files, and copies the pages that differ.
     pub fn verify(&mut self, mut progress: impl FnMut(u64)) -> Result<Verify> {
         let begin = Instant::now();
-        let size = self.follow_size()?;
+        let files = &mut self.files;
+        let size = files.follow_size()?;
         let (mut pages, mut differed) = (0, 0);
         let mut left = 0..size;
-        while let Some(data) = self.next_data_of_both(&left)? {
+        while let Some(data) = files.next_data_of_both(&left)? {
             left.start = data.end;
             let mut start = data.start;
             while start < data.end {
                 let end = (start + CHUNK as u64).min(data.end);
                 let length = (end - start) as usize;
-                let (ours, theirs) = (&mut self.buffer[..length], &mut self.compared[..length]);
+                let (ours, theirs) = (&mut files.buffer[..length], &mut self.compared[..length]);
                 // Shrunk in between: the next step that follows the size will see it.
-                let length = read_up_to(self.file, ours, start)?;
-                let length_there = read_up_to(self.replica, theirs, start)?;
+                let length = read_up_to(files.file, ours, start)?;
+                let length_there = read_up_to(files.replica, theirs, start)?;
                 theirs[length_there..].fill(0);
-                for offset in (0..length).step_by(self.page_size as usize) {
-                    let page = offset..length.min(offset + self.page_size as usize);
+                for offset in (0..length).step_by(files.page_size as usize) {
+                    let page = offset..length.min(offset + files.page_size as usize);
                     pages += 1;
                     if ours[page.clone()] != theirs[page.clone()] {
                         differed += 1;
-                        write(self.replica, &ours[page], start + offset as u64)?;
+                        write(files.replica, &ours[page], start + offset as u64)?;
                     }
                 }
                 start = end;
@@ -148,7 +159,9 @@ impl<'a, D: DirtyPages> Replicator<'a, D> {
             seconds: begin.elapsed().as_secs_f64(),
         })
     }
+}
 
+impl Files<'_> {
     /// The first bytes of `left` that are data in one of the files, as whole pages. `left` begins
     /// with a page.
     fn next_data_of_both(&self, left: &Range<u64>) -> Result<Option<Range<u64>>> {
@@ -173,7 +186,7 @@ impl<'a, D: DirtyPages> Replicator<'a, D> {
     }
 
     /// Pages in `bytes` bytes.
-    pub fn pages(&self, bytes: u64) -> u64 {
+    fn pages(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.page_size)
     }
 
@@ -219,6 +232,116 @@ impl<'a, D: DirtyPages> Replicator<'a, D> {
     }
 }
 
+/// The changes of before the full copy.
+struct Forget<'f, 'a>(&'f mut Files<'a>);
+
+impl Copier for Forget<'_, '_> {
+    fn begun(&mut self) -> Result<Range<u64>> {
+        let size = self.0.follow_size()?;
+        Ok(0..self.0.pages(size))
+    }
+
+    fn found(&mut self, _pages: Range<u64>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a round copies.
+struct Copy<'f, 'a> {
+    files: &'f mut Files<'a>,
+    finds_holes: bool,
+    /// Bytes that are in the file and were in the replica when the round began.
+    known: u64,
+    /// Bytes copied.
+    copied: u64,
+    /// Pages copied.
+    pages: u64,
+    /// Pages that became a hole in the replica.
+    holes: u64,
+}
+
+impl Copier for Copy<'_, '_> {
+    fn begun(&mut self) -> Result<Range<u64>> {
+        let size = self.files.follow_size()?;
+        self.known = self.known.min(size);
+        Ok(0..self.files.pages(size))
+    }
+
+    fn found(&mut self, pages: Range<u64>) -> Result<()> {
+        let page_size = self.files.page_size;
+        let range = pages.start * page_size..(pages.end * page_size).min(self.known);
+        if self.finds_holes {
+            return self.copy_or_punch(range);
+        }
+        let copied = copy(
+            self.files.file,
+            self.files.replica,
+            range,
+            &mut self.files.buffer,
+        )?;
+        self.copied += copied;
+        self.pages += self.files.pages(copied);
+        Ok(())
+    }
+}
+
+impl Copy<'_, '_> {
+    /// Copies what is data in `range`, and makes a hole of what is none.
+    ///
+    /// What is read decides first: to ask where the data ends would cost as much as there is data,
+    /// for each page that changed.
+    fn copy_or_punch(&mut self, range: Range<u64>) -> Result<()> {
+        let Files {
+            file,
+            replica,
+            page_size,
+            ..
+        } = *self.files;
+        let mut position = range.start;
+        while position < range.end {
+            let data = next_data(file, position)?.map_or(range.end, |data| data.min(range.end));
+            if position < data {
+                // Of a page that the file ends in, all. If it has grown since, that comes later.
+                let end = if data == range.end {
+                    data.next_multiple_of(page_size)
+                } else {
+                    data
+                };
+                let made = make_hole(replica, position..end)?;
+                self.holes += made.div_ceil(page_size);
+                position = data;
+                continue;
+            }
+            let length = self.files.buffer.len().min((range.end - position) as usize);
+            let bytes = &mut self.files.buffer[..length];
+            let read = read_up_to(file, bytes, position).context("cannot read the file")?;
+            let bytes = &bytes[..read];
+            let mut end = 0;
+            let mut is_hole = false;
+            while end < read && !is_hole {
+                let at = position + end as u64;
+                let next = read.min(end + (page_size - at % page_size) as usize);
+                // The first is data, as was just asked.
+                is_hole = end != 0
+                    && bytes[end..next].iter().all(|&byte| byte == 0)
+                    && next_data(file, at)? != Some(at);
+                if !is_hole {
+                    end = next;
+                }
+            }
+            write(replica, &bytes[..end], position)?;
+            position += end as u64;
+            self.copied += end as u64;
+            self.pages += (end as u64).div_ceil(page_size);
+            // Shrunk meanwhile: that is in the next epoch.
+            if read < length && !is_hole {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Copies the bytes of `range` that `file` has, and returns how many those are.
 fn copy(file: &File, replica: &File, range: Range<u64>, buffer: &mut [u8]) -> Result<u64> {
     let mut position = range.start;
@@ -243,8 +366,10 @@ fn write(replica: &File, bytes: &[u8], offset: u64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::harvest::Harvested;
+    use crate::harvest::{DirtyPages, Harvested};
     use mmops_uapi::Bitmap;
 
     const PAGE: u64 = 4096;
@@ -419,5 +544,155 @@ mod tests {
         let verify = replicator.verify(|_| {}).unwrap();
         assert_eq!(verify.differed, 590);
         assert!(content(&replica) == content(&file));
+    }
+
+    /// A tracker of a file that changes at any time.
+    struct Busy<'a> {
+        file: &'a File,
+        random: u64,
+        /// Pages that were told of since the last begin.
+        told: BTreeSet<u64>,
+        /// A page beyond the end that was told of, but is not in the file yet.
+        late: Option<u64>,
+        is_quiet: bool,
+    }
+
+    impl Busy<'_> {
+        fn random(&mut self, below: u64) -> u64 {
+            // xorshift64
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            self.random % below
+        }
+
+        fn size(&self) -> u64 {
+            self.file.metadata().unwrap().len()
+        }
+
+        fn change(&mut self) {
+            if let Some(page) = self.late.take() {
+                if page < self.size().div_ceil(PAGE) {
+                    self.told.insert(page);
+                }
+                fill(self.file, page, 1 + self.random(255) as u8);
+            }
+            if self.is_quiet {
+                return;
+            }
+            let pages = self.size().div_ceil(PAGE);
+            for _ in 0..self.random(3) {
+                match self.random(8) {
+                    0 => {
+                        let size = self.random(700 * PAGE);
+                        // Of a page that is cut, too.
+                        self.told.extend(size / PAGE..self.size().div_ceil(PAGE));
+                        self.file.set_len(size).unwrap();
+                    }
+                    1 => self.late = Some(pages + self.random(20)),
+                    2 => {
+                        let first = self.random(700);
+                        let last = first + self.random(40);
+                        let end = (last * PAGE).min(self.size() / PAGE * PAGE);
+                        if first * PAGE < end {
+                            make_hole(self.file, first * PAGE..end).unwrap();
+                            self.told.extend(first..last);
+                        }
+                    }
+                    3 => {
+                        let page = self.random(pages.max(1));
+                        self.told.insert(page);
+                        fill(self.file, page, 0);
+                    }
+                    _ => {
+                        let page = self.random(pages.max(1));
+                        self.told.insert(page);
+                        let byte = 1 + self.random(255) as u8;
+                        fill(self.file, page, byte);
+                    }
+                }
+            }
+        }
+    }
+
+    impl Changes for Busy<'_> {
+        fn take(&mut self, copier: &mut dyn Copier) -> Result<Harvested> {
+            self.change();
+            let epoch = std::mem::take(&mut self.told);
+            self.change();
+            let wanted = copier.begun()?;
+            self.change();
+            let mut pages: Vec<u64> = epoch.into_iter().filter(|p| wanted.contains(p)).collect();
+            while let Some(&first) = pages.first() {
+                let run = pages.iter().zip(first..).take_while(|(&a, b)| a == *b);
+                let end = first + run.count() as u64;
+                pages.retain(|&page| page >= end);
+                copier.found(first..end)?;
+                self.change();
+            }
+            Ok(Harvested::default())
+        }
+
+        fn finds_holes(&self) -> bool {
+            true
+        }
+    }
+
+    /// Blocks that are data.
+    fn data_of(file: &File) -> BTreeSet<u64> {
+        let size = file.metadata().unwrap().len();
+        (0..size.div_ceil(PAGE))
+            .filter(|page| next_data(file, page * PAGE).unwrap() == Some(page * PAGE))
+            .collect()
+    }
+
+    #[test]
+    fn quiet_round_leaves_nothing_to_do() {
+        for seed in 1..40 {
+            let (file, replica) = (temporary("busy-file"), temporary("busy-replica"));
+            (0..300).for_each(|page| fill(&file, page, 1));
+            let busy = Busy {
+                file: &file,
+                random: seed * 0x9e37_79b9_7f4a_7c15,
+                told: BTreeSet::new(),
+                late: None,
+                is_quiet: false,
+            };
+            let mut replicator = Replicator::new(&file, &replica, PAGE, busy);
+            replicator.full_copy(|_| {}).unwrap();
+            for _ in 0..30 {
+                replicator.round(0.0).unwrap();
+            }
+            replicator.changes.is_quiet = true;
+            replicator.changes.change();
+            replicator.round(0.0).unwrap();
+            assert!(content(&file) == content(&replica), "seed {seed}");
+            let (ours, theirs) = (data_of(&file), data_of(&replica));
+            assert!(theirs.is_subset(&ours), "seed {seed}");
+            let verify = replicator.verify(|_| {}).unwrap();
+            assert_eq!(verify.differed, 0, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn pages_that_became_a_hole() {
+        let (file, replica) = (temporary("punch-file"), temporary("punch-replica"));
+        (0..600).for_each(|page| fill(&file, page, 1));
+        let busy = Busy {
+            file: &file,
+            random: 1,
+            told: BTreeSet::new(),
+            late: None,
+            is_quiet: true,
+        };
+        let mut replicator = Replicator::new(&file, &replica, PAGE, busy);
+        replicator.full_copy(|_| {}).unwrap();
+        make_hole(&file, 10 * PAGE..500 * PAGE).unwrap();
+        fill(&file, 505, 0);
+        replicator.changes.told = (5..510).collect();
+        let round = replicator.round(0.0).unwrap();
+        assert_eq!((round.pages, round.dirty_pages), (15, 505));
+        assert!(content(&file) == content(&replica));
+        assert_eq!(data_of(&replica), data_of(&file));
     }
 }

@@ -4,10 +4,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use mmops_uapi::retry_on_eintr;
 use nix::errno::Errno;
+use nix::fcntl::{fallocate, FallocateFlags};
 use nix::libc::off_t;
 use nix::unistd::{lseek, Whence};
 
@@ -35,6 +37,39 @@ pub fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
         Err(Errno::ENXIO | Errno::EINVAL) => Ok(size),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Makes all of `range` read as zeroes in `file`, and a hole if it can; returns how many bytes that
+/// was, without a hole that it begins with.
+pub fn make_hole(file: &File, range: Range<u64>) -> io::Result<u64> {
+    let Some(data) = next_data(file, range.start)?.filter(|&data| data < range.end) else {
+        return Ok(0);
+    };
+    let length = range.end - data;
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match retry_on_eintr(|| fallocate(file, flags, data as off_t, length as off_t)) {
+        Ok(()) => {}
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+            let mut left = data..range.end;
+            while let Some(data) = next_data(file, left.start)?.filter(|&data| data < left.end) {
+                left.start = next_hole(file, data, left.end)?;
+                write_zeroes(file, data..left.start)?;
+            }
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(length)
+}
+
+fn write_zeroes(file: &File, range: Range<u64>) -> io::Result<()> {
+    let zeroes = vec![0; (range.end - range.start).min(1 << 20) as usize];
+    let mut position = range.start;
+    while position < range.end {
+        let length = zeroes.len().min((range.end - position) as usize);
+        file.write_all_at(&zeroes[..length], position)?;
+        position += length as u64;
+    }
+    Ok(())
 }
 
 /// Reads as much of `buffer` as the file has from byte `offset` on.

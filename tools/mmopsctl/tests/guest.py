@@ -16,6 +16,7 @@ import re
 import select
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -111,6 +112,8 @@ class Context:
     @contextlib.contextmanager
     def replicate(self, *arguments):
         """A replication that has made its full copy; killed at the end if it still runs."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.log)  # of the one before
         command = [self.program, "replicate", self.file, self.replica, "--log", self.log, "--json",
                    "--quiet", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -390,7 +393,7 @@ def test_replica_after_sigint(context):
 
 def test_replica_after_sigterm(context):
     with Storer(context.file, 50) as storer:
-        with context.replicate("--interval", "10ms") as process:
+        with context.replicate("--interval", "10ms", "--verify") as process:
             for page in range(50):
                 storer.store(page)
                 time.sleep(0.005)
@@ -430,22 +433,234 @@ def test_file_that_grows_and_shrinks(context):
         assert context.identical()
 
 
-def test_unmapped_before_the_last_round(context):
+def found_and_missed(context, change, *options):
+    """Pages that the last round copied, and that the compare found, of what changed before it."""
     with Storer(context.file, 50) as storer:
-        with context.replicate("--interval", "1h") as process:
-            storer.store(4, 5)
-            storer.unmap()
+        storer.store(*range(50))
+        with context.replicate("--interval", "1h", *options) as process:
+            change(storer)
             report = end(process)
-        # The dirty bits went with the mapping: the compare must find the pages.
-        assert report["pages"] == 0 and report["verify"]["differed"] == 2, report
-        assert context.identical()
+    assert report["changes_by"] == ("harvests" if "--harvest" in options else "tracker"), report
+    assert context.identical()
+    return report["pages"], report["verify"]["differed"]
+
+
+def test_unmapped_before_the_last_round(context):
+    def change(storer):
+        storer.store(4, 5)
+        storer.unmap()
+
+    result = found_and_missed(context, change, "--verify")
+    assert result == (2, 0), result
+    # The dirty bits went with the mapping: the compare must find the pages.
+    result = found_and_missed(context, change, "--harvest")
+    assert result == (0, 2), result
+
+
+@contextlib.contextmanager
+def file_system(context, kind, mebibytes):
+    """A context on a file system of its own, on a loop device in memory."""
+    with open("/proc/filesystems", encoding="utf-8") as kinds:
+        if kind not in [line.split()[-1] for line in kinds]:
+            raise Skip(f"the kernel has no {kind}")
+    if not shutil.which(f"mkfs.{kind}"):
+        raise Skip(f"no mkfs.{kind}")
+    directory = os.path.dirname(context.file)
+    image, mount = os.path.join(directory, "image"), os.path.join(directory, "mount")
+    os.mkdir(mount)
+    with open(image, "xb") as file:
+        file.truncate(mebibytes << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", image], check=True)
+    subprocess.run(["mount", "-t", kind, "-o", "loop", image, mount], check=True)
+    try:
+        yield Context(context.program, mount)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_written_back_before_the_last_round(context):
+    with file_system(context, "ext4", 64) as disk:
+        def change(storer):
+            storer.store(4, 5)
+            with open(disk.file, "rb") as file:
+                os.fsync(file.fileno())
+
+        result = found_and_missed(disk, change, "--verify")
+        # And perhaps others of the same large folio.
+        assert result[0] >= 2 and result[1] == 0, result
+        # Writeback took the dirty bits.
+        result = found_and_missed(disk, change, "--harvest")
+        assert result == (0, 2), result
+
+
+# Changes a file in all ways until a line comes, and then says so.
+FILE_CHANGER = """
+import ctypes, mmap, os, random, select, sys, time
+path, pages, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+PAGE = mmap.PAGESIZE
+random.seed(seed)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_long, ctypes.c_uint]
+fd = os.open(path, os.O_RDWR)
+view = mmap.mmap(fd, pages * PAGE)
+size = pages * PAGE
+
+def store(view, count):
+    for _ in range(count):
+        view[random.randrange(size)] = random.randrange(256)
+
+print("mapped", flush=True)
+while not select.select([sys.stdin], [], [], 0.001)[0]:
+    what = random.random()
+    if what < 0.5:
+        store(view, 3)
+    elif what < 0.6:
+        start = random.randrange(pages * PAGE - 5 * PAGE)
+        end = start + random.randrange(1, 5 * PAGE)
+        os.pwrite(fd, random.randbytes(1) * (end - start), start)
+        size = max(size, end)
+    elif what < 0.7:
+        # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+        length = random.randrange(1, 30 * PAGE)
+        if libc.fallocate(fd, 3, random.randrange(pages * PAGE), length):
+            raise OSError(ctypes.get_errno(), "fallocate")
+    elif what < 0.75:
+        os.ftruncate(fd, random.randrange(size // 2, size) + 1)
+        if random.random() < 0.7:
+            os.ftruncate(fd, pages * PAGE)
+        size = os.fstat(fd).st_size
+    elif what < 0.8:
+        view.close()
+        os.ftruncate(fd, pages * PAGE)
+        size = pages * PAGE
+        view = mmap.mmap(fd, size)
+    elif what < 0.83:
+        if not (child := os.fork()):
+            with mmap.mmap(fd, os.fstat(fd).st_size) as own:
+                store(own, 2)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    elif what < 0.92:
+        # SYNC_FILE_RANGE_WRITE
+        libc.sync_file_range(fd, 0, 0, 2)
+    else:
+        os.fsync(fd)
+print("stopped", flush=True)
+sys.stdin.read()
+"""
+
+
+def miss_nothing(context):
+    pages, rounds = 2000, 60
+    with open(context.file, "xb") as file:
+        file.write(os.urandom(pages * PAGE))
+    command = [sys.executable, "-c", FILE_CHANGER, context.file, str(pages), str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          bufsize=1) as changer:
+        assert changer.stdout.readline() == "mapped\n"
+        with context.replicate("--interval", "50ms", "--verify") as process:
+            context.wait_for_step("round", process, number=rounds)
+            changer.stdin.write("stop\n")
+            assert changer.stdout.readline() == "stopped\n"
+            report = end(process)
+        subprocess.run(["cmp", context.file, context.replica], check=True)
+        changer.stdin.close()
+        assert changer.wait(PATIENCE) == 0
+    assert report["changes_by"] == "tracker" and report["verify"]["differed"] == 0, report
+    assert report["pages"] > 0, report
+    # Holes stay holes.
+    file, replica = os.stat(context.file), os.stat(context.replica)
+    assert replica.st_blocks <= file.st_blocks + file.st_size // 512 // 20, (file, replica)
+
+
+def test_tracker_misses_nothing_on_tmpfs(context):
+    miss_nothing(context)
+
+
+def test_tracker_misses_nothing_on_ext4(context):
+    with file_system(context, "ext4", 64) as disk:
+        miss_nothing(disk)
+
+
+def test_tracker_misses_nothing_on_xfs(context):
+    with file_system(context, "xfs", 400) as disk:
+        miss_nothing(disk)
+
+
+def test_replica_of_sqlite(context):
+    with file_system(context, "ext4", 64) as disk:
+        with contextlib.closing(sqlite3.connect(disk.file, isolation_level=None)) as database:
+            database.execute("pragma mmap_size = 67108864")
+            database.execute("create table item (key integer primary key, value blob)")
+            with disk.replicate("--interval", "20ms", "--verify") as process:
+                for key in range(300):
+                    database.execute("insert into item values (?, randomblob(5000))", (key,))
+                    database.execute("delete from item where key = ?", (key * 7 % 300,))
+                    if key % 100 == 99:
+                        database.execute("vacuum")
+                disk.wait_for_step("round", process, number=5)
+                report = end(process)
+            contents = database.execute("select * from item order by key").fetchall()
+        assert report["changes_by"] == "tracker" and report["verify"]["differed"] == 0, report
+        assert contents and disk.identical()
+        with contextlib.closing(sqlite3.connect(disk.replica)) as database:
+            assert database.execute("pragma integrity_check").fetchall() == [("ok",)]
+            assert database.execute("select * from item order by key").fetchall() == contents
+
+
+@contextlib.contextmanager
+def directory_of_the_host():
+    """A directory on 9p, whose files the kernel does not tell the changes of."""
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        fields = [line.split() for line in mounts]
+    for path in [mount[1] for mount in fields if mount[2] == "9p"]:
+        try:
+            directory = tempfile.TemporaryDirectory(dir=path)
+        except OSError:
+            continue
+        with directory as path:
+            yield path
+        return
+    raise Skip("no 9p that can be written to")
+
+
+def test_harvests_without_a_tracker(context):
+    with directory_of_the_host() as directory:
+        file = os.path.join(directory, "file")
+        with open(file, "xb") as new:
+            new.write(b"x" * 10 * PAGE)
+        arguments = ("replicate", file, context.replica, "--rounds", "1", "--interval", "10ms",
+                     "--json")
+        result = context.run(*arguments)
+        report = json.loads(result.stdout)
+        assert report["changes_by"] == "harvests", report
+        assert report["verify"]["differed"] == 0 and report["verify"]["pages"] == 10, report
+        line, = [line for line in result.stderr.splitlines() if "no tracker for" in line]
+        assert "it is compared at the end" in line, line
+        result = context.run(*arguments, "--no-verify")
+        assert json.loads(result.stdout)["verify"] is None, result
+        assert "which do not tell everything" in result.stderr, result
+
+
+def test_options_for_harvests(context):
+    with Storer(context.file, 50):
+        arguments = ("replicate", context.file, context.replica, "--rounds", "1", "--interval",
+                     "10ms")
+        assert "give --harvest as well" in context.error(*arguments, "--split")
+        context.run(*arguments, "--split", "--harvest")
+        assert "harvest " in context.run(*arguments, "--harvest").stdout
+        result = context.run(*arguments)
+        assert "not needed" in result.stdout and "harvest" not in result.stderr, result
+        assert "none of" in context.run(*arguments, "--verify").stdout
+        context.error(*arguments, "--verify", "--no-verify", status=2)
 
 
 def test_second_signal_ends_at_once(context):
     pages = 16384
     with Storer(context.file, pages) as storer:
         storer.store(*range(pages))
-        with context.replicate("--interval", "1h") as process:
+        with context.replicate("--interval", "1h", "--verify") as process:
             # Both come before the last round and the compare can be done.
             process.send_signal(signal.SIGSTOP)
             process.send_signal(signal.SIGINT)
@@ -487,7 +702,7 @@ def test_sparse_file_costs_what_is_stored(context):
         assert result["ranges"] == [[page, 1] for page in stored], result
         assert result["calls"] == 3, result
         storer.store(*stored)
-        with context.replicate("--interval", "1h") as process:
+        with context.replicate("--interval", "1h", "--verify") as process:
             # One is a hole until then.
             storer.store(pages // 3, pages // 2)
             report = end(process)
@@ -512,7 +727,7 @@ def test_sparse_file_on_disk(context):
             storer.store(*stored)
             result = context.json("harvest", context.file)
             assert result["calls"] == 3, result
-            with context.replicate("--interval", "1h") as process:
+            with context.replicate("--interval", "1h", "--verify") as process:
                 storer.store(*stored, pages // 2)
                 report = end(process)
             assert [r["harvest_calls"] for r in report["per_round"]] == [4], report
