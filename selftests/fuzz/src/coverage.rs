@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which places of the modules were reached, of those that the compiler has marked.
+
+use std::collections::HashSet;
+use std::fs;
+use std::ops::Range;
+
+use anyhow::{Context, Result};
+
+/// A module whose places count: its name, and how many there are, if that is known.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// As `/proc/modules` has it.
+    pub name: String,
+    /// Calls of `__sanitizer_cov_trace_pc` in it.
+    pub places: Option<usize>,
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = std::num::ParseIntError;
+
+    /// `NAME` or `NAME=PLACES`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, places) = match text.split_once('=') {
+            Some((name, places)) => (name, Some(places.parse()?)),
+            None => (text, None),
+        };
+        let name = name.to_owned();
+        Ok(Self { name, places })
+    }
+}
+
+/// Where the code of the modules is.
+#[derive(Clone, Debug)]
+pub struct Modules {
+    /// In ascending order; with the number of the module among those wanted.
+    code: Vec<(Range<u64>, Option<usize>)>,
+}
+
+impl Modules {
+    /// Those that are loaded.
+    pub fn loaded(wanted: &[Wanted]) -> Result<Self> {
+        let text = fs::read_to_string("/proc/modules").context("cannot read /proc/modules")?;
+        Self::parse(&text, wanted).context("/proc/modules is not as it was")
+    }
+
+    fn parse(text: &str, wanted: &[Wanted]) -> Option<Self> {
+        let mut code = Vec::new();
+        for line in text.lines() {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let start = fields.get(5)?.strip_prefix("0x")?;
+            let start = u64::from_str_radix(start, 16).ok()?;
+            let size: u64 = fields[1].parse().ok()?;
+            let number = wanted.iter().position(|module| module.name == fields[0]);
+            // Without the right to know, all are at 0.
+            if start != 0 {
+                code.push((start..start + size, number));
+            }
+        }
+        code.sort_by_key(|(code, _)| code.start);
+        Some(Self { code })
+    }
+
+    /// The module that an address is of. The size of a module is that of its data as well, which
+    /// is elsewhere: where the next module begins, the one before has ended.
+    pub fn of(&self, addr: u64) -> Option<usize> {
+        let next = self.code.partition_point(|(code, _)| code.start <= addr);
+        let (code, number) = &self.code[next.checked_sub(1)?];
+        number.filter(|_| code.contains(&addr))
+    }
+}
+
+/// Places that were reached.
+#[derive(Debug, Default)]
+pub struct Coverage(HashSet<u64>);
+
+impl Coverage {
+    /// Adds places; whether there was a new one.
+    pub fn add(&mut self, places: impl IntoIterator<Item = u64>) -> bool {
+        let before = self.0.len();
+        self.0.extend(places);
+        self.0.len() > before
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A line for each module, and one for all.
+    pub fn table(&self, modules: &Modules, wanted: &[Wanted]) -> Vec<String> {
+        let mut reached = vec![0; wanted.len()];
+        for addr in &self.0 {
+            if let Some(module) = modules.of(*addr) {
+                reached[module] += 1;
+            }
+        }
+        let line = |name: &str, reached: usize, places: Option<usize>| match places {
+            Some(places @ 1..) => {
+                let percent = 100 * reached / places;
+                format!("  {name:<16} {reached:>6} of {places:>6} edges, {percent} %")
+            }
+            _ => format!("  {name:<16} {reached:>6} edges"),
+        };
+        let modules = wanted.iter().zip(&reached);
+        let mut lines: Vec<_> = modules
+            .map(|(module, reached)| line(&module.name, *reached, module.places))
+            .collect();
+        let all = wanted.iter().map(|module| module.places).sum();
+        lines.push(line("all", reached.iter().sum(), all));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_of_the_module_before_it() {
+        let wanted: Vec<Wanted> = ["mmops=10", "mmops_test"]
+            .map(|module| module.parse().unwrap())
+            .into();
+        let text = "mmops_test 8192 0 - Live 0xffffffffc0003000 (O)\n\
+                    xfs 65536 0 - Live 0xffffffffc0002000\n\
+                    mmops 65536 1 mmops_test, Live 0xffffffffc0000000 (O)\n";
+        let modules = Modules::parse(text, &wanted).unwrap();
+        assert_eq!(modules.of(0xffff_ffff_c000_1fff), Some(0));
+        assert_eq!(modules.of(0xffff_ffff_c000_2000), None);
+        assert_eq!(modules.of(0xffff_ffff_c000_4fff), Some(1));
+        assert_eq!(modules.of(0xffff_ffff_c000_5000), None);
+        assert_eq!(modules.of(0xffff_ffff_8100_0000), None);
+        let mut coverage = Coverage::default();
+        assert!(coverage.add([0xffff_ffff_c000_0000]));
+        assert!(!coverage.add([0xffff_ffff_c000_0000]));
+        let table = coverage.table(&modules, &wanted);
+        assert_eq!(table[0], "  mmops                 1 of     10 edges, 10 %");
+        assert_eq!(table[2], "  all                   1 edges");
+    }
+}
