@@ -31,6 +31,12 @@ check-models:
 	@scripts/deps --install
 	@scripts/models --full
 
+## fuzz: run the fuzzer on the debug kernel, guided by KCOV
+## soak: run all at once on the debug kernel, under memory pressure
+fuzz soak: FLAVOUR = debug
+fuzz soak:
+	@scripts/$@
+
 ## bench: measure against the kernel, write bench.json and bench.svg
 bench:
 	@scripts/bench
@@ -82,16 +88,21 @@ clean:
 # What `make help` says of the variables: "#= VARIABLE (targets): text".
 #= BENCH_ARGS (bench): options of mmops-bench
 #= BUSY=1 (check): keep all CPUs of this machine busy meanwhile
+#= CALLS=1000000 (fuzz): how many calls
 #= CONTROLS=20 (check): run the negative controls alone, so often
 #= FIXES=1 (check, check-debug): with kernel/fixes, which it shows to work
 #= FLAVOUR=debug (kernel, modules, shell): the debug kernel
+#= FLAVOUR=plain (fuzz, soak): the plain kernel
 #= INSTALL_MOD_PATH=dir (modules_install): where to install
 #= KDIR=dir (modules): a kernel of your own
 #= KERNEL_SRC=dir (all that build a kernel): another source of it
 #= MEMORY=12G (shell): memory of the guest
+#= MINUTES=10 (soak): for how long
 #= MMOPS_FAULTS=1 (modules, shell): the faults for negative controls
 #= OUT=dir (demo, bench): where results are written
 #= PROFILE=1 (bench): write profile.txt as well
+#= SECONDS_MAX=3600 (fuzz): it ends after that long as well
+#= SEED=7 (fuzz): the seed of a run that is to be repeated
 #= SHAKE=7 (check): move threads from CPU to CPU, with this seed
 #= TESTS="fork race" (check): these programs of selftests/ alone
 #= VARIANTS="la57 l1tf" (check-variants): these of kernel/variants alone
@@ -108,5 +119,5 @@ help:
 	@echo 'What is missing on the machine is installed by demo and check, on Debian.'
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
-.PHONY: demo check check-debug check-variants check-models bench shell kernel modules \
-	modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report clean help
+.PHONY: demo check check-debug check-variants check-models fuzz soak bench shell kernel \
+	modules modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report clean help

@@ -62,6 +62,12 @@ end
 	"$top/selftests/hmm.sh" --dir "$MMOPS_SELFTESTS" | tee "$file"
 	group 47-mirror-arguments
 	"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" mirror | tee "$file"
+
+	# The same programs in each run, but for what KCOV finds, and as many as there is time for.
+	begin 48-fuzz
+	check fuzz "$MMOPS_BIN/mmops-fuzz" run --seed 1 --calls 5000 --seconds 30 \
+		--corpus "$top/selftests/fuzz/corpus" --out "$MMOPS_SHARE/fuzz" --disk "$MMOPS_DISK"
+	end
 }
 
 begin 50-unload

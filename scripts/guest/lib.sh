@@ -100,3 +100,8 @@ mount_disk() {
 	mkdir -p "$1"
 	mount -t ext4 /dev/vda "$1"
 }
+
+# add_swap DEVICE: swap to a scratch disk.
+add_swap() {
+	[ -b "$1" ] && mkswap "$1" >/dev/null && swapon "$1"
+}
