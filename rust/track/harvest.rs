@@ -270,6 +270,24 @@ impl Harvest<'_, '_> {
         }
     }
 
+    /// Notes what the entries of a table are, of which the first is the page with that number.
+    #[inline(never)]
+    fn note_table(&mut self, table: &PteTable<'_, '_>, first: usize, is_forced: bool) {
+        let (mut i, mut there) = (0, EntrySet::EMPTY);
+
+        table.for_each(|_, pte| {
+            // Most are of this kind, and their bits go into the bitmap by the word.
+            if pte.present() && !pte.special() && !is_forced {
+                there.insert(i);
+            } else if !pte.none() {
+                // SAFETY: The lock of the table is held.
+                self.note(first + i, 1, unsafe { Content::of(pte, is_forced) });
+            }
+            i += 1;
+        });
+        self.found.there.set_words(first, there.words());
+    }
+
     /// Takes the write permission from all entries of a table, and notes those that had it.
     ///
     /// A change of an entry is a full barrier: who looks a page up without a lock and pins it looks
@@ -455,16 +473,7 @@ impl Walk for Harvest<'_, '_> {
             self.found.unknown.set_words(first, table.pinned().words());
         }
         clean_record_table_queue(table, scope, &mut self.found.written, first, self.queue);
-        table.for_each(|addr, pte| {
-            let content = if pte.none() {
-                Content::Zeroes
-            } else {
-                // SAFETY: The lock of the table is held.
-                unsafe { Content::of(pte, is_forced) }
-            };
-
-            self.note(addr >> PAGE_SHIFT, 1, content);
-        });
+        self.note_table(table, first, is_forced);
         Ok(Action::Done)
     }
 
