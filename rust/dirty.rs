@@ -104,12 +104,12 @@ pub use pieces::{
 };
 
 pub(crate) use clean_record::{
+    clean_record_leaf_queue,
     clean_record_table_queue,
     make_room,
-    tell_leaf_stored,
-    tell_stored,
     QUEUE_FOLIOS, //
 };
+pub(crate) use write_protect::take_write;
 
 use crate::{
     bindings,

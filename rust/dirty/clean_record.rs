@@ -150,13 +150,8 @@ impl Walk for CleanRecord<'_, '_> {
             let (pages, is_partial) = (leaf.pages()?, leaf.is_partial());
 
             // SAFETY: The bitmap records the pages, and the queue the folio, unless the caller of
-            // `clean_record` said that it writes the data back itself. It is told below.
-            let noted = self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) });
-
-            if !is_partial {
-                tell_leaf_stored(leaf);
-            }
-            if !noted {
+            // `clean_record` said that it writes the data back itself.
+            if !self.record_leaf(pages, is_partial, || unsafe { leaf.clean(scope) }) {
                 leaf.redirty();
             }
         }
@@ -245,7 +240,7 @@ fn clean_record_entries<'s>(
 /// Tells who tracks the file of the pages whose dirty bit was `taken`.
 #[cold]
 #[inline(never)]
-pub(crate) fn tell_stored(table: &PteTable<'_, '_>, taken: &EntrySet) {
+pub(super) fn tell_stored(table: &PteTable<'_, '_>, taken: &EntrySet) {
     let (mut first, mut nr) = (0, 0);
 
     taken.for_each(|i| {
@@ -258,13 +253,31 @@ pub(crate) fn tell_stored(table: &PteTable<'_, '_>, taken: &EntrySet) {
     filemap::stored(table.vma(), table.pgoff() + first, nr);
 }
 
-/// Tells who tracks the file of the pages of a leaf whose dirty bit was taken.
+/// As [`clean_record_table_queue`] for a huge leaf that is dirty; `first` is the offset, in the
+/// bitmap's terms, of the first page that the walk covers. A leaf that it covers in part stays
+/// dirty, since nobody would be told of the rest, and is found again.
 #[inline]
-pub(crate) fn tell_leaf_stored<L: HugeLevel>(leaf: &Leaf<'_, '_, L>) {
-    if filemap::is_watched() {
-        let addr = leaf.leaf_addr();
+pub(crate) fn clean_record_leaf_queue<'s, L: HugeLevel>(
+    leaf: &mut Leaf<'_, 's, L>,
+    scope: &mut FlushScope<'s>,
+    bitmap: &mut RecordBitmap<'_>,
+    first: usize,
+    queue: &mut DirtyQueue,
+) {
+    bitmap.set_range(first, (leaf.end() - leaf.addr()) >> PAGE_SHIFT);
+    if leaf.is_partial() {
+        return;
+    }
 
-        filemap::stored(leaf.vma(), leaf.vma().pgoff_of(addr), L::SIZE >> PAGE_SHIFT);
+    // SAFETY: The bit is recorded, and the queue gets the folio, or the leaf gets the bit back.
+    let Some(taken) = (unsafe { leaf.clean(scope) }) else {
+        return;
+    };
+
+    // SAFETY: The leaf is present and not special, the bit was taken from it, and its lock is held.
+    // The scope flushes before the queue, which outlives the walk, is transferred.
+    if !taken.special && !unsafe { queue.push(taken.pfn, false) } {
+        leaf.redirty();
     }
 }
 

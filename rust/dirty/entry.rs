@@ -12,10 +12,7 @@
 //!
 //! A page that is pinned for DMA is stored to by a device, and no entry tells.
 
-use super::clean_record::{
-    tell_leaf_stored,
-    tell_stored, //
-};
+use super::clean_record::tell_stored;
 use crate::{
     bindings,
     filemap,
@@ -128,7 +125,6 @@ impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
             return Ok(false);
         };
 
-        tell_leaf_stored(self);
         scope.flush_locked();
         // SAFETY: The leaf is present; its lock has been held since.
         if old.special() || unsafe { give_to(bindings::mmops_pfn_folio(old.pfn())) } {

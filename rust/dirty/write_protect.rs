@@ -2,10 +2,7 @@
 
 //! The walk that write-protects.
 
-use super::clean_record::{
-    tell_leaf_stored,
-    tell_stored, //
-};
+use super::clean_record::tell_stored;
 use crate::{
     filemap,
     notifier::ChangeEvent,
@@ -87,11 +84,35 @@ impl Walk for WriteProtect {
             }
         }
         if value.write() && leaf.wrprotect(scope).is_some_and(|old| old.write()) {
-            tell_leaf_stored(leaf);
+            leaf.tell_stored();
             self.changed += leaf.pages()?.nr();
         }
         Ok(Action::Done)
     }
+}
+
+/// Takes the write permission from all entries of a table, and returns those that had it; trackers
+/// of the file are told of them, who would not find it any more.
+///
+/// A change of an entry is a full barrier: who looks a page up without a lock and pins it looks at
+/// the entry again after that, and is seen by who asks for pins after this.
+#[must_use = "who tracks the pages in mode full has to know of them"]
+#[inline(never)]
+pub(crate) fn take_write<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> EntrySet {
+    let mut writable = EntrySet::EMPTY;
+
+    table.for_each_selected(
+        scope,
+        |pte| pte.write(),
+        |i, entry| {
+            entry.wrprotect();
+            writable.insert(i);
+        },
+    );
+    if filemap::is_watched() {
+        tell_stored(table, &writable);
+    }
+    writable
 }
 
 /// Tells trackers of the file which pages could be stored to without a fault: one in mode full would

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     bindings,
+    filemap,
     gather::LockedGather,
     range::{
         PageRange,
@@ -211,8 +212,8 @@ impl<'t, 's, L: HugeLevel> Leaf<'t, 's, L> {
         self.update(scope, |entry| unsafe { L::mkold(entry) })
     }
 
-    /// Removes the dirty bit of a present leaf; the write permission stays. Returns the old value;
-    /// `None` if the entry is not present, and nothing was done.
+    /// Removes the dirty bit of a present leaf, and tells who tracks the file; the write permission
+    /// stays. Returns the old value; `None` if the entry is not present, and nothing was done.
     ///
     /// # Safety
     ///
@@ -221,7 +222,22 @@ impl<'t, 's, L: HugeLevel> Leaf<'t, 's, L> {
     #[must_use = "the dirty bit is lost unless it is recorded"]
     pub(crate) unsafe fn mkclean(&mut self, scope: &mut FlushScope<'s>) -> Option<Entry<L>> {
         // SAFETY: By the type invariants the entry is valid and its lock is held.
-        self.update(scope, |entry| unsafe { L::mkclean(entry) })
+        let old = self.update(scope, |entry| unsafe { L::mkclean(entry) })?;
+
+        if old.dirty() {
+            self.tell_stored();
+        }
+        Some(old)
+    }
+
+    /// Tells who tracks the file that the pages of the leaf were, or could be, stored to.
+    #[inline]
+    pub(crate) fn tell_stored(&self) {
+        if filemap::is_watched() {
+            let first = self.vma.pgoff_of(self.leaf_addr());
+
+            filemap::stored(self.vma, first, L::SIZE >> PAGE_SHIFT);
+        }
     }
 
     /// Notes that the leaf has lost a permission.

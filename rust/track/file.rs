@@ -17,10 +17,10 @@ use crate::{
     bindings,
     bitmap::RecordBitmap,
     dirty::{
+        clean_record_leaf_queue,
         clean_record_table_queue,
         make_room,
-        tell_leaf_stored,
-        tell_stored,
+        take_write,
         QUEUE_FOLIOS, //
     },
     faults,
@@ -33,7 +33,6 @@ use crate::{
     mapping::Mapping,
     notifier::ChangeEvent,
     pgtable::{
-        EntrySet,
         HugeLevel,
         Leaf,
         PteTable, //
@@ -235,25 +234,6 @@ impl Harvest<'_, '_> {
         self.watch.marks.mode == Mode::Full && !faults::track_skip_wrprotect()
     }
 
-    /// Takes the write permission from all entries of a table, and notes those that had it: they
-    /// were given it since the last walk, and who looks a page up without a fault needs it.
-    #[inline(never)]
-    fn take_write<'s>(&mut self, table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) {
-        let mut writable = EntrySet::EMPTY;
-
-        table.for_each_selected(
-            scope,
-            |pte| pte.write(),
-            |i, entry| {
-                entry.wrprotect();
-                writable.insert(i);
-            },
-        );
-        self.written.set_words(table.pgoff(), writable.words());
-        // It is no more, so other trackers would not find it.
-        self.watch.deaf(|| tell_stored(table, &writable));
-    }
-
     /// Notes that a device may store to pages after this walk, and let go before the next.
     fn note_pinned(&self, first: usize, nr: usize) {
         // INVARIANT: Not empty.
@@ -290,7 +270,11 @@ impl Walk for Harvest<'_, '_> {
         let first = table.pgoff();
 
         if self.is_full() {
-            self.take_write(table, scope);
+            // They were given it since the last walk, and who looks a page up without a fault needs
+            // it.
+            let writable = self.watch.deaf(|| take_write(table, scope));
+
+            self.written.set_words(first, writable.words());
         }
         // Before the queue pins some as well.
         if table.vma().may_have_pins() {
@@ -318,25 +302,16 @@ impl Walk for Harvest<'_, '_> {
         if self.is_full() && value.write() && !is_partial {
             leaf.wrprotect(scope);
             self.written.set_range(pages.first(), pages.nr());
-            self.watch.deaf(|| tell_leaf_stored(leaf));
+            self.watch.deaf(|| leaf.tell_stored());
         }
         if leaf.is_pinned() {
             self.written.set_range(pages.first(), pages.nr());
             self.note_pinned(pages.first(), pages.nr());
         } else if value.dirty() {
-            self.written.set_range(pages.first(), pages.nr());
-            if !is_partial {
-                // SAFETY: The bit is recorded and told, and the queue gets the folio, or the leaf
-                // gets the bit back.
-                if let Some(taken) = unsafe { leaf.clean(scope) } {
-                    self.watch.deaf(|| tell_leaf_stored(leaf));
-                    // SAFETY: The leaf is present and not special, the bit was taken from it, and
-                    // its lock is held.
-                    if !taken.special && !unsafe { self.queue.push(taken.pfn, false) } {
-                        leaf.redirty();
-                    }
-                }
-            }
+            let (written, first) = (&mut self.written, pages.first());
+
+            self.watch
+                .deaf(|| clean_record_leaf_queue(leaf, scope, written, first, self.queue));
         }
         Ok(Action::Done)
     }

@@ -21,14 +21,13 @@ use crate::{
         BITS_PER_WORD, //
     },
     dirty::{
+        clean_record_leaf_queue,
         clean_record_table_queue,
         make_room,
-        tell_leaf_stored,
-        tell_stored,
+        take_write,
         QUEUE_FOLIOS, //
     },
     faults,
-    filemap,
     folio::DirtyQueue,
     mm::{
         MmapRead,
@@ -289,27 +288,13 @@ impl Harvest<'_, '_> {
     }
 
     /// Takes the write permission from all entries of a table, and notes those that had it.
-    ///
-    /// A change of an entry is a full barrier: who looks a page up without a lock and pins it looks
-    /// at the entry again after that, and is seen by who asks for pins after this.
-    #[inline(never)]
     fn take_write<'s>(&mut self, table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) {
-        let mut writable = EntrySet::EMPTY;
-
         if faults::track_skip_wrprotect() {
             return;
         }
-        table.for_each_selected(
-            scope,
-            |pte| pte.write(),
-            |i, entry| {
-                entry.wrprotect();
-                writable.insert(i);
-            },
-        );
-        if filemap::is_watched() {
-            tell_stored(table, &writable);
-        }
+
+        let writable = take_write(table, scope);
+
         if !faults::track_skip_writable() {
             self.found
                 .writable
@@ -341,7 +326,7 @@ impl Harvest<'_, '_> {
             // One that is covered in part stays as it is, and is found again.
             if !leaf.is_partial() {
                 leaf.wrprotect(scope);
-                tell_leaf_stored(leaf);
+                leaf.tell_stored();
             }
             if !faults::track_skip_writable() {
                 self.found.writable.set_range(first, nr);
@@ -351,21 +336,7 @@ impl Harvest<'_, '_> {
             self.found.written.set_range(first, nr);
             self.found.unknown.set_range(first, nr);
         } else if value.dirty() {
-            self.found.written.set_range(first, nr);
-            // Of a leaf that the piece, and so the range, covers in part, the rest is not told to
-            // anybody: it stays dirty, and is found again.
-            if !leaf.is_partial() {
-                // SAFETY: The bit is recorded, and the queue gets the folio, or the leaf gets the
-                // bit back.
-                if let Some(taken) = unsafe { leaf.clean(scope) } {
-                    tell_leaf_stored(leaf);
-                    // SAFETY: The leaf is present and not special, the bit was taken from it, and
-                    // its lock is held.
-                    if !taken.special && !unsafe { self.queue.push(taken.pfn, false) } {
-                        leaf.redirty();
-                    }
-                }
-            }
+            clean_record_leaf_queue(leaf, scope, &mut self.found.written, first, self.queue);
         }
     }
 }
