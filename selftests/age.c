@@ -229,7 +229,7 @@ TEST_FAULTS(age, control_no_flush)
 
 	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 	start_other(_metadata, &other, self->map);
-	for (round = 0; !nr && round < 1000; round++)
+	for (round = 0; !nr && round < TLB_ROUNDS; round++)
 		nr = missed(_metadata, self, &other, round);
 	stop_other(_metadata, &other);
 	ASSERT_NE(0, nr);

@@ -1140,7 +1140,6 @@ TEST_F_TIMEOUT(exclusive, two_devices, TEST_SECONDS)
  * to let go, or if CPUs go on through their TLBs. The device stands at a gate between
  * its load and its store.
  */
-#define GATE_ROUNDS	5
 
 /* A thread that adds to a word, @rounds times or until it is to stop. */
 struct counter {
@@ -1287,8 +1286,7 @@ TEST_FAULTS(exclusive, control_no_flush)
 
 	ASSERT_EQ(0, lost_without_flush(self->dev));
 	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
-	/* One round is enough, unless the CPU that adds has lost its TLB. */
-	for (round = 0; round < GATE_ROUNDS && !lost; round++)
+	for (round = 0; round < TLB_ROUNDS && !lost; round++)
 		lost = lost_without_flush(self->dev);
 	ASSERT_GT(lost, 0);
 }

@@ -100,6 +100,14 @@ static inline int open_gate(enum fault gate)
 }
 
 /*
+ * How often a control is tried that needs a store through a TLB entry of before. A CPU
+ * may lose such an entry at any time, for instance by a switch to another program, and
+ * the round then shows nothing. One is enough on a quiet machine; the first that shows
+ * the loss is the last.
+ */
+#define TLB_ROUNDS	200
+
+/*
  * Wait until @nr threads stand at a gate. False if what they do was @over before,
  * which may be NULL, or if that takes too long.
  */

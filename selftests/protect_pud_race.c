@@ -603,8 +603,7 @@ TEST_F_TIMEOUT(protect_pud_race, stale, TEST_SECONDS)
 TEST_FAULTS(protect_pud_race, control_no_flush)
 {
 	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
-	/* One round is enough, unless the writer's CPU has lost its TLB. */
-	ASSERT_EQ(1, race_stale(self, _metadata, ROUNDS, true));
+	ASSERT_EQ(1, race_stale(self, _metadata, TLB_ROUNDS, true));
 	ASSERT_EQ(0, self->errors);
 }
 

@@ -623,8 +623,7 @@ TEST_FAULTS(race, control_no_flush)
 
 	ASSERT_TRUE(map_shmem(self, HOT));
 	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
-	/* One round is enough, unless the CPU has lost its TLB. */
-	lost = unseen(self, ROUNDS, true);
+	lost = unseen(self, TLB_ROUNDS, true);
 	ASSERT_EQ(0, self->errors);
 	ASSERT_GT(lost, 0);
 	TH_LOG("%llu stores were not seen", (unsigned long long)lost);

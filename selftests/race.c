@@ -37,10 +37,6 @@
 /* All pages: walk A goes on over the rest while its flush is pending. */
 #define PAGES	(16 * PMD_PAGES)
 #define ROUNDS	40U
-/*
- * Of the controls. One is enough, unless the writer's CPU has lost its TLB: then a
- * store faults, and the round shows nothing.
- */
 #define GATE_ROUNDS	5U
 
 /* The CPUs of the two walks and the writer; the main thread is walk B. */
@@ -468,7 +464,7 @@ TEST_FAULTS(race, control_no_nested_check)
 {
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault(SKIP_NESTED_CHECK, 1));
-	self->lost = second_walk(&self->race, GATE_ROUNDS, true, true, true);
+	self->lost = second_walk(&self->race, TLB_ROUNDS, true, true, true);
 	END_FAULTS();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
@@ -480,7 +476,7 @@ TEST_FAULTS(race, control_no_flush)
 {
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
-	self->lost = second_walk(&self->race, GATE_ROUNDS, false, false, true);
+	self->lost = second_walk(&self->race, TLB_ROUNDS, false, false, true);
 	END_FAULTS();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
@@ -493,7 +489,7 @@ TEST_FAULTS(race, control_no_flush_replicate)
 	unsigned int n;
 
 	/* Only what is lost last is still to be seen at the end. */
-	for (n = 0; n < GATE_ROUNDS && !self->lost; n++) {
+	for (n = 0; n < TLB_ROUNDS && !self->lost; n++) {
 		ASSERT_EQ(0, race_start(&self->race));
 		ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
 		self->lost = replicate(&self->race, 1);

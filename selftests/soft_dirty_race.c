@@ -30,7 +30,6 @@
 
 #define HOT		32UL	/* pages that the writer stores to */
 #define ROUNDS		40U
-/* Of the controls. One is enough, unless the writer's CPU has lost its TLB. */
 #define GATE_ROUNDS	5U
 
 enum { CPU_MAIN, CPU_HARVEST, CPU_WRITER, CPU_CLEAR, NR_TEST_CPUS };
@@ -200,7 +199,7 @@ TEST_FAULTS(writer, control_no_flush)
 {
 	ASSERT_EQ(0, race_start(&self->race));
 	ASSERT_EQ(0, set_fault(SKIP_FLUSH, 1));
-	self->lost = clear_and_look(&self->race, GATE_ROUNDS, true);
+	self->lost = clear_and_look(&self->race, TLB_ROUNDS, true);
 	END_FAULTS();
 	race_end(&self->race);
 	ASSERT_EQ(0, self->race.errors);
@@ -502,13 +501,13 @@ static void begin(struct race *race, struct caller *caller, uint64_t round, unsi
  */
 static uint64_t in_step(struct race *race, bool loses)
 {
-	unsigned int round;
+	unsigned int round, nr = loses ? TLB_ROUNDS : GATE_ROUNDS;
 	uint64_t lost = 0;
 
 	if (pthread_create(&race->harvester.thread, NULL, harvester_rounds, race) ||
 	    pthread_create(&race->clearer.thread, NULL, clearer_rounds, race))
 		return 0;
-	for (round = 1; round <= GATE_ROUNDS && !(loses && lost); round++) {
+	for (round = 1; round <= nr && !(loses && lost); round++) {
 		/* All pages writable, dirty and soft-dirty. */
 		wait_for_pass(race);
 		if (close_gate(BEFORE_FLUSH, 2))

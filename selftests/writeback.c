@@ -277,8 +277,6 @@ enum { CPU_MAIN, CPU_CLEAN, CPU_PROTECT, CPU_WRITER, NR_TEST_CPUS };
 #define MANY		(10 * PMD_PAGES)
 #define HOT		32UL
 #define ROUNDS		20
-/* Of the control. One is enough, unless the writer's CPU has lost its TLB. */
-#define GATE_ROUNDS	5
 
 static void *writer(void *arg)
 {
@@ -405,7 +403,7 @@ TEST_FAULTS(disk, control_transfer_before_flush)
 	/* The same steps, with nothing left out. */
 	ASSERT_EQ(0, writeback_in_window(self, 2, true, false));
 	ASSERT_EQ(0, set_fault(TRANSFER_BEFORE_FLUSH, 1));
-	lost = writeback_in_window(self, GATE_ROUNDS, true, true);
+	lost = writeback_in_window(self, TLB_ROUNDS, true, true);
 	TH_LOG("%llu stores did not reach the disk", (unsigned long long)lost);
 	ASSERT_NE(~0ULL, lost);
 	ASSERT_GT(lost, 0);
