@@ -104,6 +104,7 @@ pub use pieces::{
 };
 
 pub(crate) use clean_record::{
+    clean_record_groups_queue,
     clean_record_leaf_queue,
     clean_record_table_queue,
     make_room,

@@ -22,8 +22,15 @@ mod table;
 mod value;
 
 pub(crate) use self::{
-    entry_set::EntrySet,
-    leaf::TakenLeaf, //
+    entry_set::{
+        EntrySet,
+        GROUP, //
+    },
+    leaf::TakenLeaf,
+    table::{
+        Groups,
+        Scan, //
+    }, //
 };
 pub use self::{
     leaf::{

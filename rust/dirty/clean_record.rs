@@ -10,6 +10,7 @@ use crate::{
     notifier::ChangeEvent,
     pgtable::{
         EntrySet,
+        Groups,
         HugeLevel,
         Leaf,
         PteTable,
@@ -210,13 +211,15 @@ impl CleanRecord<'_, '_> {
 #[inline(always)]
 fn clean_record_entries<'s>(
     table: &mut PteTable<'_, 's>,
+    groups: Option<Groups>,
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
     first: usize,
 ) -> (EntrySet, usize) {
     let mut taken = EntrySet::EMPTY;
 
-    table.for_each_selected(
+    table.for_each_of(
+        groups,
         scope,
         |pte| pte.dirty(),
         |i, entry| {
@@ -319,7 +322,7 @@ fn clean_record_table<'s>(
     bitmap: &mut RecordBitmap<'_>,
     flush_locked: bool,
 ) -> usize {
-    let changed = clean_record_entries(table, scope, bitmap, table.pgoff()).1;
+    let changed = clean_record_entries(table, None, scope, bitmap, table.pgoff()).1;
 
     if flush_locked && changed != 0 {
         scope.flush_locked();
@@ -342,7 +345,32 @@ pub(crate) fn clean_record_table_queue<'s>(
     first: usize,
     queue: &mut DirtyQueue,
 ) -> usize {
-    let (mut taken, mut changed) = clean_record_entries(table, scope, bitmap, first);
+    clean_record_queue(table, None, scope, bitmap, first, queue)
+}
+
+/// As [`clean_record_table_queue`] for groups of entries; all others are clean.
+#[inline(never)]
+pub(crate) fn clean_record_groups_queue<'s>(
+    table: &mut PteTable<'_, 's>,
+    groups: Groups,
+    scope: &mut FlushScope<'s>,
+    bitmap: &mut RecordBitmap<'_>,
+    first: usize,
+    queue: &mut DirtyQueue,
+) {
+    clean_record_queue(table, Some(groups), scope, bitmap, first, queue);
+}
+
+#[inline(always)]
+fn clean_record_queue<'s>(
+    table: &mut PteTable<'_, 's>,
+    groups: Option<Groups>,
+    scope: &mut FlushScope<'s>,
+    bitmap: &mut RecordBitmap<'_>,
+    first: usize,
+    queue: &mut DirtyQueue,
+) -> usize {
+    let (mut taken, mut changed) = clean_record_entries(table, groups, scope, bitmap, first);
     // Many entries: one flush here is less than a pin for each. The lock of the table keeps what
     // the entries map, so only folios that are clean by now have to wait, and be pinned.
     let flushed = changed >= FLUSH_LOCKED && !waits_for_flush();

@@ -8,6 +8,7 @@ use crate::{
     notifier::ChangeEvent,
     pgtable::{
         EntrySet,
+        Groups,
         HugeLevel,
         Leaf,
         PteTable, //
@@ -92,16 +93,22 @@ impl Walk for WriteProtect {
 }
 
 /// Takes the write permission from all entries of a table, and returns those that had it; trackers
-/// of the file are told of them, who would not find it any more.
+/// of the file are told of them, who would not find it any more. Only those of `groups` have it, if
+/// that is known.
 ///
 /// A change of an entry is a full barrier: who looks a page up without a lock and pins it looks at
 /// the entry again after that, and is seen by who asks for pins after this.
 #[must_use = "who tracks the pages in mode full has to know of them"]
 #[inline(never)]
-pub(crate) fn take_write<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> EntrySet {
+pub(crate) fn take_write<'s>(
+    table: &mut PteTable<'_, 's>,
+    groups: Option<Groups>,
+    scope: &mut FlushScope<'s>,
+) -> EntrySet {
     let mut writable = EntrySet::EMPTY;
 
-    table.for_each_selected(
+    table.for_each_of(
+        groups,
         scope,
         |pte| pte.write(),
         |i, entry| {

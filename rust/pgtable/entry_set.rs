@@ -11,6 +11,9 @@ use kernel::{
 const BITS: usize = u64::BITS as usize;
 const WORDS: usize = (PMD_SIZE >> PAGE_SHIFT) / BITS;
 
+/// Entries that are looked at together before any is looked at alone.
+pub(crate) const GROUP: usize = 8;
+
 /// Indices of entries of one PTE table.
 pub(crate) struct EntrySet([u64; WORDS]);
 
@@ -25,6 +28,13 @@ impl EntrySet {
     pub(crate) fn insert(&mut self, i: usize) {
         // The remainder and not a check, which would cost for each entry and find nothing.
         self.0[i / BITS % WORDS] |= 1 << (i % BITS);
+    }
+
+    /// Adds the [`GROUP`] indices from `i` on, a multiple of that.
+    #[inline(always)]
+    pub(crate) fn insert_group(&mut self, i: usize) {
+        const { assert!(BITS % GROUP == 0) };
+        self.0[i / BITS % WORDS] |= ((1 << GROUP) - 1) << (i % BITS);
     }
 
     /// Removes an index; whether it was in the set.
@@ -100,6 +110,19 @@ mod tests {
                 next += step;
             });
             assert_eq!(next, 3 + (WORDS * BITS - 3).div_ceil(step) * step);
+        }
+    }
+
+    #[test]
+    fn a_group_is_its_entries() {
+        for first in (0..WORDS * BITS).step_by(GROUP) {
+            let (mut set, mut others) = (EntrySet::EMPTY, EntrySet::EMPTY);
+
+            set.insert_group(first);
+            for i in first..first + GROUP {
+                others.insert(i);
+            }
+            assert_eq!(set.words(), others.words());
         }
     }
 

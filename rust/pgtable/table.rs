@@ -4,11 +4,13 @@
 
 use super::{
     EntrySet,
-    Pte, //
+    Pte,
+    GROUP, //
 };
 use crate::{
     bindings,
     gather::LockedGather,
+    range::PMD_SIZE,
     tlb::{
         FlushScope,
         ScopeBrand, //
@@ -25,8 +27,42 @@ use core::{
 };
 use kernel::page::PAGE_SHIFT;
 
-/// Entries that are looked at together before any is looked at alone.
-const GROUP: usize = 8;
+/// Groups of [`GROUP`] entries of one PTE table.
+#[derive(Clone, Copy)]
+pub(crate) struct Groups(u64);
+
+const _: () = assert!((PMD_SIZE >> PAGE_SHIFT).div_ceil(GROUP) <= u64::BITS as usize);
+
+impl Groups {
+    const NONE: Self = Self(0);
+
+    /// Whether the group of entry `i` is one of them.
+    #[inline(always)]
+    pub(crate) fn has(self, i: usize) -> bool {
+        self.0 >> (i / GROUP % u64::BITS as usize) & 1 != 0
+    }
+
+    /// The groups that are in one of both.
+    #[inline(always)]
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[inline(always)]
+    fn insert_if(&mut self, i: usize, condition: bool) {
+        self.0 |= u64::from(condition) << (i / GROUP % u64::BITS as usize);
+    }
+}
+
+/// What a look at all entries of a table has found.
+pub(crate) struct Scan {
+    /// Groups that may have dirty entries; all others have none.
+    pub(crate) dirty: Groups,
+    /// Groups that may have writable entries; all others have none.
+    pub(crate) writable: Groups,
+    /// Whole groups in which each entry is present, and none is special.
+    pub(crate) mapped: Groups,
+}
 
 /// Consecutive entries of one PTE table, locked.
 ///
@@ -117,6 +153,19 @@ impl<'t, 's> PteTable<'t, 's> {
         &mut self,
         scope: &mut FlushScope<'s>,
         select: impl Fn(Pte) -> bool,
+        f: impl FnMut(usize, LockedPte<'_, 's>),
+    ) {
+        self.for_each_of(None, scope, select, f)
+    }
+
+    /// As [`Self::for_each_selected`], without its look at the groups where [`Self::scan`] has told
+    /// which have such entries.
+    #[inline(always)]
+    pub(crate) fn for_each_of(
+        &mut self,
+        groups: Option<Groups>,
+        scope: &mut FlushScope<'s>,
+        select: impl Fn(Pte) -> bool,
         mut f: impl FnMut(usize, LockedPte<'_, 's>),
     ) {
         let mut start = 0;
@@ -129,13 +178,20 @@ impl<'t, 's> PteTable<'t, 's> {
             let end = cmp::min(start + GROUP, self.nr);
 
             if !dense && end - start == GROUP {
-                let mut any = false;
+                let has_any = match groups {
+                    Some(groups) => groups.has(start),
+                    None => {
+                        let mut any = false;
 
-                for i in start..start + GROUP {
-                    // SAFETY: `end` is at most `nr`.
-                    any |= select(unsafe { self.hint(i) });
-                }
-                if !any {
+                        for i in start..start + GROUP {
+                            // SAFETY: `end` is at most `nr`.
+                            any |= select(unsafe { self.hint(i) });
+                        }
+                        any
+                    }
+                };
+
+                if !has_any {
                     start = end;
                     continue;
                 }
@@ -176,6 +232,42 @@ impl<'t, 's> PteTable<'t, 's> {
                 (behind - first) << PAGE_SHIFT,
             );
         }
+    }
+
+    /// Looks at all entries once, in groups. An entry may get accessed and dirty bits meanwhile. Of
+    /// dirty and writable groups there may be more than there are such entries; none is missed.
+    #[inline(always)]
+    pub(crate) fn scan(&self) -> Scan {
+        let mut scan = Scan {
+            dirty: Groups::NONE,
+            writable: Groups::NONE,
+            mapped: Groups::NONE,
+        };
+        let mut start = 0;
+
+        while start + GROUP <= self.nr {
+            // SAFETY: The table has all of the group.
+            let first = unsafe { self.hint(start) };
+            let (mut common, mut union) = (first, first);
+
+            for i in start + 1..start + GROUP {
+                // SAFETY: As above.
+                let value = unsafe { self.hint(i) };
+
+                common = common.common(value);
+                union = union.union(value);
+            }
+            scan.dirty.insert_if(start, union.dirty());
+            scan.writable.insert_if(start, union.write());
+            scan.mapped
+                .insert_if(start, common.present() && !union.special());
+            start += GROUP;
+        }
+        if start < self.nr {
+            scan.dirty.insert_if(start, true);
+            scan.writable.insert_if(start, true);
+        }
+        scan
     }
 
     /// Calls `f` with the index and the value of each entry of `set`. Indices that the table has

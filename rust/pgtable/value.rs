@@ -124,6 +124,23 @@ impl Pte {
         /// file mappings have no shadow stacks.
         pub rw -> bool => mmops_pte_rw;
     }
+
+    /// The bits that both have. If that is present, both are.
+    #[inline(always)]
+    pub(super) fn common(self, other: Self) -> Self {
+        Entry(bindings::pte_t {
+            pte: self.0.pte & other.0.pte,
+        })
+    }
+
+    /// The bits that one of them has. If that is not dirty, writable, special or anything but none,
+    /// neither is one of the two.
+    #[inline(always)]
+    pub(super) fn union(self, other: Self) -> Self {
+        Entry(bindings::pte_t {
+            pte: self.0.pte | other.0.pte,
+        })
+    }
 }
 
 impl Pmd {
@@ -185,6 +202,31 @@ mod tests {
         assert!(!pte(0).present());
         // Hardware erratum: stray accessed and dirty bits do not make an entry.
         assert!(pte(ACCESSED | DIRTY).none());
+    }
+
+    /// What is said of two values together holds of both, or misses neither.
+    #[test]
+    fn two_values_together() {
+        const BITS: [u64; 6] = [PRESENT, RW, DIRTY, 1 << 8, 1 << 9, SAVED_DIRTY];
+        let values = || {
+            (0..1 << BITS.len()).map(|set| {
+                BITS.iter()
+                    .enumerate()
+                    .fold(0, |value, (i, bit)| value | ((set >> i & 1) * bit))
+            })
+        };
+
+        for a in values().map(pte) {
+            for b in values().map(pte) {
+                let (common, union) = (a.common(b), a.union(b));
+
+                assert!(!common.present() || a.present() && b.present());
+                assert_eq!(union.none(), a.none() && b.none());
+                assert_eq!(union.dirty(), a.dirty() || b.dirty());
+                assert_eq!(union.special(), a.special() || b.special());
+                assert!(union.write() || !a.write() && !b.write());
+            }
+        }
     }
 
     /// Write-protection keeps the dirty state, cleaning keeps the permission, on every value.

@@ -272,7 +272,7 @@ impl Walk for Harvest<'_, '_> {
         if self.is_full() {
             // They were given it since the last walk, and who looks a page up without a fault needs
             // it.
-            let writable = self.watch.deaf(|| take_write(table, scope));
+            let writable = self.watch.deaf(|| take_write(table, None, scope));
 
             self.written.set_words(first, writable.words());
         }

@@ -21,8 +21,8 @@ use crate::{
         BITS_PER_WORD, //
     },
     dirty::{
+        clean_record_groups_queue,
         clean_record_leaf_queue,
-        clean_record_table_queue,
         make_room,
         take_write,
         QUEUE_FOLIOS, //
@@ -44,7 +44,9 @@ use crate::{
         Markers,
         PmdLeaf,
         PteTable,
-        SoftLeaf, //
+        Scan,
+        SoftLeaf,
+        GROUP, //
     },
     range::{
         AddrRange,
@@ -270,30 +272,52 @@ impl Harvest<'_, '_> {
     }
 
     /// Notes what the entries of a table are, of which the first is the page with that number.
-    #[inline(never)]
-    fn note_table(&mut self, table: &PteTable<'_, '_>, first: usize, is_forced: bool) {
-        let (mut i, mut there) = (0, EntrySet::EMPTY);
+    /// With `is_forced` a page of anonymous memory may be stored to untold.
+    #[inline(always)]
+    fn note_table(&mut self, table: &PteTable<'_, '_>, scan: &Scan, first: usize, is_forced: bool) {
+        let mut there = EntrySet::EMPTY;
 
-        table.for_each(|_, pte| {
+        for start in (0..table.nr()).step_by(GROUP) {
             // Most are of this kind, and their bits go into the bitmap by the word.
-            if pte.present() && !pte.special() && !is_forced {
-                there.insert(i);
-            } else if !pte.none() {
-                // SAFETY: The lock of the table is held.
-                self.note(first + i, 1, unsafe { Content::of(pte, is_forced) });
+            if scan.mapped.has(start) && !is_forced {
+                there.insert_group(start);
+            } else {
+                self.note_group(table, start, first, is_forced);
             }
-            i += 1;
-        });
+        }
         self.found.there.set_words(first, there.words());
     }
 
+    #[inline(never)]
+    fn note_group(
+        &mut self,
+        table: &PteTable<'_, '_>,
+        start: usize,
+        first: usize,
+        is_forced: bool,
+    ) {
+        for i in start..cmp::min(start + GROUP, table.nr()) {
+            let pte = table.value(i);
+
+            if !pte.none() {
+                // SAFETY: The lock of the table is held.
+                self.note(first + i, 1, unsafe { Content::of(pte, is_forced) });
+            }
+        }
+    }
+
     /// Takes the write permission from all entries of a table, and notes those that had it.
-    fn take_write<'s>(&mut self, table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) {
+    fn take_write<'s>(
+        &mut self,
+        table: &mut PteTable<'_, 's>,
+        scan: &Scan,
+        scope: &mut FlushScope<'s>,
+    ) {
         if faults::track_skip_wrprotect() {
             return;
         }
 
-        let writable = take_write(table, scope);
+        let writable = take_write(table, Some(scan.writable), scope);
 
         if !faults::track_skip_writable() {
             self.found
@@ -435,16 +459,29 @@ impl Walk for Harvest<'_, '_> {
         let first = table.addr() >> PAGE_SHIFT;
         let is_forced = self.is_forced(table.vma());
 
+        let scan = table.scan();
+        // What is stored from here on keeps its dirty bit for the next epoch.
+        let mut dirty = scan.dirty;
+
         if self.is_full {
-            self.take_write(table, scope);
+            self.take_write(table, &scan, scope);
+            // Stores before that are reported now, and their bits are not for the next epoch.
+            dirty = dirty.union(scan.writable);
         }
         // Before the queue pins some as well.
         if table.vma().may_have_pins() {
             // Who stores to them may do so after this walk, and let go before the next.
             self.found.unknown.set_words(first, table.pinned().words());
         }
-        clean_record_table_queue(table, scope, &mut self.found.written, first, self.queue);
-        self.note_table(table, first, is_forced);
+        clean_record_groups_queue(
+            table,
+            dirty,
+            scope,
+            &mut self.found.written,
+            first,
+            self.queue,
+        );
+        self.note_table(table, &scan, first, is_forced);
         Ok(Action::Done)
     }
 

@@ -58,7 +58,8 @@ echo "KTAP version 1"
 allowed='panicking|^__folio_put|FlushScope12flush_locked|RecordBitmap9set_words'
 allowed="$allowed|PteTable17maps_dirty_folios|__x86_return_thunk"
 allowed="$allowed|clean_record11(keep_pinned|tell_stored)|PteTable7redirty|^folio_mark_dirty"
-loops="19write_protect_table 18clean_record_table 24clean_record_table_queue"
+loops="19write_protect_table 18clean_record_table 24clean_record_table_queue
+	25clean_record_groups_queue"
 set -- $loops
 echo "1..$#"
 number=0
