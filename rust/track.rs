@@ -88,6 +88,7 @@ mod subject;
 pub(crate) use subject::Global;
 
 use crate::{
+    bindings,
     bitmap::BITS_PER_WORD,
     faults,
     mapping::Mapping,
@@ -141,9 +142,28 @@ pub enum Mode {
 pub enum Kind {
     /// It was stored to: its dirty bit was set.
     Written,
-    /// Nobody knows: its entry went and may have had a dirty bit, its contents may be new or gone,
-    /// or it cannot be tracked.
+    /// It is pinned for DMA: a device may store to it at any time, and no entry tells of that. It
+    /// is in the next epoch as well.
+    ///
+    /// All pages of a large folio count as pinned if one is, and so does one with 1024 references.
+    Pinned,
+    /// Of a process: its contents are new. There was nothing at the last begin.
+    New,
+    /// Of a process: its contents are gone. Nothing is mapped there, or it reads as zeroes.
+    Gone,
+    /// Nobody knows: its entry went and may have had a dirty bit, or it cannot be tracked. Of a
+    /// file, its contents may be new or gone as well.
     Changed,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Written,
+        Self::Pinned,
+        Self::New,
+        Self::Gone,
+        Self::Changed,
+    ];
 }
 
 /// Consecutive pages that are reported for the same reason.
@@ -160,9 +180,9 @@ pub struct Changed {
 /// What an epoch holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Base pages of kind [`Kind::Written`].
+    /// Base pages of kind [`Kind::Written`] or [`Kind::Pinned`].
     pub written: usize,
-    /// Base pages of kind [`Kind::Changed`].
+    /// Base pages of all other kinds.
     pub changed: usize,
     /// There are no bits: the range is too large, or there was no memory. Each epoch has all of it.
     pub is_overflow: bool,
@@ -174,10 +194,12 @@ pub struct Summary {
 struct Record {
     written: KVVec<u64>,
     changed: KVVec<u64>,
-    /// Pages that were there at the last begin.
+    /// Pages of an open epoch that are pinned. Of a process, none until it has ever pinned any.
+    pinned: KVVec<u64>,
+    /// Of a process, pages that were there at the last begin.
     there: KVVec<u64>,
-    /// Room for those of the next.
-    there_next: KVVec<u64>,
+    /// Those of an open epoch that were there at the begin before it; else room for the next ones.
+    there_before: KVVec<u64>,
     /// It has begun, and neither was committed nor aborted.
     is_open: bool,
     /// All pages count as changed, whatever the bitmaps say.
@@ -185,6 +207,24 @@ struct Record {
     /// Number of the epoch, from 1 on.
     number: u64,
     has_ended: bool,
+}
+
+/// Whose pages a record is for.
+#[derive(Clone, Copy)]
+enum Of {
+    Process,
+    File,
+}
+
+/// A clear bitmap of `nr` words.
+fn words(nr: usize) -> Result<KVVec<u64>> {
+    Ok(KVVec::from_elem(0, nr, GFP_KERNEL_ACCOUNT)?)
+}
+
+/// Whether memory of `mm` was ever pinned for DMA.
+fn has_pins(mm: &MmWithUser) -> bool {
+    // SAFETY: The reference keeps the address space.
+    unsafe { bindings::mmops_mm_has_pins(mm.as_raw()) }
 }
 
 impl Member {
@@ -199,6 +239,9 @@ impl Member {
         let trackers = self.subject().trackers();
 
         if let Some(mm) = mm.as_ref().filter(|_| !marks.is_overflow) {
+            if record.pinned.is_empty() && has_pins(mm) {
+                record.pinned = words(record.written.len())?;
+            }
             marks.written.take(&mut record.written);
             marks.changed.take(&mut record.changed);
             marks.mark_in_flight();
@@ -210,11 +253,12 @@ impl Member {
                 Words {
                     written: &mut record.written,
                     changed: &mut record.changed,
-                    there: &mut record.there_next,
+                    pinned: &mut record.pinned,
+                    there: &mut record.there_before,
                 },
             )?;
+            mem::swap(&mut record.there, &mut record.there_before);
             record.add_new();
-            mem::swap(&mut record.there, &mut record.there_next);
             // An entry that went before the walk came to it had been stored to before the call.
             if !faults::track_skip_late() {
                 marks.changed.copy(&mut record.changed);
@@ -229,15 +273,19 @@ impl Member {
 }
 
 impl Record {
-    /// `there` is the number of words for the pages that are there.
-    fn new(nr: usize, there: usize) -> Result<Self> {
-        let words = |nr| KVVec::from_elem(0, nr, GFP_KERNEL_ACCOUNT);
+    /// For `nr` words of pages of a process, or of a file.
+    fn new(nr: usize, of: Of) -> Result<Self> {
+        let (there, pinned) = match of {
+            Of::Process => (nr, 0),
+            Of::File => (0, nr),
+        };
 
         Ok(Self {
             written: words(nr)?,
             changed: words(nr)?,
+            pinned: words(pinned)?,
             there: words(there)?,
-            there_next: words(there)?,
+            there_before: words(there)?,
             is_open: false,
             is_all: false,
             number: 0,
@@ -250,13 +298,13 @@ impl Record {
         if faults::track_skip_new() {
             return;
         }
-        for ((changed, there), next) in self
+        for ((changed, there), before) in self
             .changed
             .iter_mut()
             .zip(self.there.iter())
-            .zip(self.there_next.iter())
+            .zip(self.there_before.iter())
         {
-            *changed |= next & !there;
+            *changed |= there & !before;
         }
     }
 
@@ -285,6 +333,7 @@ impl Record {
     fn clear(&mut self) {
         self.written.fill(0);
         self.changed.fill(0);
+        self.pinned.fill(0);
         self.is_all = false;
         self.is_open = false;
     }
@@ -321,7 +370,8 @@ impl Tracker {
     ///
     /// Sleeps, and takes the mmap lock for writing: it must not be held, nor any lock below it.
     /// Allocates 6 bits for each page, charged to the memory cgroup of the caller, if there are not
-    /// more than [`MAX_PAGES`] and the memory is there.
+    /// more than [`MAX_PAGES`] and the memory is there, and one more at the first begin after the
+    /// process has pinned memory.
     ///
     /// # Errors
     ///
@@ -330,7 +380,7 @@ impl Tracker {
     /// callback of a subscriber.
     pub fn new(mm: &MmWithUser, range: &AddrRange, mode: Mode) -> Result<Self> {
         let pages = Pages::of(range);
-        let (marks, record) = Self::allocate(pages, mode, pages.words())?;
+        let (marks, record) = Self::allocate(pages, mode, Of::Process)?;
         let notifier = KBox::try_pin_init(
             MmNotifier::new(mm, Watch(marks.clone())),
             GFP_KERNEL_ACCOUNT,
@@ -350,7 +400,7 @@ impl Tracker {
     /// Begins to track `range` of a file in a mode: what all processes that map it store, those to
     /// come included, and whatever else changes it. Pages of it need not be there.
     ///
-    /// Sleeps. Allocates 4 bits for each page, as [`Self::new`] does.
+    /// Sleeps. Allocates 5 bits for each page, as [`Self::new`] does.
     ///
     /// # Errors
     ///
@@ -365,7 +415,7 @@ impl Tracker {
         };
         File::check(&mapping)?;
 
-        let (marks, record) = Self::allocate(pages, mode, 0)?;
+        let (marks, record) = Self::allocate(pages, mode, Of::File)?;
 
         Ok(Self {
             subject: Subject::File(File::new(mapping, marks.clone())?),
@@ -375,18 +425,18 @@ impl Tracker {
     }
 
     /// Without bits if they are too many, or there is no memory for them.
-    fn allocate(pages: Pages, mode: Mode, there: usize) -> Result<(Arc<Marks>, Record)> {
+    fn allocate(pages: Pages, mode: Mode, of: Of) -> Result<(Arc<Marks>, Record)> {
         let bits = || -> Result<_> {
             if pages.nr() > MAX_PAGES {
                 return Err(E2BIG);
             }
             Ok((
                 (Bits::new(&pages, false)?, Bits::new(&pages, true)?),
-                Record::new(pages.words(), there)?,
+                Record::new(pages.words(), of)?,
             ))
         };
         let (bits, record) = bits().map_or_else(
-            |_| Record::new(0, 0).map(|record| (None, record)),
+            |_| Record::new(0, of).map(|record| (None, record)),
             |(bits, record)| Ok((Some(bits), record)),
         )?;
 
@@ -517,7 +567,7 @@ impl Epoch<'_> {
             return Some(changed(from, pages.end, Kind::Changed));
         }
 
-        let first = self.first_set(from, |written, changed| written | changed)?;
+        let first = self.first_set(from, |word| word.all())?;
         let kind = self.kind(first)?;
         let end = self
             .first_other(first, kind)
@@ -526,43 +576,44 @@ impl Epoch<'_> {
         Some(changed(first, end, kind))
     }
 
-    /// Bits of both kinds of a word.
-    fn word(&self, i: usize) -> Option<(u64, u64)> {
+    /// A word of all bitmaps.
+    fn word(&self, i: usize) -> Option<Word> {
         let record = self.record();
+        let optional = |words: &[u64]| words.get(i).copied().unwrap_or(0);
 
-        Some((*record.written.get(i)?, *record.changed.get(i)?))
+        Some(Word {
+            written: *record.written.get(i)?,
+            changed: *record.changed.get(i)?,
+            pinned: optional(&record.pinned),
+            there: optional(&record.there),
+            there_before: optional(&record.there_before),
+        })
     }
 
     fn kind(&self, page: usize) -> Option<Kind> {
         let bit = page - self.pages().base();
-        let (written, changed) = self.word(bit / BITS_PER_WORD)?;
-        let is_set = |word: u64| word >> (bit % BITS_PER_WORD) & 1 != 0;
+        let word = self.word(bit / BITS_PER_WORD)?;
 
-        if is_set(written) {
-            Some(Kind::Written)
-        } else {
-            is_set(changed).then_some(Kind::Changed)
-        }
+        Kind::ALL
+            .into_iter()
+            .find(|&kind| word.of(kind) >> (bit % BITS_PER_WORD) & 1 != 0)
     }
 
     /// The first page behind `page` that is not of this kind.
     fn first_other(&self, page: usize, kind: Kind) -> Option<usize> {
-        self.first_set(page, |written, changed| match kind {
-            Kind::Written => !written,
-            Kind::Changed => !changed,
-        })
+        self.first_set(page, |word| !word.of(kind))
     }
 
     /// The first page from `page` on whose bit is set in what `f` makes of the words.
-    fn first_set(&self, page: usize, f: impl Fn(u64, u64) -> u64) -> Option<usize> {
+    fn first_set(&self, page: usize, f: impl Fn(Word) -> u64) -> Option<usize> {
         let base = self.pages().base();
         let (mut i, mut mask) = (
             (page - base) / BITS_PER_WORD,
             u64::MAX << (page % BITS_PER_WORD),
         );
 
-        while let Some((written, changed)) = self.word(i) {
-            let bits = f(written, changed) & mask;
+        while let Some(word) = self.word(i) {
+            let bits = f(word) & mask;
 
             if bits != 0 {
                 return Some(base + i * BITS_PER_WORD + bits.trailing_zeros() as usize);
@@ -583,7 +634,45 @@ impl Epoch<'_> {
         if faults::track_skip_abort() {
             return self.commit();
         }
-        self.tracker.record.give_back(&self.tracker.marks);
+
+        let Tracker { record, marks, .. } = self.tracker;
+
+        record.give_back(marks);
+        // What is new or gone since the begin before is so in the next epoch.
+        mem::swap(&mut record.there, &mut record.there_before);
+    }
+}
+
+/// Bits of the bitmaps of a [`Record`] for the same pages.
+#[derive(Clone, Copy)]
+struct Word {
+    written: u64,
+    changed: u64,
+    pinned: u64,
+    there: u64,
+    there_before: u64,
+}
+
+impl Word {
+    /// Those that are reported.
+    fn all(self) -> u64 {
+        self.written | self.changed
+    }
+
+    /// Those that are reported as of this kind. Each is of one.
+    fn of(self, kind: Kind) -> u64 {
+        let pinned = self.all() & self.pinned;
+        let changed = self.changed & !pinned;
+        let new = changed & self.there & !self.there_before;
+        let gone = changed & !self.there & self.there_before;
+
+        match kind {
+            Kind::Written => self.written & !pinned,
+            Kind::Pinned => pinned,
+            Kind::New => new,
+            Kind::Gone => gone,
+            Kind::Changed => changed & !new & !gone,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ static uint32_t track_mode = MMOPS_TRACK_FAST;
 
 struct tracker {
 	int dev;
+	uint32_t flags;
 	char *map;		/* of a file, a mapping of it */
 	size_t pages;
 	uint64_t base;		/* what is reported of the first page */
@@ -61,7 +62,7 @@ static inline int track_open_as(struct tracker *t, int fd, uint32_t flags, uint6
 		.len = pages * page_size(),
 	};
 
-	*t = (struct tracker){ .map = map, .pages = pages, .base = base };
+	*t = (struct tracker){ .flags = flags, .map = map, .pages = pages, .base = base };
 	t->dev = open(MMOPS_DEV, O_RDWR | O_CLOEXEC);
 	if (t->dev < 0)
 		return -errno;
@@ -99,6 +100,7 @@ static inline int track_read(struct tracker *t)
 {
 	struct mmops_track_range ranges[TRACK_ROOM];
 	struct mmops_track_read arg = { .vec = (uintptr_t)ranges };
+	uint32_t last_kind = t->flags & MMOPS_TRACK_KINDS ? MMOPS_TRACK_GONE : MMOPS_TRACK_CHANGED;
 	uint64_t written = 0, changed = 0, left, behind = t->base, i, page, nr;
 
 	/* Without room it tells how much is needed. */
@@ -120,12 +122,16 @@ static inline int track_read(struct tracker *t)
 			nr = r->len / page_size();
 			if (r->addr < behind || !nr || r->addr % page_size() ||
 			    r->len % page_size() || page >= t->pages || nr > t->pages - page ||
-			    r->kind < MMOPS_TRACK_WRITTEN || r->kind > MMOPS_TRACK_CHANGED ||
+			    r->kind < MMOPS_TRACK_WRITTEN || r->kind > last_kind ||
+			    (r->addr == behind && i && r->kind == ranges[i - 1].kind) ||
 			    r->reserved)
 				return -EPROTO;
 			behind = r->addr + r->len;
 			memset(t->kinds + page, r->kind, nr);
-			*(r->kind == MMOPS_TRACK_WRITTEN ? &written : &changed) += nr;
+			if (r->kind == MMOPS_TRACK_WRITTEN || r->kind == MMOPS_TRACK_PINNED)
+				written += nr;
+			else
+				changed += nr;
 		}
 		if (arg.addr != behind)
 			return -EPROTO;

@@ -495,15 +495,18 @@ TEST_F_TIMEOUT(ranges, fuzz_track_open, TEST_SECONDS)
 		struct mmops_track_open arg, before;
 		struct mmops_track_begin begin = {};
 		uint64_t may = 0;
+		uint32_t mode;
 
 		ASSERT_GE(dev, 0);
 		arg.pidfd = area_random_pidfd(area, &rng, &may);
 		arg.flags = mostly(&rng) ? MMOPS_TRACK_FAST << rng_below(&rng, 2) :
 					   random_word(&rng) & ~MMOPS_TRACK_FILE;
+		arg.flags ^= rng_below(&rng, 2) ? MMOPS_TRACK_KINDS : 0;
 		area_random_range(area, &rng, &arg.addr, &arg.len);
 		random_reserved(&rng, arg.reserved, 2);
 		before = arg;
-		if ((arg.flags != MMOPS_TRACK_FAST && arg.flags != MMOPS_TRACK_FULL) ||
+		mode = arg.flags & ~MMOPS_TRACK_KINDS;
+		if ((mode != MMOPS_TRACK_FAST && mode != MMOPS_TRACK_FULL) ||
 		    !is_addr_range(arg.addr, arg.len))
 			may |= MAY(EINVAL);
 		may |= reserved_errors(arg.reserved, 2);

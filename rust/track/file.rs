@@ -174,7 +174,7 @@ impl File {
         marks.changed.take(&mut record.changed);
         faults::track_marks_taken();
         if !faults::track_skip_walk() {
-            harvest(mapping, watch, &mut record.written)?;
+            harvest(mapping, watch, &mut record.written, &mut record.pinned)?;
         }
         // What was told meanwhile may have been so before the call, of an entry that the walk came
         // to later. It may be that of a store to come, too, so it stays for the next epoch.
@@ -186,7 +186,12 @@ impl File {
     }
 }
 
-fn harvest(mapping: &mut Mapping, watch: &Watch, written: &mut [u64]) -> Result {
+fn harvest(
+    mapping: &mut Mapping,
+    watch: &Watch,
+    written: &mut [u64],
+    pinned: &mut [u64],
+) -> Result {
     let pages = watch.marks.pages;
     let mut queue = DirtyQueue::new(cmp::min(pages.nr(), QUEUE_FOLIOS))?;
     let mut first = pages.first;
@@ -196,6 +201,7 @@ fn harvest(mapping: &mut Mapping, watch: &Watch, written: &mut [u64]) -> Result 
         let piece = PageRange::new(first, nr)?;
         let mut walker = Harvest {
             written: RecordBitmap::new(written, pages.base()),
+            pinned: RecordBitmap::new(pinned, pages.base()),
             watch,
             queue: &mut queue,
         };
@@ -225,6 +231,8 @@ fn harvest(mapping: &mut Mapping, watch: &Watch, written: &mut [u64]) -> Result 
 struct Harvest<'h, 'w> {
     /// Pages that were dirty.
     written: RecordBitmap<'h>,
+    /// Pages that are pinned for DMA.
+    pinned: RecordBitmap<'h>,
     watch: &'h Watch,
     queue: &'w mut DirtyQueue,
 }
@@ -235,7 +243,8 @@ impl Harvest<'_, '_> {
     }
 
     /// Notes that a device may store to pages after this walk, and let go before the next.
-    fn note_pinned(&self, first: usize, nr: usize) {
+    fn note_pinned(&mut self, first: usize, nr: usize) {
+        self.pinned.set_range(first, nr);
         // INVARIANT: Not empty.
         self.watch.marks.changed.set(&Pages {
             first,
@@ -278,7 +287,9 @@ impl Walk for Harvest<'_, '_> {
         }
         // Before the queue pins some as well.
         if table.vma().may_have_pins() {
-            table.pinned().for_each(|i| self.note_pinned(first + i, 1));
+            let pinned = table.pinned();
+
+            pinned.for_each(|i| self.note_pinned(first + i, 1));
         }
         self.watch
             .deaf(|| clean_record_table_queue(table, scope, &mut self.written, first, self.queue));

@@ -86,7 +86,9 @@ struct Found<'f> {
     written: RecordBitmap<'f>,
     /// Pages that cannot be tracked: they count as changed, in this epoch and in the next.
     unknown: RecordBitmap<'f>,
-    /// Pages that are there, in memory or in swap.
+    /// Pages that are pinned for DMA.
+    pinned: RecordBitmap<'f>,
+    /// Pages that are there: in memory, in swap, or wherever those are that cannot be tracked.
     there: RecordBitmap<'f>,
     /// In mode full, pages that could be stored to without a fault: they count as changed.
     writable: RecordBitmap<'f>,
@@ -98,6 +100,8 @@ pub(super) struct Words<'w> {
     pub(super) written: &'w mut [u64],
     /// Those are added that could be stored to without a fault.
     pub(super) changed: &'w mut [u64],
+    /// Becomes those that are pinned, or is empty.
+    pub(super) pinned: &'w mut [u64],
     /// Becomes those that are there.
     pub(super) there: &'w mut [u64],
 }
@@ -126,6 +130,7 @@ pub(super) fn harvest(
     let Words {
         written,
         changed,
+        pinned,
         there,
     } = words;
     let pages = marks.pages;
@@ -139,6 +144,7 @@ pub(super) fn harvest(
     let mut start = range.start();
 
     there.fill(0);
+    pinned.fill(0);
     while start < range.end() {
         let end = start + cmp::min(PIECE - start % PIECE, range.end() - start);
         let piece = AddrRange::new(start, end)?;
@@ -147,6 +153,7 @@ pub(super) fn harvest(
             found: Found {
                 written: clear(&mut found, base),
                 unknown: clear(&mut unknown, base),
+                pinned: RecordBitmap::new(pinned, pages.base()),
                 there: RecordBitmap::new(there, pages.base()),
                 writable: clear(&mut writable, base),
             },
@@ -241,6 +248,7 @@ impl Harvest<'_, '_> {
             behind = part.end();
             if !is_trackable(vma) {
                 set(&mut self.found.unknown, &part);
+                set(&mut self.found.there, &part);
             } else if !is_anonymous(vma) {
                 // A page of the file comes and goes, and is the same.
                 set(&mut self.found.there, &part);
@@ -267,7 +275,10 @@ impl Harvest<'_, '_> {
         match content {
             Content::Zeroes => {}
             Content::Memory => self.found.there.set_range(first, nr),
-            Content::Unknown => self.found.unknown.set_range(first, nr),
+            Content::Unknown => {
+                self.found.unknown.set_range(first, nr);
+                self.found.there.set_range(first, nr);
+            }
         }
     }
 
@@ -359,6 +370,7 @@ impl Harvest<'_, '_> {
         if leaf.is_pinned() {
             self.found.written.set_range(first, nr);
             self.found.unknown.set_range(first, nr);
+            self.found.pinned.set_range(first, nr);
         } else if value.dirty() {
             clean_record_leaf_queue(leaf, scope, &mut self.found.written, first, self.queue);
         }
@@ -471,7 +483,10 @@ impl Walk for Harvest<'_, '_> {
         // Before the queue pins some as well.
         if table.vma().may_have_pins() {
             // Who stores to them may do so after this walk, and let go before the next.
-            self.found.unknown.set_words(first, table.pinned().words());
+            let pinned = table.pinned();
+
+            self.found.unknown.set_words(first, pinned.words());
+            self.found.pinned.set_words(first, pinned.words());
         }
         clean_record_groups_queue(
             table,

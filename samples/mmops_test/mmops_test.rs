@@ -165,6 +165,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_TRACK
         | uapi::FEATURE_TRACK_FULL
         | uapi::FEATURE_TRACK_FILE
+        | uapi::FEATURE_TRACK_KINDS
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

@@ -45,6 +45,8 @@ pub(crate) type Slot = Option<KBox<Open>>;
 /// A tracker, and how far its epoch was read.
 pub(crate) struct Open {
     tracker: Tracker,
+    /// Whether records have a kind of [`Kind`], or one of two.
+    has_kinds: bool,
     read: Option<Read>,
 }
 
@@ -119,6 +121,7 @@ pub(crate) fn open(me: Pin<&Device>, arg: &mut uapi::TrackOpen) -> Result {
     *slot = Some(KBox::new(
         Open {
             tracker,
+            has_kinds: arg.flags & uapi::TRACK_KINDS != 0,
             read: None,
         },
         GFP_KERNEL,
@@ -162,13 +165,43 @@ pub(crate) fn poll(me: Pin<&Device>, file: &File, table: PollTable<'_>) -> u32 {
     }
 }
 
+fn kind(kind: Kind, has_kinds: bool) -> u32 {
+    match kind {
+        Kind::Pinned if has_kinds => uapi::TRACK_PINNED,
+        Kind::New if has_kinds => uapi::TRACK_NEW,
+        Kind::Gone if has_kinds => uapi::TRACK_GONE,
+        Kind::Written | Kind::Pinned => uapi::TRACK_WRITTEN,
+        Kind::New | Kind::Gone | Kind::Changed => uapi::TRACK_CHANGED,
+    }
+}
+
+/// The first record from the page `next` on; `next` becomes the page behind it.
+fn next_record(epoch: &Epoch<'_>, next: &mut usize, has_kinds: bool) -> Option<uapi::TrackRange> {
+    let found = epoch.next(*next)?;
+    let (first, kind_of_first) = (found.first, kind(found.kind, has_kinds));
+
+    *next = first + found.nr;
+    // Two kinds may be one to the reader.
+    while let Some(more) = epoch.next(*next).filter(|_| !has_kinds) {
+        if more.first != *next || kind(more.kind, has_kinds) != kind_of_first {
+            break;
+        }
+        *next += more.nr;
+    }
+    Some(uapi::TrackRange {
+        addr: to_bytes(first),
+        len: to_bytes(*next - first),
+        kind: kind_of_first,
+        reserved: 0,
+    })
+}
+
 /// Records from the page `next` on.
-fn count(epoch: &Epoch<'_>, mut next: usize) -> u64 {
+fn count(epoch: &Epoch<'_>, mut next: usize, has_kinds: bool) -> u64 {
     let mut nr = 0;
 
-    while let Some(found) = epoch.next(next) {
+    while next_record(epoch, &mut next, has_kinds).is_some() {
         nr += 1;
-        next = found.first + found.nr;
     }
     nr
 }
@@ -183,6 +216,7 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
     let mut next = (arg.addr as usize).div_ceil(PAGE_SIZE);
     let mut slot = me.tracker.lock();
     let number = epoch(&mut slot)?.number();
+    let has_kinds = slot.as_ref().is_some_and(|open| open.has_kinds);
     // Records from `next` on, where they were counted before.
     let known = slot
         .as_ref()
@@ -206,28 +240,23 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
             return Err(ESTALE);
         }
         chunk.clear();
-        while let Some(found) = epoch.next(next) {
+        loop {
+            let mut behind = next;
+            let Some(record) = next_record(&epoch, &mut behind, has_kinds) else {
+                break;
+            };
+
             if chunk.len() == core::cmp::min(CHUNK, left) {
                 is_end = left == chunk.len();
                 break;
             }
-            chunk
-                .push_within_capacity(uapi::TrackRange {
-                    addr: to_bytes(found.first),
-                    len: to_bytes(found.nr),
-                    kind: match found.kind {
-                        Kind::Written => uapi::TRACK_WRITTEN,
-                        Kind::Changed => uapi::TRACK_CHANGED,
-                    },
-                    reserved: 0,
-                })
-                .map_err(|_| ENOMEM)?;
-            next = found.first + found.nr;
+            chunk.push_within_capacity(record).map_err(|_| ENOMEM)?;
+            next = behind;
         }
         if is_end {
             needed = match known {
                 Some(all) => all - arg.nr - chunk.len() as u64,
-                None => count(&epoch, next),
+                None => count(&epoch, next, has_kinds),
             };
             if let Some(open) = &mut *slot {
                 open.read = Some(Read {

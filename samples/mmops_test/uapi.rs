@@ -10,7 +10,7 @@ use kernel::{
 use zerocopy::Immutable;
 use zerocopy_derive::Immutable;
 
-pub(crate) const VERSION: u32 = 0x0001_0005;
+pub(crate) const VERSION: u32 = 0x0001_0006;
 
 pub(crate) const FEATURE_WRITE_PROTECT: u64 = 1 << 0;
 pub(crate) const FEATURE_CLEAN_RECORD: u64 = 1 << 1;
@@ -25,6 +25,7 @@ pub(crate) const FEATURE_AGE: u64 = 1 << 9;
 pub(crate) const FEATURE_TRACK: u64 = 1 << 10;
 pub(crate) const FEATURE_TRACK_FULL: u64 = 1 << 11;
 pub(crate) const FEATURE_TRACK_FILE: u64 = 1 << 12;
+pub(crate) const FEATURE_TRACK_KINDS: u64 = 1 << 13;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
 pub(crate) const SPLIT: u32 = 1 << 0;
@@ -49,10 +50,14 @@ pub(crate) const NOTIFIER_MAX_DELAY_MS: u32 = 1000;
 pub(crate) const TRACK_FAST: u32 = 1 << 0;
 pub(crate) const TRACK_FULL: u32 = 1 << 1;
 pub(crate) const TRACK_FILE: u32 = 1 << 2;
+pub(crate) const TRACK_KINDS: u32 = 1 << 3;
 pub(crate) const TRACK_OVERFLOW: u32 = 1 << 0;
 pub(crate) const TRACK_ENDED: u32 = 1 << 1;
 pub(crate) const TRACK_WRITTEN: u32 = 1;
 pub(crate) const TRACK_CHANGED: u32 = 2;
+pub(crate) const TRACK_PINNED: u32 = 3;
+pub(crate) const TRACK_NEW: u32 = 4;
+pub(crate) const TRACK_GONE: u32 = 5;
 pub(crate) const TRACK_ABORT: u32 = 1 << 0;
 
 const MAGIC: u32 = 0xBD;
@@ -429,7 +434,9 @@ impl Arg for TrackOpen {
     const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x0e);
 
     fn is_valid(&self) -> bool {
-        self.reserved == [0; 2] && matches!(self.flags & !TRACK_FILE, TRACK_FAST | TRACK_FULL)
+        let mode = self.flags & !(TRACK_FILE | TRACK_KINDS);
+
+        self.reserved == [0; 2] && matches!(mode, TRACK_FAST | TRACK_FULL)
     }
 }
 

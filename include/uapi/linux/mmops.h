@@ -22,7 +22,7 @@
 #include <linux/types.h>
 
 /* Version of this interface: major in the upper 16 bits, minor in the lower. */
-#define MMOPS_UAPI_VERSION		0x00010005
+#define MMOPS_UAPI_VERSION		0x00010006
 
 /* mmops_info::features */
 #define MMOPS_FEATURE_WRITE_PROTECT	(1ULL << 0)
@@ -49,6 +49,8 @@
 #define MMOPS_FEATURE_TRACK_FULL	(1ULL << 11)
 /* MMOPS_TRACK_FILE */
 #define MMOPS_FEATURE_TRACK_FILE	(1ULL << 12)
+/* MMOPS_TRACK_KINDS */
+#define MMOPS_FEATURE_TRACK_KINDS	(1ULL << 13)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -561,13 +563,18 @@ struct mmops_age {
  * Documentation/track.rst names.
  */
 #define MMOPS_TRACK_FILE		(1U << 2)
+/*
+ * With one of the modes: records are of one of five kinds, and not of
+ * MMOPS_TRACK_WRITTEN and MMOPS_TRACK_CHANGED alone.
+ */
+#define MMOPS_TRACK_KINDS		(1U << 3)
 
 /**
  * struct mmops_track_open - argument of MMOPS_IOC_TRACK_OPEN
  * @pidfd: in: the process, or -1 for the caller; with MMOPS_TRACK_FILE a
  *	descriptor of the file, open for reading and writing
- * @flags: in: the mode: MMOPS_TRACK_FAST or MMOPS_TRACK_FULL, with
- *	MMOPS_TRACK_FILE or without
+ * @flags: in: the mode: MMOPS_TRACK_FAST or MMOPS_TRACK_FULL; with it any of
+ *	MMOPS_TRACK_FILE and MMOPS_TRACK_KINDS
  * @addr: in: first address, or offset in the file, in bytes; a multiple of the
  *	page size
  * @len: in: length, in bytes; likewise. Need not be mapped, nor be there
@@ -591,8 +598,8 @@ struct mmops_track_open {
  * struct mmops_track_begin - argument of MMOPS_IOC_TRACK_BEGIN
  * @flags: in: must be zero
  * @state: out: MMOPS_TRACK_OVERFLOW, MMOPS_TRACK_ENDED
- * @written: out: pages of kind MMOPS_TRACK_WRITTEN
- * @changed: out: pages of kind MMOPS_TRACK_CHANGED
+ * @written: out: pages of kind MMOPS_TRACK_WRITTEN or MMOPS_TRACK_PINNED
+ * @changed: out: pages of all other kinds
  * @reserved: must be zero
  */
 struct mmops_track_begin {
@@ -606,12 +613,17 @@ struct mmops_track_begin {
 /* mmops_track_range::kind */
 #define MMOPS_TRACK_WRITTEN		1	/* a store was seen */
 #define MMOPS_TRACK_CHANGED		2	/* may have changed, or may yet: not known */
+/* With MMOPS_TRACK_KINDS, else these are among the others. */
+#define MMOPS_TRACK_PINNED		3	/* for DMA: in the next epoch as well */
+#define MMOPS_TRACK_NEW			4	/* nothing was there at the last begin */
+#define MMOPS_TRACK_GONE		5	/* nothing is there, or what reads as zeroes */
 
 /**
  * struct mmops_track_range - pages that are reported for the same reason
  * @addr: first address, or offset in the file
  * @len: length, in bytes
- * @kind: MMOPS_TRACK_WRITTEN or MMOPS_TRACK_CHANGED
+ * @kind: MMOPS_TRACK_WRITTEN or MMOPS_TRACK_CHANGED; with MMOPS_TRACK_KINDS also
+ *	MMOPS_TRACK_PINNED, and of a process MMOPS_TRACK_NEW or MMOPS_TRACK_GONE
  * @reserved: zero
  */
 struct mmops_track_range {

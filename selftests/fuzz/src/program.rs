@@ -371,6 +371,7 @@ fn mmops(u: &mut Bytes<'_>) -> Action {
         0x0e => {
             let (reserved, spoilt) = reserved(u);
             let mode = pick(u, &[MMOPS_TRACK_FAST, MMOPS_TRACK_FULL, MMOPS_TRACK_FULL, 0, 3]);
+            let mode = mode | pick(u, &[0, MMOPS_TRACK_KINDS]);
             let (flags, pidfd, (addr, len)) = if byte(u) < 128 {
                 let (first, nr) = file_range(u);
                 let bytes = (first.wrapping_mul(PAGE), nr.wrapping_mul(PAGE));

@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use crate::units::{Bytes, Pages};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
-pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0005;
+pub const MMOPS_UAPI_VERSION: u32 = 0x0001_0006;
 
 /// `mmops_info::features`: [`MMOPS_IOC_WRITE_PROTECT`] is there.
 pub const MMOPS_FEATURE_WRITE_PROTECT: u64 = 1 << 0;
@@ -37,6 +37,8 @@ pub const MMOPS_FEATURE_TRACK: u64 = 1 << 10;
 pub const MMOPS_FEATURE_TRACK_FULL: u64 = 1 << 11;
 /// [`mmops_info::features`]: [`MMOPS_TRACK_FILE`].
 pub const MMOPS_FEATURE_TRACK_FILE: u64 = 1 << 12;
+/// [`mmops_info::features`]: [`MMOPS_TRACK_KINDS`].
+pub const MMOPS_FEATURE_TRACK_KINDS: u64 = 1 << 13;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -389,6 +391,8 @@ pub const MMOPS_TRACK_FAST: u32 = 1 << 0;
 pub const MMOPS_TRACK_FULL: u32 = 1 << 1;
 /// [`mmops_track_open::flags`]: with a mode: of a file, and not of a process.
 pub const MMOPS_TRACK_FILE: u32 = 1 << 2;
+/// [`mmops_track_open::flags`]: with a mode: records are of five kinds, and not of two.
+pub const MMOPS_TRACK_KINDS: u32 = 1 << 3;
 /// [`mmops_track_begin::state`]: all of the range is reported, always.
 pub const MMOPS_TRACK_OVERFLOW: u32 = 1 << 0;
 /// [`mmops_track_begin::state`]: the address space has ended.
@@ -397,6 +401,12 @@ pub const MMOPS_TRACK_ENDED: u32 = 1 << 1;
 pub const MMOPS_TRACK_WRITTEN: u32 = 1;
 /// [`mmops_track_range::kind`]: the pages may have changed, or may yet.
 pub const MMOPS_TRACK_CHANGED: u32 = 2;
+/// [`mmops_track_range::kind`]: the pages are pinned for DMA.
+pub const MMOPS_TRACK_PINNED: u32 = 3;
+/// [`mmops_track_range::kind`]: there was nothing at the last begin.
+pub const MMOPS_TRACK_NEW: u32 = 4;
+/// [`mmops_track_range::kind`]: there is nothing any more.
+pub const MMOPS_TRACK_GONE: u32 = 5;
 /// [`mmops_track_end::flags`]: the pages are in the next epoch again.
 pub const MMOPS_TRACK_ABORT: u32 = 1 << 0;
 

@@ -75,6 +75,8 @@ bitflags! {
         const TRACK_FULL = MMOPS_FEATURE_TRACK_FULL;
         /// [`Tracker::of_file`](crate::Tracker::of_file).
         const TRACK_FILE = MMOPS_FEATURE_TRACK_FILE;
+        /// All of [`Kind`](crate::Kind), and not two of them.
+        const TRACK_KINDS = MMOPS_FEATURE_TRACK_KINDS;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.

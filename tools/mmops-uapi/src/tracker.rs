@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::device::{call, process};
 use crate::sys::*;
-use crate::{Device, Done, Error};
+use crate::{Device, Done, Error, Features};
 
 /// Records that are read at once.
 const ROOM: usize = 4096;
@@ -34,6 +34,12 @@ pub enum Mode {
 pub enum Kind {
     /// A store was seen, to these pages or to others of the same huge leaf.
     Written,
+    /// They are pinned for DMA: they may change at any time, and are in the next epoch as well.
+    Pinned,
+    /// Of a process: their contents are new, since there was nothing at the last begin.
+    New,
+    /// Of a process: nothing is mapped there any more, or it reads as zeroes.
+    Gone,
     /// They may have changed, or may yet: nobody knows.
     Changed,
 }
@@ -111,8 +117,9 @@ impl Tracker {
         error: impl Fn(Errno) -> Error,
     ) -> Result<Self, Error> {
         let device = Device::open()?;
+        let has_kinds = device.info()?.features.contains(Features::TRACK_KINDS);
         let mut arg = mmops_track_open {
-            flags,
+            flags: flags | if has_kinds { MMOPS_TRACK_KINDS } else { 0 },
             addr: range.start,
             len: range.end.saturating_sub(range.start),
             ..Default::default()
@@ -139,12 +146,12 @@ impl Tracker {
 }
 
 impl Epoch<'_> {
-    /// Number of pages of [`Kind::Written`].
+    /// Number of pages of [`Kind::Written`] or [`Kind::Pinned`].
     pub fn written(&self) -> u64 {
         self.begun.written
     }
 
-    /// Number of pages of [`Kind::Changed`].
+    /// Number of pages of all other kinds.
     pub fn changed(&self) -> u64 {
         self.begun.changed
     }
@@ -187,6 +194,9 @@ impl Epoch<'_> {
                 range: found.addr..found.addr + found.len,
                 kind: match found.kind {
                     MMOPS_TRACK_WRITTEN => Kind::Written,
+                    MMOPS_TRACK_PINNED => Kind::Pinned,
+                    MMOPS_TRACK_NEW => Kind::New,
+                    MMOPS_TRACK_GONE => Kind::Gone,
                     _ => Kind::Changed,
                 },
             }));

@@ -23,8 +23,25 @@ use crate::trackers::{is_of_kernel, is_too_large, Trackers};
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq)]
 struct Kinds {
     written: u64,
+    /// Of those, the ones that are pinned for DMA.
+    pinned: u64,
     changed: u64,
+    /// Of those, the ones that were not there before.
+    new: u64,
+    /// Besides, those that are not there any more.
+    gone: u64,
     kept: u64,
+}
+
+impl std::ops::AddAssign for Kinds {
+    fn add_assign(&mut self, other: Self) {
+        self.written += other.written;
+        self.pinned += other.pinned;
+        self.changed += other.changed;
+        self.new += other.new;
+        self.gone += other.gone;
+        self.kept += other.kept;
+    }
 }
 
 /// How a wait ended.
@@ -158,14 +175,24 @@ fn attribute(
         {
             let pages =
                 changed.range.start.max(start) / page_size..changed.range.end.min(end) / page_size;
+            let nr = pages.end - pages.start;
             match changed.kind {
-                Kind::Written => of_map.written += pages.end - pages.start,
+                Kind::Written => of_map.written += nr,
+                Kind::Pinned => {
+                    of_map.written += nr;
+                    of_map.pinned += nr;
+                }
+                Kind::New => {
+                    let there = pagemap.count(pages, is_there)?;
+                    of_map.changed += there;
+                    of_map.new += there;
+                }
+                Kind::Gone => of_map.gone += nr,
                 Kind::Changed => of_map.changed += pagemap.count(pages, is_there)?,
             }
         }
         mappings.extend(Touched::new(map, of_map.written + of_map.changed));
-        kinds.written += of_map.written;
-        kinds.changed += of_map.changed;
+        kinds += of_map;
     }
     Ok((kinds, mappings))
 }
@@ -226,11 +253,24 @@ mod tests {
             kind,
         };
         let pagemap = memory.pagemap().unwrap();
-        for kind in [Kind::Written, Kind::Changed] {
+        for (kind, expected) in [
+            (Kind::Written, [1, 0, 0, 0, 0]),
+            (Kind::Pinned, [1, 1, 0, 0, 0]),
+            (Kind::Changed, [0, 0, 1, 0, 0]),
+            (Kind::New, [0, 0, 1, 1, 0]),
+            (Kind::Gone, [0, 0, 0, 0, 1]),
+        ] {
             let (kinds, mappings) = attribute(&maps, &[changed(kind)], &pagemap, 4096).unwrap();
-            assert_eq!(kinds.written, u64::from(kind == Kind::Written));
-            assert_eq!(kinds.written + kinds.changed, 1);
-            assert_eq!(mappings.len(), 1);
+            let Kinds {
+                written,
+                pinned,
+                changed,
+                new,
+                gone,
+                ..
+            } = kinds;
+            assert_eq!([written, pinned, changed, new, gone], expected);
+            assert_eq!(mappings.len() as u64, written + changed);
         }
         // All of the address space: what is there, and no more.
         let all = [Changed {
