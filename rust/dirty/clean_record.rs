@@ -115,7 +115,7 @@ impl Walk for CleanRecord<'_, '_> {
             Transfer::ToFolio => {
                 let first = table.pgoff();
 
-                clean_record_table_queue(table, scope, self.bitmap, first, &mut self.queue)
+                clean_record_table_queue(table, scope, self.bitmap, first, &mut self.queue).changed
             }
             Transfer::Skip => clean_record_table(table, scope, self.bitmap, self.flush_locked),
         };
@@ -206,8 +206,16 @@ impl CleanRecord<'_, '_> {
     }
 }
 
-/// Cleans the dirty entries of one PTE table, sets their bits in `bitmap`, where `first` is that of
-/// the first entry, and returns them and their number.
+/// What became of one PTE table.
+pub(crate) struct Cleaned {
+    /// Number of entries that were dirty, and are clean.
+    pub(crate) changed: usize,
+    /// Those that are pinned, if memory of the process was ever pinned.
+    pub(crate) pinned: Option<EntrySet>,
+}
+
+/// Cleans the dirty entries of one PTE table, and sets their bits in `bitmap`, where `first` is that
+/// of the first entry. Returns those that are clean now as well.
 #[inline(always)]
 fn clean_record_entries<'s>(
     table: &mut PteTable<'_, 's>,
@@ -215,8 +223,9 @@ fn clean_record_entries<'s>(
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
     first: usize,
-) -> (EntrySet, usize) {
+) -> (EntrySet, Cleaned) {
     let mut taken = EntrySet::EMPTY;
+    let mut pinned = None;
 
     table.for_each_of(
         groups,
@@ -233,11 +242,14 @@ fn clean_record_entries<'s>(
     if filemap::is_watched() {
         tell_stored(table, &taken);
     }
-    let mut count = bitmap.set_words(first, taken.words());
+    let mut changed = bitmap.set_words(first, taken.words());
     if table.vma().may_have_pins() {
-        count -= keep_pinned(table, &mut taken, bitmap, first);
+        let found = keep_pinned(table, &mut taken, bitmap, first);
+
+        changed -= found.1;
+        pinned = Some(found.0);
     }
-    (taken, count)
+    (taken, Cleaned { changed, pinned })
 }
 
 /// Tells who tracks the file of the pages whose dirty bit was `taken`.
@@ -290,14 +302,14 @@ pub(crate) fn clean_record_leaf_queue<'s, L: HugeLevel>(
 /// by the next. An entry that permits no store is left clean: a file system could not account for
 /// it.
 ///
-/// Returns the number of entries that got their bit back.
+/// Returns them, and the number of entries that got their bit back.
 #[inline(never)]
 fn keep_pinned(
     table: &PteTable<'_, '_>,
     taken: &mut EntrySet,
     bitmap: &mut RecordBitmap<'_>,
     first: usize,
-) -> usize {
+) -> (EntrySet, usize) {
     let pinned = table.pinned();
     let mut kept = 0;
 
@@ -310,7 +322,7 @@ fn keep_pinned(
         }
     });
     bitmap.set_words(first, pinned.words());
-    kept
+    (pinned, kept)
 }
 
 /// The loop over one PTE table for [`Transfer::Skip`]; a function of its own so that a test finds
@@ -322,7 +334,9 @@ fn clean_record_table<'s>(
     bitmap: &mut RecordBitmap<'_>,
     flush_locked: bool,
 ) -> usize {
-    let changed = clean_record_entries(table, None, scope, bitmap, table.pgoff()).1;
+    let changed = clean_record_entries(table, None, scope, bitmap, table.pgoff())
+        .1
+        .changed;
 
     if flush_locked && changed != 0 {
         scope.flush_locked();
@@ -344,8 +358,11 @@ pub(crate) fn clean_record_table_queue<'s>(
     bitmap: &mut RecordBitmap<'_>,
     first: usize,
     queue: &mut DirtyQueue,
-) -> usize {
-    clean_record_queue(table, None, scope, bitmap, first, queue)
+) -> Cleaned {
+    let (mut taken, mut cleaned) = clean_record_entries(table, None, scope, bitmap, first);
+
+    cleaned.changed -= queue_folios(table, &mut taken, cleaned.changed, scope, queue);
+    cleaned
 }
 
 /// As [`clean_record_table_queue`] for groups of entries; all others are clean.
@@ -357,38 +374,41 @@ pub(crate) fn clean_record_groups_queue<'s>(
     bitmap: &mut RecordBitmap<'_>,
     first: usize,
     queue: &mut DirtyQueue,
-) {
-    clean_record_queue(table, Some(groups), scope, bitmap, first, queue);
+) -> Cleaned {
+    let (mut taken, mut cleaned) = clean_record_entries(table, Some(groups), scope, bitmap, first);
+
+    cleaned.changed -= queue_folios(table, &mut taken, cleaned.changed, scope, queue);
+    cleaned
 }
 
-#[inline(always)]
-fn clean_record_queue<'s>(
-    table: &mut PteTable<'_, 's>,
-    groups: Option<Groups>,
+/// Queues the folios of the `nr` entries whose dirty bit was `taken`. Returns for how many there was
+/// no room: they have got it back, and are recorded once more.
+#[inline(never)]
+fn queue_folios<'s>(
+    table: &PteTable<'_, 's>,
+    taken: &mut EntrySet,
+    nr: usize,
     scope: &mut FlushScope<'s>,
-    bitmap: &mut RecordBitmap<'_>,
-    first: usize,
     queue: &mut DirtyQueue,
 ) -> usize {
-    let (mut taken, mut changed) = clean_record_entries(table, groups, scope, bitmap, first);
+    let mut kept = 0usize;
     // Many entries: one flush here is less than a pin for each. The lock of the table keeps what
     // the entries map, so only folios that are clean by now have to wait, and be pinned.
-    let flushed = changed >= FLUSH_LOCKED && !waits_for_flush();
+    let flushed = nr >= FLUSH_LOCKED && !waits_for_flush();
 
     if flushed {
         scope.flush_locked();
         // The answer for most, or all, of a table in which all was dirty.
         taken.remove_runs(|i| table.maps_dirty_folios(i, EntrySet::RUN));
     }
-    table.for_each_in(&taken, |i, pte| {
+    table.for_each_in(taken, |i, pte| {
         // SAFETY: The entry is present and not special, a dirty bit was taken from it, and its
         // lock is held since then. The scope flushes before the queue, which outlives the walk, is
         // transferred.
         if !pte.special() && !unsafe { queue.push(pte.pfn(), flushed) } {
-            // Recorded, and dirty still: it will be recorded again.
             table.redirty(i);
-            changed = changed.wrapping_sub(1);
+            kept = kept.wrapping_add(1);
         }
     });
-    changed
+    kept
 }

@@ -175,7 +175,8 @@ impl PteTable<'_, '_> {
         let mut pinned = EntrySet::EMPTY;
 
         for i in 0..self.nr() {
-            let value = self.value(i);
+            // SAFETY: The table has the entry.
+            let value = unsafe { self.hint(i) };
 
             if !value.present() || value.special() {
                 continue;

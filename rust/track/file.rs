@@ -285,14 +285,14 @@ impl Walk for Harvest<'_, '_> {
 
             self.written.set_words(first, writable.words());
         }
-        // Before the queue pins some as well.
-        if table.vma().may_have_pins() {
-            let pinned = table.pinned();
 
+        let cleaned = self
+            .watch
+            .deaf(|| clean_record_table_queue(table, scope, &mut self.written, first, self.queue));
+
+        if let Some(pinned) = cleaned.pinned {
             pinned.for_each(|i| self.note_pinned(first + i, 1));
         }
-        self.watch
-            .deaf(|| clean_record_table_queue(table, scope, &mut self.written, first, self.queue));
         Ok(Action::Done)
     }
 

@@ -480,15 +480,8 @@ impl Walk for Harvest<'_, '_> {
             // Stores before that are reported now, and their bits are not for the next epoch.
             dirty = dirty.union(scan.writable);
         }
-        // Before the queue pins some as well.
-        if table.vma().may_have_pins() {
-            // Who stores to them may do so after this walk, and let go before the next.
-            let pinned = table.pinned();
 
-            self.found.unknown.set_words(first, pinned.words());
-            self.found.pinned.set_words(first, pinned.words());
-        }
-        clean_record_groups_queue(
+        let cleaned = clean_record_groups_queue(
             table,
             dirty,
             scope,
@@ -496,6 +489,12 @@ impl Walk for Harvest<'_, '_> {
             first,
             self.queue,
         );
+
+        if let Some(pinned) = cleaned.pinned {
+            // Who stores to them may do so after this walk, and let go before the next.
+            self.found.unknown.set_words(first, pinned.words());
+            self.found.pinned.set_words(first, pinned.words());
+        }
         self.note_table(table, &scan, first, is_forced);
         Ok(Action::Done)
     }
