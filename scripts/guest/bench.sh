@@ -32,7 +32,23 @@ export MMOPS_RAMFS=/tmp/mmops-ramfs
 mkdir -p "$MMOPS_RAMFS"
 mount -t ramfs ramfs "$MMOPS_RAMFS"
 
-[ -n "${MMOPS_PROFILE:-}" ] || exec "$MMOPS_BIN/mmops-bench" --out "$MMOPS_OUT" "$@"
+# Whoever reads or writes a file of the host, which is on 9p, has pinned memory from then on, as
+# after direct I/O: each of its pages is asked whether it is pinned. So the program and its
+# libraries lie elsewhere, its output is a pipe, and its results are carried over: the guest may
+# come to its time limit.
+local=/tmp/mmops-bench
+mkdir -p "$local/out"
+mapfile -t libraries < <(ldd "$MMOPS_BIN/mmops-bench" | awk '$2 == "=>" && $3 ~ "^/" { print $3 }')
+cp "$MMOPS_BIN/mmops-bench" "${libraries[@]}" "$local"
+bench=(env "LD_LIBRARY_PATH=$local" "$local/mmops-bench" --out "$local/out")
+carry_over() { cp "$local"/out/* "$MMOPS_OUT/" 2>/dev/null || true; }
+while sleep 5; do carry_over; done &
+trap 'kill %1; carry_over' EXIT
+
+if [ -z "${MMOPS_PROFILE:-}" ]; then
+	"${bench[@]}" "$@" 2>&1 | cat
+	exit "${PIPESTATUS[0]}"
+fi
 
 # The guest has no performance counters, so samples come from a timer. Those inside one of the sides
 # count, and not the preparation in between: the parent is the reference, or the function of mmops
@@ -40,10 +56,10 @@ mount -t ramfs ramfs "$MMOPS_RAMFS"
 sides='_shared_mapping_range$|^(make_device_exclusive|change_protection|clear_refs_write)$'
 sides="$sides|^(madvise_vma_behavior|pagemap_scan_pmd_entry)$|^_R.*5mmops"
 data=/tmp/perf.data
-status=0
 echo 0 >/proc/sys/kernel/kptr_restrict
 perf record --quiet -a -g -e cpu-clock -F 4999 -o "$data" \
-	-- "$MMOPS_BIN/mmops-bench" --out "$MMOPS_OUT" "$@" || status=$?
+	-- "${bench[@]}" "$@" 2>&1 | cat
+status=${PIPESTATUS[0]}
 {
 	echo "# self time, samples, parent symbol, symbol"
 	perf report -i "$data" --kallsyms=/proc/kallsyms --no-children --call-graph=none --stdio \
