@@ -13,17 +13,17 @@
  *
  * FULL -DBOTH
  *
- * MUTANT track_skip_stored	track_file control_skip_stored
+ * MUTANT track_skip_stored	track_file_race control_skip_stored
  *	a store that is told is not marked
- * MUTANT track_skip_replaced	track_file control_skip_replaced
+ * MUTANT track_skip_replaced	track_file_race control_skip_replaced
  *	contents that are replaced are not marked
- * MUTANT filemap_skip_tell	track_file control_skip_tell
+ * MUTANT filemap_skip_tell	track_file_race control_skip_tell
  *	who harvests tells nobody
- * MUTANT track_skip_walk	track_file control_skip_walk
+ * MUTANT track_skip_walk	track_file_race control_skip_walk
  *	begin() takes marks alone
- * MUTANT track_skip_late	track_file control_skip_late
+ * MUTANT track_skip_late	track_file_race control_skip_late
  *	marks that come while begin() walks are left to the next epoch
- * MUTANT track_skip_abort	track_file control_skip_abort
+ * MUTANT track_skip_abort	track_file_race control_skip_abort
  *	an aborted epoch does not give its page back
  * MUTANT late_not_left		-
  *	and are not left to the next one, when they count for this
