@@ -8,9 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+mod action;
 mod check;
 mod corpus;
 mod coverage;
+mod decode;
+mod mutate;
 mod print;
 mod program;
 mod progress;

@@ -6,7 +6,8 @@ use std::fmt::Write;
 
 use mmops_raw::sandbox::{Life, Place, Span, PAGE};
 
-use crate::program::{Action, Program, What};
+use crate::action::{Action, What};
+use crate::program::Program;
 use crate::world::fds;
 
 /// What does not change from program to program.

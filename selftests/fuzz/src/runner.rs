@@ -12,9 +12,10 @@ use anyhow::{bail, Context, Result};
 use mmops_raw::kcov::Kcov;
 use mmops_raw::sandbox::{allow_interrupts, interrupt, this_thread, Sandbox};
 
+use crate::action::{Action, Step};
 use crate::check::run_ioctl;
 use crate::coverage::Modules;
-use crate::program::{Action, Program, Step, MOST_THREADS};
+use crate::program::{Program, MOST_THREADS};
 use crate::world::{Machine, World};
 
 /// Addresses that are kept of a call.

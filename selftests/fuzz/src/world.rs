@@ -19,7 +19,7 @@ use rustix::process::{
     getpid, pidfd_open, pidfd_send_signal, waitid, PidfdFlags, Signal, WaitId, WaitIdOptions,
 };
 
-use crate::program::{Action, What};
+use crate::action::{Action, What};
 
 /// Numbers of descriptors.
 pub mod fds {
