@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
-use mmops_uapi::{has_ended, Device, Epoch, Mode};
+use mmops_uapi::{has_ended, Device, Mode};
 
 use crate::cli;
 use crate::hold::{Holder, Outcome};
@@ -36,18 +36,13 @@ fn round(trackers: &mut Trackers, copier: &mut Copier, kind: Kind) -> Result<Rou
         let (_, wanted) = copier.look()?;
         trackers.follow(copier.pidfd.as_fd(), &wanted)?;
         let tracked = trackers.ranges();
-        let (epochs, found) = trackers.begin()?;
-        if epochs.iter().any(Epoch::has_ended) {
-            // The process has executed another program: all of that is new.
-            drop(epochs);
-            trackers.clear();
+        let Some(epochs) = trackers.begin()? else {
             continue;
-        }
-        let changed = union(found.into_iter().map(|changed| changed.range).collect());
+        };
+        let pages = epochs.pages.iter();
+        let changed = union(pages.map(|changed| changed.range.clone()).collect());
         let (pages, reread) = copier.copy(&changed, &tracked, kind)?;
-        for epoch in epochs {
-            epoch.commit()?;
-        }
+        epochs.commit()?;
         return Ok(Round {
             pages,
             bytes: pages * copier.page_size,

@@ -116,25 +116,22 @@ impl Subject {
 
     /// The pages that changed since the last look. The process goes on meanwhile.
     fn look(&mut self) -> Result<(Kinds, Vec<Touched>)> {
-        self.track_mappings()?;
-        if self.trackers.have_ended()? {
-            // It has executed another program: all of that is new.
-            self.trackers.clear();
+        loop {
             self.track_mappings()?;
+            let Some(epochs) = self.trackers.begin()? else {
+                continue;
+            };
+            // What was mapped meanwhile may have been stored to before its epoch began.
+            let memory = Memory::of(self.pid as i32)?;
+            let seen = attribute(
+                &mappings(&memory)?,
+                &epochs.pages,
+                &memory.pagemap()?,
+                self.page_size,
+            )?;
+            epochs.commit()?;
+            return Ok(seen);
         }
-        let (epochs, found) = self.trackers.begin()?;
-        // What was mapped meanwhile may have been stored to before its epoch began.
-        let memory = Memory::of(self.pid as i32)?;
-        let seen = attribute(
-            &mappings(&memory)?,
-            &found,
-            &memory.pagemap()?,
-            self.page_size,
-        )?;
-        for epoch in epochs {
-            epoch.commit()?;
-        }
-        Ok(seen)
     }
 
     /// Sees to it that all mappings are tracked.

@@ -55,6 +55,8 @@ pub struct Trackers {
     mode: Mode,
     /// In ascending order.
     trackers: Vec<Tracker>,
+    /// Whether the memory of one of them is not that of the process any more.
+    is_stale: bool,
 }
 
 impl Trackers {
@@ -63,11 +65,15 @@ impl Trackers {
         Self {
             mode,
             trackers: Vec::new(),
+            is_stale: false,
         }
     }
 
     /// Sees to it that all of `maps` are tracked, but for those that are too large.
     pub fn follow(&mut self, pidfd: BorrowedFd<'_>, maps: &[MemoryMap]) -> Result<(), Error> {
+        if std::mem::take(&mut self.is_stale) {
+            self.trackers.clear();
+        }
         let wanted = granules(maps);
         self.trackers.retain(|tracker| {
             let range = tracker.range();
@@ -89,34 +95,43 @@ impl Trackers {
         Ok(())
     }
 
-    /// Whether the memory that is tracked is not that of the process any more.
-    pub fn have_ended(&mut self) -> Result<bool, Error> {
-        let Some(tracker) = self.trackers.first_mut() else {
-            return Ok(false);
-        };
-        // Dropped, and so its pages are in the next one.
-        Ok(tracker.begin()?.has_ended())
-    }
-
-    /// Ends all trackers.
-    pub fn clear(&mut self) {
-        self.trackers.clear();
-    }
-
     /// The addresses that are tracked, in ascending order.
     pub fn ranges(&self) -> Vec<Range<u64>> {
         self.trackers.iter().map(Tracker::range).collect()
     }
 
-    /// Begins an epoch of each; their pages, in ascending order.
-    pub fn begin(&mut self) -> Result<(Vec<Epoch<'_>>, Vec<Changed>), Error> {
-        let (mut epochs, mut found) = (Vec::new(), Vec::new());
+    /// Begins an epoch of each.
+    ///
+    /// None if the process has executed another program. Any of them may be the only one to tell,
+    /// since others may be of the new program already. [`Trackers::follow`] makes new ones then, and
+    /// all of the memory is new.
+    pub fn begin(&mut self) -> Result<Option<Epochs<'_>>, Error> {
+        let (mut epochs, mut pages) = (Vec::new(), Vec::new());
         for tracker in &mut self.trackers {
             let epoch = tracker.begin()?;
-            found.extend(epoch.pages()?);
+            if epoch.has_ended() {
+                self.is_stale = true;
+                return Ok(None);
+            }
+            pages.extend(epoch.pages()?);
             epochs.push(epoch);
         }
-        Ok((epochs, found))
+        Ok(Some(Epochs { epochs, pages }))
+    }
+}
+
+/// An epoch of each tracker.
+#[derive(Debug)]
+pub struct Epochs<'t> {
+    epochs: Vec<Epoch<'t>>,
+    /// In ascending order.
+    pub pages: Vec<Changed>,
+}
+
+impl Epochs<'_> {
+    /// The pages are done with.
+    pub fn commit(self) -> Result<(), Error> {
+        self.epochs.into_iter().try_for_each(Epoch::commit)
     }
 }
 

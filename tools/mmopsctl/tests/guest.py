@@ -843,10 +843,18 @@ def test_soft_dirty_clear(context):
 
 
 # Stores once to each page that a line names, of 400 that it has stored to before; and with "exec"
-# in the place of pages it becomes another program, that does the same.
+# in the place of pages it becomes another program, that does the same. With LOW in the environment
+# there is a page at that address as well.
 CHANGER = """
-import mmap, os, sys
+import ctypes, mmap, os, sys
 PAGE = mmap.PAGESIZE
+if "LOW" in os.environ:
+    map_at = ctypes.CDLL(None).mmap
+    map_at.argtypes = [ctypes.c_size_t] * 6
+    low, fixed = int(os.environ["LOW"], 16), 0x100000
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    map_at.restype = ctypes.c_size_t
+    assert map_at(low, PAGE, mmap.PROT_READ, private | fixed, 2**64 - 1, 0) == low
 file = open(sys.argv[1], "w+b")
 file.truncate(400 * PAGE)
 view = mmap.mmap(file.fileno(), 0)
@@ -867,15 +875,21 @@ sys.exit(len(sys.argv) - 2)
 class Changed:
     """What `mmopsctl track --json` tells of a program that runs CHANGER."""
 
-    def __init__(self, context, *arguments, interval="100ms"):
+    def __init__(self, context, *arguments, before=(), interval="100ms"):
+        """With `before`, of a program that says that it is ready as well, and executes this."""
         self.file = context.file
         self.tool = subprocess.Popen(
-            [context.program, "track", "--json", "--interval", interval, "--", sys.executable,
-             "-c", CHANGER, context.file, *arguments], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            [context.program, "track", "--json", "--interval", interval, "--", *before,
+             sys.executable, "-c", CHANGER, context.file, *arguments], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.expect("ready")
         self.looks = []
-        self.settle(400)
+        if before:
+            # All of it is tracked, and it does nothing any more.
+            while self.look()["pages"] != 0:
+                pass
+        else:
+            self.settle(400)
 
     def expect(self, word):
         line = self.tool.stderr.readline().strip()
@@ -886,14 +900,16 @@ class Changed:
         self.tool.stdin.flush()
         self.expect(word)
 
+    def look(self):
+        self.looks.append(json.loads(self.tool.stdout.readline()))
+        return self.looks[-1]
+
     def settle(self, wanted):
         """Pages of the file in the looks from now on: `wanted`, and those of two more looks."""
         pages = [0, 0]
         while sum(pages[:-2]) < wanted:
             assert len(pages) < 300, (wanted, pages)
-            look = json.loads(self.tool.stdout.readline())
-            self.looks.append(look)
-            pages.append(sum(mapping["pages"] for mapping in look["mappings"]
+            pages.append(sum(mapping["pages"] for mapping in self.look()["mappings"]
                              if mapping["name"] == self.file))
         return sum(pages)
 
@@ -928,6 +944,23 @@ def test_track_follows_an_exec(context):
     assert run.settle(400) >= 400
     run.tell("5")
     assert run.settle(1) == 1
+    status, total, errors = run.end()
+    assert status == 0, (total, errors)
+
+
+def test_track_follows_an_exec_to_lower_addresses(context):
+    # Without randomization both have their libraries and stack at the same place. The new program
+    # has something below all of the old one: the first tracker is of the new one, and the others
+    # are of the one that is gone.
+    script = 'echo ready >&2; read -r _; export LOW=10000000; exec "$0" "$@"'
+    run = Changed(context, before=["setarch", "-R", "sh", "-c", script])
+    # It looks when all of that is there.
+    run.tool.send_signal(signal.SIGSTOP)
+    run.tell("go", "ready")
+    run.tool.send_signal(signal.SIGCONT)
+    assert run.settle(400) >= 400
+    run.tell("5")
+    assert run.settle(1) == 1, run.looks[-3:]
     status, total, errors = run.end()
     assert status == 0, (total, errors)
 
