@@ -6,8 +6,17 @@ use super::bits::{
     Bits,
     Pages, //
 };
+use core::store_buffer::{
+    drain,
+    store_late,
+    Until, //
+};
 use shuttle::{
     check_dfs,
+    sync::atomic::{
+        AtomicU64,
+        Ordering, //
+    },
     thread, //
 };
 use std::sync::Arc;
@@ -48,23 +57,59 @@ fn no_bit_is_lost() {
     );
 }
 
-/// What is set after a take began to be set is in that one or in the next, whoever finds the bit
-/// there already.
-#[test]
-fn a_bit_that_is_there_counts_for_who_sets_it() {
+/// Whoever takes a bit while another sets it, and finds it there already, sees what that one has
+/// stored before; or else the bit is in the next take. The store comes to memory as late as
+/// `until` lets it.
+fn what_was_stored_is_seen(until: Until, set: fn(&Bits)) {
     check_dfs(
-        || {
+        move || {
             let bits = Arc::new(Bits::new(&ALL, true).expect("memory"));
-            let other = bits.clone();
-            let setter = thread::spawn(move || other.set_words(0, &[1 << 60, 0]));
+            let contents = Arc::new(AtomicU64::new(0));
+            let (to, stored) = (bits.clone(), contents.clone());
+            let setter = thread::spawn(move || {
+                store_late(until, move || stored.store(1, Ordering::SeqCst));
+                set(&to);
+                drain();
+            });
             let early = words(&bits);
+            let seen = contents.load(Ordering::SeqCst);
             // It was there, or is there now.
             assert_eq!(early, [0xf << 60, 0x3f]);
 
             setter.join().expect("no panic");
             let late = words(&bits);
             assert!(late == [0, 0] || late == [1 << 60, 0]);
+            assert!(seen == 1 || late != [0, 0], "a store is in no epoch");
         },
         None,
     );
+}
+
+fn set(bits: &Bits) {
+    bits.set(&Pages { first: 60, end: 61 });
+}
+
+fn set_words(bits: &Bits) {
+    bits.set_words(0, &[1 << 60, 0]);
+}
+
+/// Fails if the fence before the look at the bits is missing.
+#[test]
+fn a_bit_that_is_there_counts_for_who_sets_it() {
+    what_was_stored_is_seen(Until::Fence, set);
+    what_was_stored_is_seen(Until::Fence, set_words);
+}
+
+/// Without the fence.
+#[test]
+#[should_panic(expected = "a store is in no epoch")]
+fn control_no_fence() {
+    what_was_stored_is_seen(Until::Drain, set);
+}
+
+/// Likewise.
+#[test]
+#[should_panic(expected = "a store is in no epoch")]
+fn control_no_fence_words() {
+    what_was_stored_is_seen(Until::Drain, set_words);
 }
