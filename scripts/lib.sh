@@ -12,7 +12,8 @@ export TOP MMOPS_CACHE
 # mke2fs and insmod are in directories that are not on every user's PATH.
 export PATH=$PATH:/usr/sbin:/sbin
 
-# Each make started here gets its variables by name; a jobserver of the caller stays with the caller.
+# Each make started here gets its variables by name; a jobserver of the caller stays with the
+# caller.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 # The language of messages that are parsed.
 export LC_ALL=C.UTF-8

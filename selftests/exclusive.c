@@ -885,7 +885,9 @@ TEST_F_TIMEOUT(exclusive, one_flush, TEST_SECONDS)
  */
 TEST_F_TIMEOUT(exclusive, nested, TEST_SECONDS)
 {
-	struct mmops_ref_nested arg = { .addr = (uintptr_t)map_stored(20), .len = 20 * page_size() };
+	struct mmops_ref_nested arg = {
+		.addr = (uintptr_t)map_stored(20), .len = 20 * page_size(),
+	};
 	char *map = (char *)arg.addr;
 	size_t i;
 	int ref;

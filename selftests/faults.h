@@ -186,7 +186,8 @@ static inline void clear_faults(void)
 	FIXTURE_SETUP(fixture_name ## _faults)					\
 	{									\
 		if (!faults_built_in())						\
-			SKIP(return, "no " FAULTS_DIR ": mmops.ko was built without MMOPS_FAULTS=1"); \
+			SKIP(return, "no " FAULTS_DIR ": "				\
+				     "mmops.ko was built without MMOPS_FAULTS=1");	\
 		clear_faults();							\
 		fixture_name ## _setup(_metadata, &self->of_all, (const void *)variant); \
 	}									\

@@ -165,8 +165,8 @@ FIXTURE_TEARDOWN(overlay)
 	char *command;
 
 	if (self->top[0]) {
-		ASSERT_LT(0, asprintf(&command, "umount -l %s/merged 2>/dev/null; rm -rf %s", self->top,
-				      self->top));
+		ASSERT_LT(0, asprintf(&command, "umount -l %s/merged 2>/dev/null; rm -rf %s",
+				      self->top, self->top));
 		ASSERT_NE(-1, system(command));
 	}
 }
@@ -358,7 +358,8 @@ static void *serve(void *arg)
 			break;
 		}
 		case FUSE_WRITE: {
-			struct fuse_write_out out = { .size = ((struct fuse_write_in *)data)->size };
+			struct fuse_write_in *w = data;
+			struct fuse_write_out out = { .size = w->size };
 
 			reply(server->fd, in->unique, 0, &out, sizeof(out));
 			break;

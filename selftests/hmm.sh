@@ -10,8 +10,9 @@ usage() {
 	cat <<-END
 	Usage: hmm.sh [--dir DIR]
 
-	Runs DIR/kernel/hmm-tests, built by selftests/Makefile from the kernel's source, against the devices
-	of mmops_mirror.ko. What the devices do not have is reported as skipped, with the reason.
+	Runs DIR/kernel/hmm-tests, built by selftests/Makefile from the kernel's source, against the
+	devices of mmops_mirror.ko. What the devices do not have is reported as skipped, with the
+	reason.
 
 	Environment:
 	  MMOPS_TIMEOUT  seconds that all tests may take (default 1800)
@@ -103,7 +104,8 @@ if ((${#missing[@]})); then
 	failure "hmm-tests: of $fixture, these did not pass: ${missing[*]}"
 else
 	((++number))
-	echo "ok $number - hmm-tests: all ${#required[@]} of $fixture that need no memory of the device"
+	echo "ok $number - hmm-tests:" \
+		"all ${#required[@]} of $fixture that need no memory of the device"
 fi
 for line in "${skipped[@]}"; do
 	((++number))

@@ -38,7 +38,9 @@ FIXTURE_TEARDOWN(leafmap)
 /* One fault makes a whole leaf accessible, and no more. */
 TEST_F_TIMEOUT(leafmap, sizes, TEST_SECONDS)
 {
-	static const uint32_t orders[] = { MMOPS_LEAFMAP_PTE, MMOPS_LEAFMAP_PMD, MMOPS_LEAFMAP_PUD };
+	static const uint32_t orders[] = {
+		MMOPS_LEAFMAP_PTE, MMOPS_LEAFMAP_PMD, MMOPS_LEAFMAP_PUD,
+	};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(orders); i++) {

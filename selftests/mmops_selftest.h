@@ -206,7 +206,7 @@ static inline long minor_faults(void)
 {
 	struct rusage ru;
 
-	/* Twice: the first may fault its buffer in, on the stack of a child, and not count it yet. */
+	/* Twice: the first may fault its buffer in, on the stack of a child, and not count that. */
 	getrusage(RUSAGE_THREAD, &ru);
 	getrusage(RUSAGE_THREAD, &ru);
 	return ru.ru_minflt;

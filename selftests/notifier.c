@@ -883,7 +883,7 @@ static bool wait_until_in_ioctl(pid_t pid)
 	}
 }
 
-/* What interrupts a wait without a handler being run does not end it; nor does one that restarts. */
+/* A stop, which runs no handler, does not end a wait; nor does a handler that restarts. */
 TEST_F_TIMEOUT(notifier, wait_goes_on_after_a_stop, TEST_SECONDS)
 {
 	struct sigaction action = { .sa_handler = no_op, .sa_flags = SA_RESTART };

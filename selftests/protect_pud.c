@@ -249,8 +249,8 @@ TEST_F_TIMEOUT(frames, told_of_both_ends, TEST_SECONDS)
 		size_t page = (heard.events[i].start - (uintptr_t)self->map) / page_size();
 		size_t end = (heard.events[i].end - (uintptr_t)self->map) / page_size();
 
-		if (heard.events[i].event == MMOPS_EVENT_PROTECTION_PAGE && end - page == self->unit &&
-		    page % self->unit == 0)
+		if (heard.events[i].event == MMOPS_EVENT_PROTECTION_PAGE &&
+		    end - page == self->unit && page % self->unit == 0)
 			told[page / self->unit]++;
 	}
 	if (variant->order == MMOPS_LEAFMAP_PTE) {
@@ -621,8 +621,9 @@ TEST_F_TIMEOUT(dax, soft_dirty, TEST_SECONDS)
 TEST_F_TIMEOUT(dax, part_refused, TEST_SECONDS)
 {
 	const size_t part[][2] = {
-		{ 0, 1 }, { 2 * self->unit - 1, 2 * self->unit }, { self->unit - 1, self->unit + 1 },
-		{ 0, 2 * self->unit - 1 }, { 1, 2 * self->unit }, { 0, self->unit / 2 },
+		{ 0, 1 }, { 2 * self->unit - 1, 2 * self->unit },
+		{ self->unit - 1, self->unit + 1 }, { 0, 2 * self->unit - 1 },
+		{ 1, 2 * self->unit }, { 0, self->unit / 2 },
 	};
 	struct leaves *after = &self->after;
 	size_t i;

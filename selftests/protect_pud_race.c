@@ -468,7 +468,8 @@ static size_t race_dirty(FIXTURE_DATA(protect_pud_race) *self, struct __test_met
 	size_t lost = 0;
 
 	self->end = 2 * self->unit;
-	if (partner_start(&a, CPU_A, store_once, self) || partner_start(&b, CPU_B, store_once, self))
+	if (partner_start(&a, CPU_A, store_once, self) ||
+	    partner_start(&b, CPU_B, store_once, self))
 		return SIZE_MAX;
 	for (round = 0; round < rounds(ROUNDS); round++) {
 		uint64_t writes;

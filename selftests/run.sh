@@ -57,7 +57,8 @@ can_run() {
 }
 
 # fault_fixtures PROGRAM: the fixtures of its tests for the fault build, as FIXTURE_FAULTS() in
-# faults.h makes them. Controls need that, and what the plain build has passed is not repeated on it.
+# faults.h makes them. Controls need that, and what the plain build has passed is not repeated on
+# it.
 fault_fixtures() {
 	"$dir/$1" -l 2>&1 | sed -nE 's/^([a-z_0-9]+_faults)( .*|$)/\1/p'
 }
@@ -88,10 +89,15 @@ fi
 for program in "${selected[@]}"; do
 	arguments=()
 	for fixture in $(fault_fixtures "$program"); do
-		if [[ -n $faults ]]; then arguments+=(-f "$fixture"); else arguments+=(-F "$fixture"); fi
+		if [[ -n $faults ]]; then
+			arguments+=(-f "$fixture")
+		else
+			arguments+=(-F "$fixture")
+		fi
 	done
 	# The kernel warns, which fails a run.
-	[[ $program != kernel_fixes || ${MMOPS_FIXES:-} = 1 ]] || arguments+=(-T pud_without_permissions)
+	[[ $program != kernel_fixes || ${MMOPS_FIXES:-} = 1 ]] ||
+		arguments+=(-T pud_without_permissions)
 	echo "# $program ${arguments[*]}"
 	started=$SECONDS
 	renumber "$program: " "$dir/$program" "${arguments[@]}"

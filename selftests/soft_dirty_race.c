@@ -535,7 +535,7 @@ static uint64_t in_step(struct race *race, bool loses)
 
 static void log_rounds(struct __test_metadata *_metadata, FIXTURE_DATA(four) *self)
 {
-	TH_LOG("%llu stores lost; the second clear found nothing in %u of %u rounds, %u times within both calls",
+	TH_LOG("%llu stores lost; second clear found nothing in %u of %u rounds, %u within both",
 	       (unsigned long long)self->lost, self->race.observed,
 	       self->race.rounds, self->race.overlapped);
 }

@@ -54,7 +54,9 @@ static size_t touched(const struct harvest *h)
 /* 12 MiB are mapped, in three places. */
 TEST_F_TIMEOUT(sparse, small_mappings, TEST_SECONDS)
 {
-	static const size_t at[] = { 0, FILE_PAGES / 3 & ~(MIB_PAGES - 1), FILE_PAGES - 4 * MIB_PAGES };
+	static const size_t at[] = {
+		0, FILE_PAGES / 3 & ~(MIB_PAGES - 1), FILE_PAGES - 4 * MIB_PAGES,
+	};
 	char *map[3];
 	size_t i;
 

@@ -4,7 +4,7 @@
 
 number=0	# results so far
 failed=0	# of them, not ok
-passed=()	# names of those that are ok and have no directive: were not skipped, nor expected to fail
+passed=()	# names of those that are ok, and were neither skipped nor expected to fail
 
 # renumber PREFIX COMMAND...: run COMMAND, print its TAP with numbers that go on, and PREFIX
 # in front of each name; anything else becomes a comment. Sets planned (empty without a plan), seen

@@ -58,7 +58,7 @@ TEST_F_TIMEOUT(file, stores, TEST_SECONDS)
 			stored[i] = MMOPS_TRACK_WRITTEN;
 		}
 		ASSERT_EPOCH(&self->t);
-		/* The folios of XFS, and of ext4, may be of several pages: their marks are exact. */
+		/* Folios of XFS, and of ext4, may be of several pages: their marks are exact. */
 		ASSERT_EQ(0, memcmp(stored + FIRST, self->t.kinds, PAGES - FIRST));
 		ASSERT_EPOCH(&self->t);
 		ASSERT_EQ(0, track_reported(&self->t));

@@ -718,7 +718,8 @@ TEST_F_TIMEOUT(ranges, fuzz_protect, TEST_SECONDS)
 		random_reserved(&rng, arg.reserved, 2);
 		before = arg;
 
-		if (arg.flags & ~MMOPS_PROTECT_LARGE || arg.pad || arg.prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+		if (arg.flags & ~MMOPS_PROTECT_LARGE || arg.pad ||
+		    arg.prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
 			may |= MAY(EINVAL);
 		may |= reserved_errors(arg.reserved, 2);
 		may |= area_range_errors(area, arg.addr, arg.len);

@@ -65,6 +65,7 @@ status=${PIPESTATUS[0]}
 	perf report -i "$data" --kallsyms=/proc/kallsyms --no-children --call-graph=none --stdio \
 		--parent="$sides" --exclude-other --percentage=relative \
 		--fields=overhead,sample,parent,symbol 2>/dev/null |
-		c++filt | sed -E '/^(#|$)/d; s/\[[0-9a-f]{12,16}\]//g; s/ +$//; s/   +/  /g' | sort -rn
+		c++filt | sed -E '/^(#|$)/d; s/\[[0-9a-f]{12,16}\]//g; s/ +$//; s/   +/  /g' |
+		sort -rn
 } >"$MMOPS_OUT/profile.txt"
 exit "$status"

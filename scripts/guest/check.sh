@@ -71,7 +71,8 @@ nothing_reported() {
 }
 
 lockdep_is_on() {
-	grep -E 'debug_locks: +1' /proc/lockdep_stats || { grep debug_locks /proc/lockdep_stats; false; }
+	grep -E 'debug_locks: +1' /proc/lockdep_stats ||
+		{ grep debug_locks /proc/lockdep_stats; false; }
 }
 
 # A leak is reported when two scans in a row find nothing that points to an object.
@@ -109,7 +110,8 @@ faults_absent() {
 make_runs_tests() {
 	local program=write_protect tests output
 	local make=(make -s -C "$top/selftests" run_tests OUT="$MMOPS_SELFTESTS")
-	tests=$("$MMOPS_SELFTESTS/$program" -l 2>&1 | awk '!/^[#-]/ && substr($0, 48) != ""' | wc -l)
+	tests=$("$MMOPS_SELFTESTS/$program" -l 2>&1 |
+		awk '!/^[#-]/ && substr($0, 48) != ""' | wc -l)
 	output=$("${make[@]}" ARGS="$program" 2>&1) || { echo "$output"; return 1; }
 	[ "$tests" -gt 0 ] && [ "$(tail -n 1 <<<"$output")" = "1..$tests" ] &&
 		[ "$(grep -cE "^ok [0-9]+ - $program: [^#]+\$" <<<"$output")" = "$tests" ] ||

@@ -95,7 +95,8 @@ replicate() {
 	[ "${rounds:-0}" -ge 10 ] || die "only ${rounds:-no} rounds were made"
 	grep -q '^{"step":"start".*"changes_by":"tracker"' "$log" ||
 		die "there was no tracker of the database on $name"
-	[ "$differed" = 0 ] || die "the rounds missed ${differed:-an unknown number of} pages on $name"
+	[ "$differed" = 0 ] ||
+		die "the rounds missed ${differed:-an unknown number of} pages on $name"
 	echo "the rounds missed 0 pages: all $compared that were compared are the same"
 
 	cmp "$database" "$replica" || die "the replica on $name differs from the database"

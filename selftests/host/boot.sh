@@ -72,7 +72,8 @@ only_what_never_ran_is_repeated() {
 	local status=0 hung
 	hanging_qemu 1
 	boot --qemu "$share/qemu" --start-timeout "$start" --boots 3 \
-		-- bash -c "echo >>'$share/runs'; echo b >/proc/sysrq-trigger; sleep 60" || status=$?
+		-- bash -c "echo >>'$share/runs'; echo b >/proc/sysrq-trigger; sleep 60" ||
+		status=$?
 	hung=$(grep -c "did not come to its command" "$share/log")
 	[ "$status" -eq 125 ] && [ "$(wc -l <"$share/runs")" -eq 1 ] && [ -e "$share/console.1" ] &&
 		[ "$(wc -l <"$share/guests")" -eq $((hung + 1)) ] &&

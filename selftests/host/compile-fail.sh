@@ -8,6 +8,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 eval "$("$top/scripts/cargo-env")" || exit 1
 
 echo "KTAP version 1"
-"$CARGO" run --quiet --locked --release --manifest-path "$top/selftests/compile_fail/Cargo.toml" -- \
+"$CARGO" run --quiet --locked --release \
+	--manifest-path "$top/selftests/compile_fail/Cargo.toml" -- \
 	--modules "$MMOPS_MODULES" --out "$MMOPS_CACHE/compile_fail" \
 	"$top/selftests/compile_fail/cases" "$@"

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What rust/helpers/copied.c was made from is in the kernel source as it was then; and scripts/copied
-# tells of a function that has changed, of one that has gone, and of one that nobody looked at.
+# What rust/helpers/copied.c was made from is in the kernel source as it was then; and
+# scripts/copied tells of a function that has changed, of one that has gone, and of one that nobody
+# looked at.
 
 set -u
 

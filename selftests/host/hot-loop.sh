@@ -4,13 +4,13 @@
 # The loops over a PTE table in mmops.ko call nothing for an entry, whether it is changed or not:
 # the C helpers and the closures are inlined, and the atomic exchange stands in the loop itself.
 #
-# These calls may stand in the functions, since the loop over the entries makes none of them: a panic
-# of an overflow check, the release of a folio for which the queue has no room (the walk makes room
-# before each table), and what is done behind the loop: who tracks the file is told, the bits of the
-# table are counted and put into the bitmap, pinned pages are looked for in a process that has ever
-# pinned any, and the folios are queued. For that the TLB is flushed if they are many, and then they
-# are looked at, 64 at a time; the blocks of one may be marked dirty, and an entry get its bit back
-# whose folio cannot be pinned.
+# These calls may stand in the functions, since the loop over the entries makes none of them: a
+# panic of an overflow check, the release of a folio for which the queue has no room (the walk makes
+# room before each table), and what is done behind the loop: who tracks the file is told, the bits
+# of the table are counted and put into the bitmap, pinned pages are looked for in a process that
+# has ever pinned any, and the folios are queued. For that the TLB is flushed if they are many, and
+# then they are looked at, 64 at a time; the blocks of one may be marked dirty, and an entry get its
+# bit back whose folio cannot be pinned.
 
 set -u
 

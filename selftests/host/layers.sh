@@ -19,7 +19,9 @@ layers() {
 # Prints "FILE NAME" for each module of the crate that a file below $1 names: in a path, or in the
 # braces of a `use`. Comments may name what they like.
 names() {
-	(cd "$1" && find . -name '*.rs' ! -name '*generated*' ! -path ./lib.rs -printf '%P\0' | sort -z |
+	(cd "$1" &&
+		find . -name '*.rs' ! -name '*generated*' ! -path ./lib.rs -printf '%P\0' |
+		sort -z |
 		while IFS= read -r -d '' file; do
 			sed 's|//.*||' "$file" | awk -v file="$file" '
 				{ text = text $0 "\n" }
@@ -34,7 +36,8 @@ names() {
 						start = 1
 						for (i = index(text, "{"); i <= length(text); i++) {
 							c = substr(text, i, 1)
-							if (c == "{" && ++depth == 1 || c == "," && depth == 1)
+							if (c == "{" && ++depth == 1 ||
+							    c == "," && depth == 1)
 								first(substr(text, i + 1))
 							if (c == "}" && --depth == 0)
 								break
@@ -53,11 +56,17 @@ names() {
 wrong() {
 	{
 		layers | sed 's/^/layer /'
-		find "$1" -maxdepth 1 -name '*.rs' ! -name lib.rs -printf 'module %f\n' | sed 's/\.rs$//'
+		find "$1" -maxdepth 1 -name '*.rs' ! -name lib.rs -printf 'module %f\n' |
+			sed 's/\.rs$//'
 		names "$1"
 	} | awk '
 		$1 == "layer" { place[$2] = ++places; next }
-		$1 == "module" { is_module[$2]; if (!($2 in place)) print $2 " is in no layer"; next }
+		$1 == "module" {
+			is_module[$2]
+			if (!($2 in place))
+				print $2 " is in no layer"
+			next
+		}
 		{
 			own = $1
 			sub(/[\/.].*/, "", own)
@@ -86,10 +95,12 @@ finds() {
 }
 
 modules=$(names "$top/rust" | wc -l)
-verdict layers_are_kept "$(wrong "$top/rust"; [ "$modules" -gt 100 ] || echo "$modules names are few")"
+verdict layers_are_kept \
+	"$(wrong "$top/rust"; [ "$modules" -gt 100 ] || echo "$modules names are few")"
 finds finds_a_use pgtable/table.rs 'use crate::walk::Walk;' 'pgtable/table.rs names walk'
 finds finds_a_use_among_others tlb.rs $'use crate::{\n    mm::{Mm, Zap},\n    zap::Zap, //\n};' \
 	'tlb.rs names zap'
-finds finds_a_path_in_a_body zap/table.rs 'fn f() { crate::protect::f(); }' 'zap/table.rs names protect'
+finds finds_a_path_in_a_body zap/table.rs 'fn f() { crate::protect::f(); }' \
+	'zap/table.rs names protect'
 finds finds_a_new_module example.rs '' 'example is in no layer'
 finds leaves_comments_alone range.rs '// See [`zap`](crate::zap).' ''

@@ -19,7 +19,8 @@ names="\\b($modules$own)/[a-z_/-]*\\.(rs|c|h|sh|py|rst|pml|txt|config|patch)\\b"
 # Prints "NAME FILE" for each name in the files below $1.
 names() {
 	(cd "$1" && grep -roE --exclude=Cargo.lock --exclude=paths.sh "$names" \
-		README.md CONTRIBUTING* Documentation kernel rust samples selftests scripts tools .ci |
+		README.md CONTRIBUTING* Documentation kernel rust samples selftests scripts tools \
+		.ci |
 		sed 's/^\([^:]*\):\(.*\)/\2 \1/' | sort -u)
 }
 # What is wrong with the tree $1.

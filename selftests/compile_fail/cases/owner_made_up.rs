@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! An owner that is the address of an object, which may be gone: another one at its address would be
-//! taken for it.
+//! An owner that is the address of an object, which may be gone: another one at its address would
+//! be taken for it.
 //@revisions: wrong twin
 //@[twin] check-pass
 use kernel::prelude::*;
