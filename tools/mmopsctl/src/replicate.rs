@@ -137,9 +137,7 @@ pub fn run(args: &Replicate) -> Result<()> {
         write_log(Step::Verify(verify))?;
         Some(verify)
     };
-    replica
-        .sync_all()
-        .context("cannot write the replica to its disk")?;
+    replicator.finish()?;
     end.seconds = begin.elapsed().as_secs_f64();
     write_log(Step::End(end))?;
     progress.finish();

@@ -12,14 +12,16 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::changes::{Changes, Copier};
 use crate::log::{FullCopy, Round, Verify};
-use crate::sparse::{make_hole, next_data, next_hole, read_up_to};
+use crate::sparse::{next_data, next_hole, read_up_to};
+use crate::target::Target;
+use crate::verify::verify;
 
 /// Bytes that are read and written at once.
 const CHUNK: usize = 1 << 20;
@@ -27,39 +29,37 @@ const CHUNK: usize = 1 << 20;
 /// Unit of `st_blocks`.
 const BLOCK: u64 = 512;
 
-/// A file, its copy, and what tells which pages changed.
+/// A file, what its copy is written to, and what tells which pages changed.
 #[derive(Debug)]
-pub struct Replicator<'a, C> {
-    files: Files<'a>,
+pub struct Replicator<'a, C, T> {
+    files: Files<'a, T>,
     changes: C,
     rounds: u64,
-    compared: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Files<'a> {
+struct Files<'a, T> {
     file: &'a File,
-    replica: &'a File,
+    target: T,
     page_size: u64,
     /// Size of the replica.
     size: u64,
     buffer: Vec<u8>,
 }
 
-impl<'a, C: Changes> Replicator<'a, C> {
-    /// `replica` is empty.
-    pub fn new(file: &'a File, replica: &'a File, page_size: u64, changes: C) -> Self {
+impl<'a, C: Changes, T: Target> Replicator<'a, C, T> {
+    /// The replica of `target` is empty.
+    pub fn new(file: &'a File, target: T, page_size: u64, changes: C) -> Self {
         Self {
             files: Files {
                 file,
-                replica,
+                target,
                 page_size,
                 size: 0,
                 buffer: vec![0; CHUNK],
             },
             changes,
             rounds: 0,
-            compared: vec![0; CHUNK],
         }
     }
 
@@ -70,6 +70,7 @@ impl<'a, C: Changes> Replicator<'a, C> {
         self.changes.take(&mut Forget(&mut self.files))?;
         let size = self.files.size;
         let bytes = self.files.copy_data(0..size, &mut progress)?;
+        self.files.target.end()?;
         Ok(FullCopy {
             pages: self.files.pages(bytes),
             bytes,
@@ -105,6 +106,7 @@ impl<'a, C: Changes> Replicator<'a, C> {
         let grown = files.copy_data(known..size, &mut |_| {})?;
         bytes += grown;
         pages += files.pages(grown);
+        files.target.end()?;
         let data_pages = files
             .pages(files.file.metadata()?.blocks() * BLOCK)
             .min(files.pages(size));
@@ -123,68 +125,23 @@ impl<'a, C: Changes> Replicator<'a, C> {
         })
     }
 
-    /// Compares all data of both files, and copies the pages that differ.
+    /// Compares all data of both files, and copies the pages that differ; calls `progress` as
+    /// [`Self::full_copy`] does.
     pub fn verify(&mut self, mut progress: impl FnMut(u64)) -> Result<Verify> {
-        let begin = Instant::now();
         let files = &mut self.files;
         let size = files.follow_size()?;
-        let (mut pages, mut differed) = (0, 0);
-        let mut left = 0..size;
-        while let Some(data) = files.next_data_of_both(&left)? {
-            left.start = data.end;
-            let mut start = data.start;
-            while start < data.end {
-                let end = (start + CHUNK as u64).min(data.end);
-                let length = (end - start) as usize;
-                let (ours, theirs) = (&mut files.buffer[..length], &mut self.compared[..length]);
-                // Shrunk in between: the next step that follows the size will see it.
-                let length = read_up_to(files.file, ours, start)?;
-                let length_there = read_up_to(files.replica, theirs, start)?;
-                theirs[length_there..].fill(0);
-                for offset in (0..length).step_by(files.page_size as usize) {
-                    let page = offset..length.min(offset + files.page_size as usize);
-                    pages += 1;
-                    if ours[page.clone()] != theirs[page.clone()] {
-                        differed += 1;
-                        write(files.replica, &ours[page], start + offset as u64)?;
-                    }
-                }
-                start = end;
-                progress(start);
-            }
-        }
-        Ok(Verify {
-            pages,
-            differed,
-            seconds: begin.elapsed().as_secs_f64(),
-        })
+        let replica = files.target.replica();
+        let replica = replica.context("the replica cannot be read here")?;
+        verify(files.file, replica, size, files.page_size, &mut progress)
+    }
+
+    /// Ends the replication, after its last round.
+    pub fn finish(&mut self) -> Result<()> {
+        self.files.target.finish()
     }
 }
 
-impl Files<'_> {
-    /// The first bytes of `left` that are data in one of the files, as whole pages. `left` begins
-    /// with a page.
-    fn next_data_of_both(&self, left: &Range<u64>) -> Result<Option<Range<u64>>> {
-        if left.is_empty() {
-            return Ok(None);
-        }
-        let ours = next_data(self.file, left.start)?;
-        let theirs = next_data(self.replica, left.start)?;
-        let (file, data) = match (ours, theirs) {
-            (Some(ours), Some(theirs)) if theirs < ours => (self.replica, theirs),
-            (Some(ours), _) => (self.file, ours),
-            (None, Some(theirs)) => (self.replica, theirs),
-            (None, None) => return Ok(None),
-        };
-        if data >= left.end {
-            return Ok(None);
-        }
-        // A hole that was filled or made meanwhile may begin where the data did.
-        let end = next_hole(file, data, left.end)?.max(data + 1);
-        let end = end.next_multiple_of(self.page_size).min(left.end);
-        Ok(Some(data / self.page_size * self.page_size..end))
-    }
-
+impl<T: Target> Files<'_, T> {
     /// Pages in `bytes` bytes.
     fn pages(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.page_size)
@@ -201,12 +158,8 @@ impl Files<'_> {
     /// Gives the replica the size that the file has now.
     fn follow_size(&mut self) -> Result<u64> {
         let size = self.file_size()?;
-        if size != self.size {
-            self.replica
-                .set_len(size)
-                .context("cannot set the size of the replica")?;
-            self.size = size;
-        }
+        self.target.begin(size)?;
+        self.size = size;
         Ok(size)
     }
 
@@ -223,7 +176,8 @@ impl Files<'_> {
             position = data;
             while position < hole {
                 let end = (position + CHUNK as u64).min(hole);
-                copied += copy(self.file, self.replica, position..end, &mut self.buffer)?;
+                let (target, buffer) = (&mut self.target, &mut self.buffer);
+                copied += copy(self.file, target, position..end, buffer)?;
                 position = end;
                 progress(position);
             }
@@ -233,9 +187,9 @@ impl Files<'_> {
 }
 
 /// The changes of before the full copy.
-struct Forget<'f, 'a>(&'f mut Files<'a>);
+struct Forget<'f, 'a, T>(&'f mut Files<'a, T>);
 
-impl Copier for Forget<'_, '_> {
+impl<T: Target> Copier for Forget<'_, '_, T> {
     fn begun(&mut self) -> Result<Range<u64>> {
         let size = self.0.follow_size()?;
         Ok(0..self.0.pages(size))
@@ -247,8 +201,8 @@ impl Copier for Forget<'_, '_> {
 }
 
 /// What a round copies.
-struct Copy<'f, 'a> {
-    files: &'f mut Files<'a>,
+struct Copy<'f, 'a, T> {
+    files: &'f mut Files<'a, T>,
     finds_holes: bool,
     /// Bytes that are in the file and were in the replica when the round began.
     known: u64,
@@ -260,7 +214,7 @@ struct Copy<'f, 'a> {
     holes: u64,
 }
 
-impl Copier for Copy<'_, '_> {
+impl<T: Target> Copier for Copy<'_, '_, T> {
     fn begun(&mut self) -> Result<Range<u64>> {
         let size = self.files.follow_size()?;
         self.known = self.known.min(size);
@@ -275,7 +229,7 @@ impl Copier for Copy<'_, '_> {
         }
         let copied = copy(
             self.files.file,
-            self.files.replica,
+            &mut self.files.target,
             range,
             &mut self.files.buffer,
         )?;
@@ -285,18 +239,13 @@ impl Copier for Copy<'_, '_> {
     }
 }
 
-impl Copy<'_, '_> {
+impl<T: Target> Copy<'_, '_, T> {
     /// Copies what is data in `range`, and makes a hole of what is none.
     ///
     /// What is read decides first: to ask where the data ends would cost as much as there is data,
     /// for each page that changed.
     fn copy_or_punch(&mut self, range: Range<u64>) -> Result<()> {
-        let Files {
-            file,
-            replica,
-            page_size,
-            ..
-        } = *self.files;
+        let (file, page_size) = (self.files.file, self.files.page_size);
         let mut position = range.start;
         while position < range.end {
             let data = next_data(file, position)?.map_or(range.end, |data| data.min(range.end));
@@ -307,7 +256,7 @@ impl Copy<'_, '_> {
                 } else {
                     data
                 };
-                let made = make_hole(replica, position..end)?;
+                let made = self.files.target.make_hole(position..end)?;
                 self.holes += made.div_ceil(page_size);
                 position = data;
                 continue;
@@ -329,7 +278,7 @@ impl Copy<'_, '_> {
                     end = next;
                 }
             }
-            write(replica, &bytes[..end], position)?;
+            self.files.target.write(&bytes[..end], position)?;
             position += end as u64;
             self.copied += end as u64;
             self.pages += (end as u64).div_ceil(page_size);
@@ -343,13 +292,18 @@ impl Copy<'_, '_> {
 }
 
 /// Copies the bytes of `range` that `file` has, and returns how many those are.
-fn copy(file: &File, replica: &File, range: Range<u64>, buffer: &mut [u8]) -> Result<u64> {
+fn copy(
+    file: &File,
+    target: &mut impl Target,
+    range: Range<u64>,
+    buffer: &mut [u8],
+) -> Result<u64> {
     let mut position = range.start;
     while position < range.end {
         let length = buffer.len().min((range.end - position) as usize);
         let read =
             read_up_to(file, &mut buffer[..length], position).context("cannot read the file")?;
-        write(replica, &buffer[..read], position)?;
+        target.write(&buffer[..read], position)?;
         position += read as u64;
         if read < length {
             break;
@@ -358,18 +312,14 @@ fn copy(file: &File, replica: &File, range: Range<u64>, buffer: &mut [u8]) -> Re
     Ok(position - range.start)
 }
 
-fn write(replica: &File, bytes: &[u8], offset: u64) -> Result<()> {
-    replica
-        .write_all_at(bytes, offset)
-        .context("cannot write the replica")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::os::unix::fs::FileExt;
 
     use super::*;
     use crate::harvest::{DirtyPages, Harvested};
+    use crate::sparse::make_hole;
     use mmops_uapi::Bitmap;
 
     const PAGE: u64 = 4096;
