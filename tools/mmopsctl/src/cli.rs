@@ -27,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 ///
 /// The file may also be a memfd of a running program, named as /proc/PID/fd/NUMBER.
 ///
-/// All commands need root, and the modules mmops and mmops_test loaded.
+/// All commands but apply and plot need root, and the modules mmops and mmops_test loaded.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -95,7 +95,39 @@ pub enum Command {
     /// finds them all, and says how many there were. --no-verify leaves it out: right only for
     /// files in memory without swap, that are stored to through mappings alone, and stay mapped
     /// until mmopsctl has ended.
+    ///
+    /// With - as REPLICA, a stream is written to standard output, of which mmopsctl apply makes the
+    /// replica, perhaps on another machine: mmopsctl replicate FILE - | ssh HOST mmopsctl apply -
+    /// REPLICA. All reports go to standard error then, that of --json included. The replica is
+    /// always the state after a whole round, whatever ends one of both. A second signal ends the
+    /// stream within a round. When its reader goes away, the command fails, and nothing is left of
+    /// it. Documentation/replicate-stream.rst has the format. A stream needs a tracker, or
+    /// --no-verify.
+    ///
+    /// The exit status is 0 after the last round, 1 after an error, 2 for arguments that are wrong,
+    /// 3 when the reader of a stream has gone, and 130 after a second signal.
     Replicate(Replicate),
+    /// Make a replica from the stream of a replication
+    ///
+    /// STREAM is what mmopsctl replicate FILE - writes: a file, or - for standard input. REPLICA is
+    /// created, or replaced when the first round of a stream that has all is whole. Neither root
+    /// nor a module is needed.
+    ///
+    /// REPLICA is always the state after a whole round: each is on the disk in a journal before it
+    /// is made in REPLICA, in the directory REPLICA.mmops, which also has the state and has to be
+    /// kept for as long as REPLICA is to follow. Whatever ends the command (a stream that was cut
+    /// or damaged, a signal, SIGKILL, the loss of power), no round is lost that was whole, and none
+    /// is left half made: what SIGKILL or a power loss leave is completed, or dropped, by the next
+    /// mmopsctl apply of REPLICA, with --recover too. Until then, REPLICA can be between two
+    /// rounds. Nobody else may write to REPLICA.
+    ///
+    /// Ctrl-C (SIGINT) at the end of a pipe ends whoever writes the stream, after a last round, so
+    /// apply waits for the end of the stream then; a second one, SIGTERM and SIGHUP drop the round
+    /// under way and end it.
+    ///
+    /// The exit status is 0 at the end of the stream, 1 after an error, of the stream too, 2 for
+    /// arguments that are wrong, 3 when the stream ends before its end, and 130 after a signal.
+    Apply(Apply),
     /// Show which leaves map the memory of a process: their size and state
     ///
     /// A leaf is an entry of the page tables that maps memory: 4 KiB, 2 MiB or 1 GiB. Each line is
@@ -289,7 +321,7 @@ pub struct Watch {
 pub struct Replicate {
     /// File that programs change
     pub file: PathBuf,
-    /// Regular file that becomes the copy
+    /// Regular file that becomes the copy; or - to write a stream to standard output
     pub replica: PathBuf,
     /// Time from the start of one round to that of the next, such as 100ms or 2s
     #[arg(long, value_name = "TIME", default_value = "1s",
@@ -314,13 +346,35 @@ pub struct Replicate {
     /// Print the report as JSON on standard output
     ///
     /// One object; its member per_round is an array with one object for each round, and changes_by
-    /// is "tracker" or "harvests".
+    /// is "tracker" or "harvests". With a stream it goes to standard error, as its last line.
     #[arg(long)]
     pub json: bool,
     /// Write each step to this file as it is made, one JSON object per line
     #[arg(long, value_name = "LOG")]
     pub log: Option<PathBuf>,
     /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Stream to read; - is standard input
+    #[arg(required_unless_present = "recover")]
+    pub stream: Option<PathBuf>,
+    /// Regular file that becomes the copy
+    #[arg(required_unless_present = "recover")]
+    pub replica: Option<PathBuf>,
+    /// Complete or drop the round that was under way when apply was killed, and do nothing else
+    #[arg(long, value_name = "REPLICA", conflicts_with_all = ["stream", "replica"])]
+    pub recover: Option<PathBuf>,
+    /// Print the report as JSON
+    ///
+    /// One object with the members replica, stream, round, size, is_pending (false), rounds and
+    /// bytes (of this stream).
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but the report
     #[arg(long, short)]
     pub quiet: bool,
 }

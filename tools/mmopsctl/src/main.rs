@@ -5,9 +5,16 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod apply;
+#[cfg(test)]
+mod apply_tests;
 mod changes;
 mod cli;
+mod disk;
+#[cfg(test)]
+mod disk_model;
 mod docs;
+mod frame;
 mod harvest;
 mod hold;
 mod holder;
@@ -20,6 +27,8 @@ mod plot;
 mod process;
 mod program;
 mod protect;
+mod receiver;
+mod record;
 mod replicate;
 mod replicator;
 mod snapshot;
@@ -33,6 +42,8 @@ mod snapshot_report;
 mod soft_dirty;
 mod sparse;
 mod stop;
+mod store;
+mod stream;
 mod target;
 mod track;
 mod tracked;
@@ -49,6 +60,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::{Cli, Command};
+use receiver::Incomplete;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -57,6 +69,7 @@ fn main() -> ExitCode {
         Command::Harvest(args) => harvest::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Replicate(args) => replicate::run(&args),
+        Command::Apply(args) => apply::run(&args),
         Command::Leaves(args) => leaves::run(&args),
         Command::Protect(args) => protect::run(&args),
         Command::Zap(args) => zap::run(&args),
@@ -75,7 +88,8 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mmopsctl: {error:#}");
-            ExitCode::FAILURE
+            let incomplete = error.downcast_ref::<Incomplete>();
+            incomplete.map_or(ExitCode::FAILURE, |why| why.status().into())
         }
     }
 }

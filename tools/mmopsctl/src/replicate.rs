@@ -19,6 +19,8 @@ use crate::harvest::Harvester;
 use crate::log::{self, ChangesBy, End, FullCopy, Round, Start, Step, Verify};
 use crate::replicator::Replicator;
 use crate::stop::Stop;
+use crate::stream::{self, Stream};
+use crate::target::Target;
 use crate::tracked::{FileSystem, Tracked};
 use crate::units;
 
@@ -54,7 +56,25 @@ pub fn run(args: &Replicate) -> Result<()> {
         trackers.is_none() || !args.huge.split,
         "--split is for harvests: give --harvest as well, or leave it out"
     );
-    let replica = create_replica(&tracked, &args.replica)?;
+    let verify = args.verify || trackers.is_none() && !args.no_verify;
+    let is_stream = stream::is_standard(&args.replica);
+    ensure!(
+        !is_stream || !verify,
+        "a stream has its replica elsewhere, so both files cannot be compared at the end{}",
+        if args.verify {
+            ": leave --verify out"
+        } else {
+            ", which has to be without a tracker: --no-verify sends what harvests alone tell"
+        }
+    );
+    let size = tracked.metadata()?.len();
+    let replica;
+    let target: Box<dyn Target + '_> = if is_stream {
+        Box::new(Stream::new(stream::output()?, page_size, size, None)?)
+    } else {
+        replica = create_replica(&tracked, &args.replica)?;
+        Box::new(&replica)
+    };
     let log = match &args.log {
         Some(path) => {
             Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
@@ -63,19 +83,22 @@ pub fn run(args: &Replicate) -> Result<()> {
     };
     let write_log = |step: Step| log.as_ref().map_or(Ok(()), |log| log::write(log, &step));
     let mut progress = Progress::new(args.quiet);
-    let verify = args.verify || trackers.is_none() && !args.no_verify;
     if trackers.is_none() {
         note_harvests(args, &tracked, &file_system, verify, &progress);
     }
 
-    let stop = Stop::install("the replica is not complete")?;
+    let stop = Stop::install(if is_stream {
+        "the stream ends within a round, and the replica has the round before that"
+    } else {
+        "the replica is not complete"
+    })?;
     let begin = Instant::now();
     let start = Start {
         file: args.file.to_string_lossy().into_owned(),
         replica: args.replica.to_string_lossy().into_owned(),
         file_system: file_system.name,
         page_size,
-        size: tracked.metadata()?.len(),
+        size,
         interval: args.interval.as_secs_f64(),
         changes_by: match trackers {
             Some(_) => ChangesBy::Tracker,
@@ -89,7 +112,7 @@ pub fn run(args: &Replicate) -> Result<()> {
         Some(trackers) => Box::new(trackers),
         None => Box::new(Harvester::new(&device, &tracked, page_size, flags)?),
     };
-    let mut replicator = Replicator::new(tracked.file(), &replica, page_size, changes);
+    let mut replicator = Replicator::new(tracked.file(), target, page_size, changes);
     progress.phase("full copy", start.size);
     let full_copy = replicator.full_copy(|position| progress.position(position))?;
     write_log(Step::FullCopy(full_copy))?;
@@ -142,7 +165,7 @@ pub fn run(args: &Replicate) -> Result<()> {
     write_log(Step::End(end))?;
     progress.finish();
 
-    if args.json {
+    let report = if args.json {
         let report = Report {
             start: &start,
             full_copy,
@@ -150,11 +173,16 @@ pub fn run(args: &Replicate) -> Result<()> {
             verify,
             per_round,
         };
-        println!("{}", serde_json::to_string(&report)?);
+        serde_json::to_string(&report)? + "\n"
     } else {
-        print_report(&start, &full_copy, &end, verify.as_ref());
-    }
-    Ok(())
+        in_words(&start, &full_copy, &end, verify.as_ref(), is_stream)
+    };
+    // Standard output has the stream, and nothing else.
+    let mut output: Box<dyn Write> = match is_stream {
+        true => Box::new(io::stderr()),
+        false => Box::new(io::stdout()),
+    };
+    Ok(output.write_all(report.as_bytes())?)
 }
 
 /// Says that dirty bits are harvested, and what that does not see.
@@ -225,45 +253,26 @@ fn create_replica(tracked: &Tracked, path: &Path) -> Result<File> {
     Ok(replica)
 }
 
-fn print_report(start: &Start, full_copy: &FullCopy, end: &End, verify: Option<&Verify>) {
+fn in_words(
+    start: &Start,
+    full_copy: &FullCopy,
+    end: &End,
+    verify: Option<&Verify>,
+    is_stream: bool,
+) -> String {
     let pages = |n| units::pages(n, start.page_size);
-    println!("{} -> {}", start.file, start.replica);
-    println!(
-        "  file       {} on {}",
-        units::bytes(start.size),
-        start.file_system
-    );
-    println!(
-        "  full copy  {} in {}",
-        pages(full_copy.pages),
-        units::seconds(full_copy.seconds)
-    );
-    println!(
-        "  rounds     {} in {}{}",
-        end.rounds,
-        units::seconds(end.seconds),
-        if end.by_signal {
-            "; the last began after the signal"
-        } else {
-            ""
-        }
-    );
-    println!(
-        "  copied     {}; a full copy each round would be {}",
-        pages(end.pages),
-        pages(end.full_copies_pages)
-    );
-    println!(
-        "  {:<9}  {} in all rounds",
-        match start.changes_by {
-            ChangesBy::Tracker => "tracker",
-            ChangesBy::Harvests => "harvest",
-        },
-        units::seconds(end.harvest_seconds)
-    );
-    match verify {
-        Some(verify) => println!(
-            "  compare    {} of {} differed{}, in {}",
+    let signal = if end.by_signal {
+        "; the last began after the signal"
+    } else {
+        ""
+    };
+    let by = match start.changes_by {
+        ChangesBy::Tracker => "tracker",
+        ChangesBy::Harvests => "harvest",
+    };
+    let compare = match verify {
+        Some(verify) => format!(
+            "{} of {} differed{}, in {}",
             if verify.differed == 0 {
                 "none".into()
             } else {
@@ -278,10 +287,47 @@ fn print_report(start: &Start, full_copy: &FullCopy, end: &End, verify: Option<&
             units::seconds(verify.seconds)
         ),
         None if start.changes_by == ChangesBy::Tracker => {
-            println!("  compare    not needed: the tracker misses no page")
+            "not needed: the tracker misses no page".into()
         }
-        None => println!("  compare    left out"),
-    }
+        None => "left out".into(),
+    };
+    [
+        format!(
+            "{} -> {}",
+            start.file,
+            if is_stream {
+                "a stream"
+            } else {
+                &start.replica
+            }
+        ),
+        format!(
+            "  file       {} on {}",
+            units::bytes(start.size),
+            start.file_system
+        ),
+        format!(
+            "  full copy  {} in {}",
+            pages(full_copy.pages),
+            units::seconds(full_copy.seconds)
+        ),
+        format!(
+            "  rounds     {} in {}{signal}",
+            end.rounds,
+            units::seconds(end.seconds)
+        ),
+        format!(
+            "  copied     {}; a full copy each round would be {}",
+            pages(end.pages),
+            pages(end.full_copies_pages)
+        ),
+        format!(
+            "  {by:<9}  {} in all rounds",
+            units::seconds(end.harvest_seconds)
+        ),
+        format!("  compare    {compare}\n"),
+    ]
+    .join("\n")
 }
 
 /// Progress on standard error: a bar on a terminal, else a line now and then.

@@ -317,9 +317,15 @@ mod tests {
     use std::collections::BTreeSet;
     use std::os::unix::fs::FileExt;
 
+    use fastrand::Rng;
+
     use super::*;
+    use crate::disk;
     use crate::harvest::{DirtyPages, Harvested};
+    use crate::receiver::receive;
     use crate::sparse::make_hole;
+    use crate::store::Store;
+    use crate::stream::tests::to_vec;
     use mmops_uapi::Bitmap;
 
     const PAGE: u64 = 4096;
@@ -621,6 +627,45 @@ mod tests {
             assert!(theirs.is_subset(&ours), "seed {seed}");
             let verify = replicator.verify(|_| {}).unwrap();
             assert_eq!(verify.differed, 0, "seed {seed}");
+        }
+    }
+
+    /// The same by a stream, which is cut somewhere, and then made anew.
+    #[test]
+    fn streams_leave_nothing_to_do() {
+        for seed in 1..6 {
+            let file = temporary("stream-file");
+            (0..300).for_each(|page| fill(&file, page, 1));
+            let name = format!("mmopsctl-{}-stream-{seed}", std::process::id());
+            let replica = std::env::temp_dir().join(&name);
+            let busy = Busy {
+                file: &file,
+                random: seed * 0x9e37_79b9_7f4a_7c15,
+                told: BTreeSet::new(),
+                late: None,
+                is_quiet: false,
+            };
+            let stream = to_vec(1, 0, None);
+            let mut replicator = Replicator::new(&file, stream, PAGE, busy);
+            replicator.full_copy(|_| {}).unwrap();
+            for _ in 0..10 {
+                replicator.round(0.0).unwrap();
+            }
+            replicator.changes.is_quiet = true;
+            replicator.changes.change();
+            replicator.round(0.0).unwrap();
+            replicator.finish().unwrap();
+            let bytes = replicator.files.target.written();
+            let length = Rng::with_seed(seed).usize(..bytes.len());
+            let mut store = Store::open(disk::Files::open(&replica, true).unwrap()).unwrap();
+            receive(&bytes[..length], &mut store, |_| {}).unwrap_err();
+            receive(bytes, &mut store, |_| {}).unwrap();
+            let copy = File::open(&replica).unwrap();
+            assert!(content(&file) == content(&copy), "seed {seed}");
+            assert!(data_of(&copy).is_subset(&data_of(&file)), "seed {seed}");
+            std::fs::remove_file(&replica).unwrap();
+            let beside = std::env::temp_dir().join(format!("{name}.mmops"));
+            std::fs::remove_dir_all(beside).unwrap();
         }
     }
 
