@@ -16,7 +16,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use crate::cli::Apply;
-use crate::disk::Files;
+use crate::digests;
+use crate::disk::{Files, Name};
 use crate::receiver::{receive, Incomplete, Received};
 use crate::store::{State, Store};
 use crate::stream;
@@ -36,8 +37,9 @@ struct Report<'a> {
 }
 
 pub fn run(args: &Apply) -> Result<()> {
-    match (&args.recover, &args.stream, &args.replica) {
-        (Some(replica), ..) => {
+    match (&args.state, &args.recover, &args.stream, &args.replica) {
+        (Some(replica), ..) => print_state(replica),
+        (_, Some(replica), ..) => {
             let store = open(replica, false)?;
             report(args, replica, store.state(), &Received::default())
         }
@@ -49,6 +51,19 @@ pub fn run(args: &Apply) -> Result<()> {
 fn open(replica: &Path, may_create: bool) -> Result<Store<Files>> {
     let files = Files::open(replica, may_create)?;
     Store::open(files).with_context(|| format!("cannot use the replica {}", replica.display()))
+}
+
+fn print_state(replica: &Path) -> Result<()> {
+    let output = io::stdout();
+    ensure!(
+        !output.is_terminal(),
+        "a state is no text for a terminal: send it to a file, or through a pipe"
+    );
+    let mut store = open(replica, replica.is_file())?;
+    let context = || format!("cannot tell the state of {}", replica.display());
+    let state = store.adopt(stream::new_id()?).with_context(context)?;
+    let file = File::open(store.disk().path(Name::Replica)).with_context(context)?;
+    digests::write(output.lock(), &file, &state)
 }
 
 fn apply(args: &Apply, stream: &Path, replica: &Path) -> Result<()> {

@@ -101,8 +101,9 @@ pub enum Command {
     /// REPLICA. All reports go to standard error then, that of --json included. The replica is
     /// always the state after a whole round, whatever ends one of both. A second signal ends the
     /// stream within a round. When its reader goes away, the command fails, and nothing is left of
-    /// it. Documentation/replicate-stream.rst has the format. A stream needs a tracker, or
-    /// --no-verify.
+    /// it; a new stream goes on from the replica with --resume, or begins anew.
+    /// Documentation/replicate-stream.rst has the format, and what a resume costs. A stream needs a
+    /// tracker, or --no-verify.
     ///
     /// The exit status is 0 after the last round, 1 after an error, 2 for arguments that are wrong,
     /// 3 when the reader of a stream has gone, and 130 after a second signal.
@@ -120,6 +121,10 @@ pub enum Command {
     /// is left half made: what SIGKILL or a power loss leave is completed, or dropped, by the next
     /// mmopsctl apply of REPLICA, with --recover too. Until then, REPLICA can be between two
     /// rounds. Nobody else may write to REPLICA.
+    ///
+    /// When a stream was cut, REPLICA keeps its last round. To go on from there, take its state, as
+    /// by ssh HOST mmopsctl apply --state REPLICA >STATE, and give that to mmopsctl replicate
+    /// --resume STATE.
     ///
     /// Ctrl-C (SIGINT) at the end of a pipe ends whoever writes the stream, after a last round, so
     /// apply waits for the end of the stream then; a second one, SIGTERM and SIGHUP drop the round
@@ -349,6 +354,12 @@ pub struct Replicate {
     /// is "tracker" or "harvests". With a stream it goes to standard error, as its last line.
     #[arg(long)]
     pub json: bool,
+    /// Let a stream go on from a replica: send first what differs from it
+    ///
+    /// STATE is what mmopsctl apply --state has printed; - is standard input. All of FILE is read,
+    /// and blocks of 64 KiB are sent whose digests differ.
+    #[arg(long, value_name = "STATE")]
+    pub resume: Option<PathBuf>,
     /// Write each step to this file as it is made, one JSON object per line
     #[arg(long, value_name = "LOG")]
     pub log: Option<PathBuf>,
@@ -360,11 +371,18 @@ pub struct Replicate {
 #[derive(Debug, Args)]
 pub struct Apply {
     /// Stream to read; - is standard input
-    #[arg(required_unless_present = "recover")]
+    #[arg(required_unless_present_any = ["state", "recover"])]
     pub stream: Option<PathBuf>,
     /// Regular file that becomes the copy
-    #[arg(required_unless_present = "recover")]
+    #[arg(required_unless_present_any = ["state", "recover"])]
     pub replica: Option<PathBuf>,
+    /// Print the state of a replica, for --resume of replicate
+    ///
+    /// It has the number of the stream, the round, and digests of blocks: some 0.05 % of the data.
+    /// All data of the replica are read. A file that was copied in another way gets a state by
+    /// this, and can be gone on from.
+    #[arg(long, value_name = "REPLICA", conflicts_with_all = ["stream", "replica", "recover"])]
+    pub state: Option<PathBuf>,
     /// Complete or drop the round that was under way when apply was killed, and do nothing else
     #[arg(long, value_name = "REPLICA", conflicts_with_all = ["stream", "replica"])]
     pub recover: Option<PathBuf>,
@@ -372,7 +390,7 @@ pub struct Apply {
     ///
     /// One object with the members replica, stream, round, size, is_pending (false), rounds and
     /// bytes (of this stream).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "state")]
     pub json: bool,
     /// Print nothing but the report
     #[arg(long, short)]

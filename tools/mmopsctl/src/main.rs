@@ -10,6 +10,7 @@ mod apply;
 mod apply_tests;
 mod changes;
 mod cli;
+mod digests;
 mod disk;
 #[cfg(test)]
 mod disk_model;

@@ -36,9 +36,15 @@ impl fmt::Display for Incomplete {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ReaderGone => {
-                "whoever read the stream has gone, so it is not complete: begin anew"
+                "whoever read the stream has gone, so it is not complete: take the state of the \
+                 replica (mmopsctl apply --state REPLICA), and go on from that with \
+                 --resume STATE; or begin anew"
             }
-            Self::Cut => "the stream ends before its end: whoever wrote it has gone; begin anew",
+            Self::Cut => {
+                "the stream ends before its end: whoever wrote it has gone; take the state \
+                 (mmopsctl apply --state REPLICA), and go on from that with mmopsctl replicate \
+                 --resume STATE; or begin anew"
+            }
             Self::Stopped => "ended by a signal",
         })
     }

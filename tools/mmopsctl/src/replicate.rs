@@ -3,7 +3,7 @@
 //! `mmopsctl replicate`
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::changes::{Changes, FileTrackers};
 use crate::cli::Replicate;
+use crate::digests::Digests;
 use crate::harvest::Harvester;
 use crate::log::{self, ChangesBy, End, FullCopy, Round, Start, Step, Verify};
 use crate::replicator::Replicator;
@@ -59,6 +60,10 @@ pub fn run(args: &Replicate) -> Result<()> {
     let verify = args.verify || trackers.is_none() && !args.no_verify;
     let is_stream = stream::is_standard(&args.replica);
     ensure!(
+        is_stream || args.resume.is_none(),
+        "--resume is for a stream: name - as the replica"
+    );
+    ensure!(
         !is_stream || !verify,
         "a stream has its replica elsewhere, so both files cannot be compared at the end{}",
         if args.verify {
@@ -67,10 +72,15 @@ pub fn run(args: &Replicate) -> Result<()> {
             ", which has to be without a tracker: --no-verify sends what harvests alone tell"
         }
     );
+    let mut digests = match &args.resume {
+        Some(path) => Some(open_state(path)?),
+        None => None,
+    };
     let size = tracked.metadata()?.len();
     let replica;
     let target: Box<dyn Target + '_> = if is_stream {
-        Box::new(Stream::new(stream::output()?, page_size, size, None)?)
+        let base = digests.as_ref().map(|digests| digests.point);
+        Box::new(Stream::new(stream::output()?, page_size, size, base)?)
     } else {
         replica = create_replica(&tracked, &args.replica)?;
         Box::new(&replica)
@@ -113,8 +123,16 @@ pub fn run(args: &Replicate) -> Result<()> {
         None => Box::new(Harvester::new(&device, &tracked, page_size, flags)?),
     };
     let mut replicator = Replicator::new(tracked.file(), target, page_size, changes);
-    progress.phase("full copy", start.size);
-    let full_copy = replicator.full_copy(|position| progress.position(position))?;
+    let full_copy = match &mut digests {
+        Some(digests) => {
+            progress.phase("compare", start.size);
+            replicator.resume(digests, |position| progress.position(position))?
+        }
+        None => {
+            progress.phase("full copy", start.size);
+            replicator.full_copy(|position| progress.position(position))?
+        }
+    };
     write_log(Step::FullCopy(full_copy))?;
     progress.full_copy(&full_copy, page_size);
 
@@ -251,6 +269,17 @@ fn create_replica(tracked: &Tracked, path: &Path) -> Result<File> {
     }
     replica.set_len(0).with_context(context)?;
     Ok(replica)
+}
+
+/// Opens the state that a stream goes on from.
+fn open_state(path: &Path) -> Result<Digests<Box<dyn Read>>> {
+    let file: Box<dyn Read> = if stream::is_standard(path) {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(path);
+        Box::new(file.with_context(|| format!("cannot open the state {}", path.display()))?)
+    };
+    Digests::new(file)
 }
 
 fn in_words(

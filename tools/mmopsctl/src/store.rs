@@ -119,6 +119,25 @@ impl<D: Disk> Store<D> {
         self.state
     }
 
+    /// Makes a state for a replica that has none, or that others have written to.
+    pub fn adopt(&mut self, stream: u128) -> Result<State> {
+        let size = self.disk.size(Name::Replica)?;
+        let size = size.context("there is no such file")?;
+        match self.state {
+            Some(state) if state.size == size => Ok(state),
+            _ => {
+                let state = State {
+                    point: Point { stream, round: 0 },
+                    size,
+                    is_pending: false,
+                };
+                self.disk.sync(Name::Replica)?;
+                self.write_state(state)?;
+                Ok(state)
+            }
+        }
+    }
+
     fn recover(&mut self) -> Result<()> {
         self.state = self.read_state()?;
         match self.state {
@@ -288,7 +307,7 @@ impl<D: Disk> Rounds for Store<D> {
         let Some(base) = header.base else {
             return Ok(());
         };
-        let again = "begin anew";
+        let again = "take its state anew (mmopsctl apply --state), and resume with that";
         let state = self.state.with_context(|| {
             format!("the stream goes on from {base}, and this replica has no state: {again}")
         })?;

@@ -208,7 +208,7 @@ pub mod tests {
                 Some(&Incomplete::ReaderGone),
                 "{room}"
             );
-            assert!(error.to_string().contains("begin anew"), "{error}");
+            assert!(error.to_string().contains("--resume STATE"), "{error}");
         }
     }
 }

@@ -774,6 +774,70 @@ def changing(context, pages):
         assert changer.wait(PATIENCE) == 0
 
 
+def users_of_the_driver():
+    with open("/sys/module/mmops_test/refcnt", encoding="utf-8") as count:
+        return int(count.read())
+
+
+def by_a_pipe_that_breaks(context):
+    pages = 2000
+    users = users_of_the_driver()
+    with changing(context, pages) as stop:
+        with applying(context) as apply, \
+                streaming(context, "--interval", "20ms", output=apply.stdin) as process:
+            apply.stdin.close()
+            context.wait_for_step("round", process, number=10)
+            assert users_of_the_driver() > users
+            apply.kill()
+            apply.wait()
+            text = error_of(process, 3)
+            assert "--resume STATE" in text, text
+        assert users_of_the_driver() == users
+        context.run("apply", "--recover", context.replica)
+        broken = state_of_replica(context)
+        assert broken["round"] > 0 and not broken["is_pending"], broken
+        state = subprocess.run([context.program, "apply", "--state", context.replica], check=True,
+                               stdout=subprocess.PIPE).stdout
+        with open(context.replica + ".state", "xb") as file:
+            file.write(state)
+        with applying(context, "--json") as apply, \
+                streaming(context, "--interval", "20ms", "--resume", context.replica + ".state",
+                          output=apply.stdin) as process:
+            apply.stdin.close()
+            context.wait_for_step("round", process, number=30)
+            stop()
+            report = end_stream(process)
+            result = json.loads(apply.stdout.read())
+            assert apply.wait(PATIENCE) == 0, apply.stderr.read()
+    # 0 pages differ.
+    subprocess.run(["cmp", context.file, context.replica], check=True)
+    assert report["changes_by"] == "tracker" and report["by_signal"], report
+    assert report["rounds"] == result["rounds"] - 1 == result["round"], (report, result)
+    assert result["stream"] != broken["stream"], result
+    # The first state is of no use any more.
+    with open(os.devnull, "rb") as nothing:
+        process = subprocess.run([context.program, "replicate", context.file, "-", "--quiet",
+                                  "--rounds", "1", "--resume", context.replica + ".state"],
+                                 stdin=nothing, capture_output=True, check=True)
+    with open(context.log + ".stream", "xb") as file:
+        file.write(process.stdout)
+    text = context.error("apply", context.log + ".stream", context.replica)
+    assert "take its state anew" in text, text
+    subprocess.run(["cmp", context.file, context.replica], check=True)
+    file, replica = os.stat(context.file), os.stat(context.replica)
+    # Holes stay holes, but in blocks that were sent as a whole.
+    assert replica.st_blocks <= file.st_blocks * 2 + 1024, (file, replica)
+
+
+def test_stream_that_breaks_on_tmpfs(context):
+    by_a_pipe_that_breaks(context)
+
+
+def test_stream_that_breaks_on_ext4(context):
+    with file_system(context, "ext4", 128) as disk:
+        by_a_pipe_that_breaks(disk)
+
+
 def stream_misses_nothing(context):
     with changing(context, 2000) as stop:
         with applying(context, "--json") as apply, \
@@ -955,11 +1019,30 @@ def test_stream_refusals(context):
     os.close(master)
     assert "leave --verify out" in context.error("replicate", context.file, "-", "--verify")
     assert "--no-verify sends" in context.error("replicate", context.file, "-", "--harvest")
+    text = context.error("replicate", context.file, context.replica, "--resume", context.file)
+    assert "name - as the replica" in text, text
+    text = context.error("replicate", context.file, "-", "--resume", context.file)
+    assert "this is not a state" in text, text
     text = context.error("apply", context.file, context.replica)
     assert "not a stream of mmopsctl" in text, text
     assert "there is no such" not in text and not os.path.exists(context.replica + ".mmops")
+    assert "is no replica" in context.error("apply", "--state", context.replica)
     assert "is no replica" in context.error("apply", "--recover", context.replica)
     context.error("apply", context.file, status=2)
+    # A file that was copied otherwise is gone on from; nothing of it is sent again.
+    shutil.copy(context.file, context.replica)
+    state = subprocess.run([context.program, "apply", "--state", context.replica], check=True,
+                           stdout=subprocess.PIPE).stdout
+    stream = subprocess.run([context.program, "replicate", context.file, "-", "--quiet", "--json",
+                             "--rounds", "1", "--interval", "1ms", "--resume", "/dev/stdin"],
+                            input=state, capture_output=True, check=True)
+    report = json.loads(stream.stderr)
+    assert report["full_copy"]["pages"] == 0 and report["replica"] == "-", report
+    with subprocess.Popen([context.program, "apply", "-", context.replica, "--json", "--quiet"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as apply:
+        result = json.loads(apply.communicate(stream.stdout)[0])
+        assert apply.returncode == 0 and result["bytes"] == 0, result
+    assert context.identical()
 
 
 def test_second_signal_ends_at_once(context):
