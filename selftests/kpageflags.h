@@ -7,6 +7,7 @@
 
 #define KPF_DIRTY	4
 #define KPF_KSM		21
+#define KPF_ZERO_PAGE	24
 
 /* The flag of the page behind @addr, 0 or 1. -1 if that cannot be told. */
 static inline int page_flag(const void *addr, int flag)

@@ -8,11 +8,15 @@
 #define KSM_DIR		"/sys/kernel/mm/ksm/"
 #define KSM_PASSES	20	/* it merges in the second pass over a page that stays as it is */
 
-static inline long ksm_passes(void)
+/* A number of KSM's, or -1. */
+static inline long ksm_number(const char *name)
 {
-	FILE *file = fopen(KSM_DIR "full_scans", "re");
+	char path[96];
+	FILE *file;
 	long n = -1;
 
+	snprintf(path, sizeof(path), KSM_DIR "%s", name);
+	file = fopen(path, "re");
 	if (!file)
 		return -1;
 	if (fscanf(file, "%ld", &n) != 1)
@@ -21,11 +25,13 @@ static inline long ksm_passes(void)
 	return n;
 }
 
-/*
- * Runs KSM until the page at @addr is one that it has merged. 0; -ENOENT in a kernel without KSM;
- * -EAGAIN if so many passes did not merge it.
- */
-static inline int ksm_merge(const void *addr)
+static inline long ksm_passes(void)
+{
+	return ksm_number("full_scans");
+}
+
+/* Runs KSM until the page at @addr has that flag of /proc/kpageflags. As ksm_merge(). */
+static inline int ksm_until(const void *addr, unsigned int flag)
 {
 	long first = ksm_passes();
 	int merged;
@@ -33,10 +39,29 @@ static inline int ksm_merge(const void *addr)
 	if (first < 0 || write_file(KSM_DIR "pages_to_scan", "10000") ||
 	    write_file(KSM_DIR "run", "1"))
 		return -ENOENT;
-	while ((merged = page_flag(addr, KPF_KSM)) != 1 && ksm_passes() - first < KSM_PASSES)
+	while ((merged = page_flag(addr, flag)) != 1 && ksm_passes() - first < KSM_PASSES)
 		usleep(1000);
 	write_file(KSM_DIR "run", "0");
 	return merged == 1 ? 0 : -EAGAIN;
+}
+
+/*
+ * Runs KSM until the page at @addr is one that it has merged. 0; -ENOENT in a kernel without KSM;
+ * -EAGAIN if so many passes did not merge it.
+ */
+static inline int ksm_merge(const void *addr)
+{
+	return ksm_until(addr, KPF_KSM);
+}
+
+/* The same of a page of zeroes, for which KSM takes the kernel's. */
+static inline int ksm_merge_zeroes(const void *addr)
+{
+	int ret = write_file(KSM_DIR "use_zero_pages", "1") ? -ENOENT :
+		  ksm_until(addr, KPF_ZERO_PAGE);
+
+	write_file(KSM_DIR "use_zero_pages", "0");
+	return ret;
 }
 
 #endif /* KSM_H */

@@ -13,6 +13,7 @@ use crate::{
         Groups,
         HugeLevel,
         Leaf,
+        Pte,
         PteTable,
         TakenLeaf, //
     },
@@ -214,12 +215,13 @@ pub(crate) struct Cleaned {
     pub(crate) pinned: Option<EntrySet>,
 }
 
-/// Cleans the dirty entries of one PTE table, and sets their bits in `bitmap`, where `first` is that
+/// Cleans the entries of one PTE table that `select` chooses, dirty ones, and sets their bits in `bitmap`, where `first` is that
 /// of the first entry. Returns those that are clean now as well.
 #[inline(always)]
 fn clean_record_entries<'s>(
     table: &mut PteTable<'_, 's>,
     groups: Option<Groups>,
+    select: impl Fn(Pte) -> bool,
     scope: &mut FlushScope<'s>,
     bitmap: &mut RecordBitmap<'_>,
     first: usize,
@@ -227,18 +229,13 @@ fn clean_record_entries<'s>(
     let mut taken = EntrySet::EMPTY;
     let mut pinned = None;
 
-    table.for_each_of(
-        groups,
-        scope,
-        |pte| pte.dirty(),
-        |i, entry| {
-            // SAFETY: The callers record the entry, and queue its folio, unless the caller of
-            // `clean_record` said that it writes the data back itself.
-            if unsafe { entry.mkclean() }.dirty() {
-                taken.insert(i);
-            }
-        },
-    );
+    table.for_each_of(groups, scope, select, |i, entry| {
+        // SAFETY: The callers record the entry, and queue its folio, unless the caller of
+        // `clean_record` said that it writes the data back itself.
+        if unsafe { entry.mkclean() }.dirty() {
+            taken.insert(i);
+        }
+    });
     if filemap::is_watched() {
         tell_stored(table, &taken);
     }
@@ -334,7 +331,7 @@ fn clean_record_table<'s>(
     bitmap: &mut RecordBitmap<'_>,
     flush_locked: bool,
 ) -> usize {
-    let changed = clean_record_entries(table, None, scope, bitmap, table.pgoff())
+    let changed = clean_record_entries(table, None, Pte::dirty, scope, bitmap, table.pgoff())
         .1
         .changed;
 
@@ -359,13 +356,20 @@ pub(crate) fn clean_record_table_queue<'s>(
     first: usize,
     queue: &mut DirtyQueue,
 ) -> Cleaned {
-    let (mut taken, mut cleaned) = clean_record_entries(table, None, scope, bitmap, first);
+    let (mut taken, mut cleaned) =
+        clean_record_entries(table, None, Pte::dirty, scope, bitmap, first);
 
-    cleaned.changed -= queue_folios(table, &mut taken, cleaned.changed, scope, queue);
+    // SAFETY: The dirty bits of these entries, which are present, were just taken.
+    cleaned.changed -= unsafe { queue_folios(table, &mut taken, cleaned.changed, scope, queue) };
     cleaned
 }
 
-/// As [`clean_record_table_queue`] for groups of entries; all others are clean.
+/// As [`clean_record_table_queue`] for groups of entries, as [`PteTable::scan`] has found them under
+/// the same hold of the lock: what is dirty in others stays so. Entries that are special stay as
+/// they are: in memory that is tracked they map the page of zeroes, and a dirty one is known to KSM
+/// by that.
+///
+/// Source: `is_ksm_zero_pte()`.
 #[inline(never)]
 pub(crate) fn clean_record_groups_queue<'s>(
     table: &mut PteTable<'_, 's>,
@@ -375,16 +379,23 @@ pub(crate) fn clean_record_groups_queue<'s>(
     first: usize,
     queue: &mut DirtyQueue,
 ) -> Cleaned {
-    let (mut taken, mut cleaned) = clean_record_entries(table, Some(groups), scope, bitmap, first);
+    let select = |pte: Pte| pte.dirty() && !pte.special();
+    let (mut taken, mut cleaned) =
+        clean_record_entries(table, Some(groups), select, scope, bitmap, first);
 
-    cleaned.changed -= queue_folios(table, &mut taken, cleaned.changed, scope, queue);
+    // SAFETY: As above.
+    cleaned.changed -= unsafe { queue_folios(table, &mut taken, cleaned.changed, scope, queue) };
     cleaned
 }
 
 /// Queues the folios of the `nr` entries whose dirty bit was `taken`. Returns for how many there was
 /// no room: they have got it back, and are recorded once more.
+///
+/// # Safety
+///
+/// The entries are present, and their dirty bits were taken under this hold of the lock.
 #[inline(never)]
-fn queue_folios<'s>(
+unsafe fn queue_folios<'s>(
     table: &PteTable<'_, 's>,
     taken: &mut EntrySet,
     nr: usize,
@@ -402,9 +413,9 @@ fn queue_folios<'s>(
         taken.remove_runs(|i| table.maps_dirty_folios(i, EntrySet::RUN));
     }
     table.for_each_in(taken, |i, pte| {
-        // SAFETY: The entry is present and not special, a dirty bit was taken from it, and its
-        // lock is held since then. The scope flushes before the queue, which outlives the walk, is
-        // transferred.
+        // SAFETY: By this function's safety requirements the entry is present, and its lock is held
+        // since its bit was taken; it is not special. The scope flushes before the queue, which
+        // outlives the walk, is transferred.
         if !pte.special() && !unsafe { queue.push(pte.pfn(), flushed) } {
             table.redirty(i);
             kept = kept.wrapping_add(1);

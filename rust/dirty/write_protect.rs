@@ -93,8 +93,8 @@ impl Walk for WriteProtect {
 }
 
 /// Takes the write permission from all entries of a table, and returns those that had it; trackers
-/// of the file are told of them, who would not find it any more. Only those of `groups` have it, if
-/// that is known.
+/// of the file are told of them, who would not find it any more. With `groups`, as
+/// [`PteTable::scan`] has found them under the same hold of the lock, others are not looked at.
 ///
 /// A change of an entry is a full barrier: who looks a page up without a lock and pins it looks at
 /// the entry again after that, and is seen by who asks for pins after this.
