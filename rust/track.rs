@@ -80,16 +80,25 @@
 //! `i_mmap_rwsem` for reading, and a callback sets bits alone.
 
 mod bits;
+mod epoch;
 mod file;
 mod harvest;
 mod marks;
+mod record;
 mod subject;
+
+pub use epoch::{
+    Changed,
+    Epoch,
+    Kind,
+    Kinds,
+    Summary, //
+};
 
 pub(crate) use subject::Global;
 
 use crate::{
     bindings,
-    bitmap::BITS_PER_WORD,
     faults,
     mapping::Mapping,
     notifier::MmNotifier,
@@ -102,10 +111,7 @@ use bits::{
     Bits,
     Pages, //
 };
-use core::{
-    cmp,
-    mem, //
-};
+use core::mem;
 use file::File;
 use harvest::Words;
 use kernel::{
@@ -121,6 +127,11 @@ use marks::{
     Marks,
     Watch, //
 };
+use record::{
+    words,
+    Of,
+    Record, //
+};
 use subject::Member;
 
 /// Base pages of a range that are told apart at the most: 64 GiB. A tracker of a larger range is in
@@ -135,90 +146,6 @@ pub enum Mode {
     /// By dirty bits, and by the write permission: a begin takes it from each entry. The first
     /// store to a page in an epoch faults, whoever makes it.
     Full,
-}
-
-/// Why a page is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It was stored to: its dirty bit was set.
-    Written,
-    /// It is pinned for DMA: a device may store to it at any time, and no entry tells of that. It
-    /// is in the next epoch as well.
-    ///
-    /// All pages of a large folio count as pinned if one is, and so does one with 1024 references.
-    Pinned,
-    /// Of a process: its contents are new. There was nothing at the last begin.
-    New,
-    /// Of a process: its contents are gone. Nothing is mapped there, or it reads as zeroes.
-    Gone,
-    /// Nobody knows: its entry went and may have had a dirty bit, or it cannot be tracked. Of a
-    /// file, its contents may be new or gone as well.
-    Changed,
-}
-
-impl Kind {
-    const ALL: [Self; 5] = [
-        Self::Written,
-        Self::Pinned,
-        Self::New,
-        Self::Gone,
-        Self::Changed,
-    ];
-}
-
-/// Consecutive pages that are reported for the same reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Changed {
-    /// The first: its address in a process, or its offset in a file, in base pages.
-    pub first: usize,
-    /// Base pages.
-    pub nr: usize,
-    /// Why they are reported.
-    pub kind: Kind,
-}
-
-/// What an epoch holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Base pages of kind [`Kind::Written`] or [`Kind::Pinned`].
-    pub written: usize,
-    /// Base pages of all other kinds.
-    pub changed: usize,
-    /// There are no bits: the range is too large, or there was no memory. Each epoch has all of it.
-    pub is_overflow: bool,
-    /// The address space has ended, by exit or exec. All pages are reported, now and later.
-    pub has_ended: bool,
-}
-
-/// The bitmaps of an epoch. All have the same words, or none.
-struct Record {
-    written: KVVec<u64>,
-    changed: KVVec<u64>,
-    /// Pages of an open epoch that are pinned. Of a process, none until it has ever pinned any.
-    pinned: KVVec<u64>,
-    /// Of a process, pages that were there at the last begin.
-    there: KVVec<u64>,
-    /// Those of an open epoch that were there at the begin before it; else room for the next ones.
-    there_before: KVVec<u64>,
-    /// It has begun, and neither was committed nor aborted.
-    is_open: bool,
-    /// All pages count as changed, whatever the bitmaps say.
-    is_all: bool,
-    /// Number of the epoch, from 1 on.
-    number: u64,
-    has_ended: bool,
-}
-
-/// Whose pages a record is for.
-#[derive(Clone, Copy)]
-enum Of {
-    Process,
-    File,
-}
-
-/// A clear bitmap of `nr` words.
-fn words(nr: usize) -> Result<KVVec<u64>> {
-    Ok(KVVec::from_elem(0, nr, GFP_KERNEL_ACCOUNT)?)
 }
 
 /// Whether memory of `mm` was ever pinned for DMA.
@@ -240,7 +167,10 @@ impl Member {
 
         if let Some(mm) = mm.as_ref().filter(|_| !marks.is_overflow) {
             if record.pinned.is_empty() && has_pins(mm) {
-                record.pinned = words(record.written.len())?;
+                // Without it pinned pages count as written.
+                if let Ok(pinned) = words(record.written.len()) {
+                    record.pinned = pinned;
+                }
             }
             marks.written.take(&mut record.written);
             marks.changed.take(&mut record.changed);
@@ -269,73 +199,6 @@ impl Member {
         // If it ends later, the next epoch tells.
         record.has_ended = mm.is_none() || marks.has_ended();
         Ok(())
-    }
-}
-
-impl Record {
-    /// For `nr` words of pages of a process, or of a file.
-    fn new(nr: usize, of: Of) -> Result<Self> {
-        let (there, pinned) = match of {
-            Of::Process => (nr, 0),
-            Of::File => (0, nr),
-        };
-
-        Ok(Self {
-            written: words(nr)?,
-            changed: words(nr)?,
-            pinned: words(pinned)?,
-            there: words(there)?,
-            there_before: words(there)?,
-            is_open: false,
-            is_all: false,
-            number: 0,
-            has_ended: false,
-        })
-    }
-
-    /// Makes the pages that came to where nothing was count as changed.
-    fn add_new(&mut self) {
-        if faults::track_skip_new() {
-            return;
-        }
-        for ((changed, there), before) in self
-            .changed
-            .iter_mut()
-            .zip(self.there.iter())
-            .zip(self.there_before.iter())
-        {
-            *changed |= there & !before;
-        }
-    }
-
-    /// Leaves no bit set that stands for no page, nor one of each kind for the same.
-    fn trim(&mut self, pages: &Pages) {
-        for (i, (written, changed)) in self
-            .written
-            .iter_mut()
-            .zip(self.changed.iter_mut())
-            .enumerate()
-        {
-            *written &= pages.mask(i);
-            *changed &= pages.mask(i) & !*written;
-        }
-    }
-
-    /// Leaves its pages to the next epoch.
-    fn give_back(&mut self, marks: &Marks) {
-        let base = marks.pages.base();
-
-        marks.written.set_words(base, &self.written);
-        marks.changed.set_words(base, &self.changed);
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        self.written.fill(0);
-        self.changed.fill(0);
-        self.pinned.fill(0);
-        self.is_all = false;
-        self.is_open = false;
     }
 }
 
@@ -511,176 +374,5 @@ impl End {
     /// Source: `poll_wait()`.
     pub fn register_wait(&self, file: &OpenFile, table: &PollTable<'_>) {
         self.0.register_wait(file, table);
-    }
-}
-
-/// An epoch that is open: what may have changed since the one before it began.
-///
-/// If it is dropped it stays open, and [`Tracker::epoch`] gives it again: it need not be read at
-/// once. After a commit or an abort there is nothing left to be read.
-pub struct Epoch<'t> {
-    tracker: &'t mut Tracker,
-}
-
-impl Epoch<'_> {
-    fn record(&self) -> &Record {
-        &self.tracker.record
-    }
-
-    fn pages(&self) -> &Pages {
-        &self.tracker.marks.pages
-    }
-
-    /// Its number, from 1 on: another one of the tracker has another number.
-    pub fn number(&self) -> u64 {
-        self.record().number
-    }
-
-    /// What it holds.
-    pub fn summary(&self) -> Summary {
-        let record = self.record();
-        let count = |words: &[u64]| words.iter().map(|word| word.count_ones() as usize).sum();
-        let (written, changed) = if record.is_all {
-            (0, self.pages().nr())
-        } else {
-            (count(&record.written), count(&record.changed))
-        };
-
-        Summary {
-            written,
-            changed,
-            is_overflow: self.tracker.marks.is_overflow,
-            has_ended: record.has_ended,
-        }
-    }
-
-    /// The first pages of it that lie at `page` or behind; `None` if there are none. Pages are
-    /// counted as in [`Changed::first`].
-    pub fn next(&self, page: usize) -> Option<Changed> {
-        let pages = self.pages();
-        let from = cmp::max(page, pages.first);
-
-        if from >= pages.end {
-            return None;
-        }
-        if self.record().is_all {
-            return Some(changed(from, pages.end, Kind::Changed));
-        }
-
-        let first = self.first_set(from, |word| word.all())?;
-        let kind = self.kind(first)?;
-        let end = self
-            .first_other(first, kind)
-            .map_or(pages.end, |end| cmp::min(end, pages.end));
-
-        Some(changed(first, end, kind))
-    }
-
-    /// A word of all bitmaps.
-    fn word(&self, i: usize) -> Option<Word> {
-        let record = self.record();
-        let optional = |words: &[u64]| words.get(i).copied().unwrap_or(0);
-
-        Some(Word {
-            written: *record.written.get(i)?,
-            changed: *record.changed.get(i)?,
-            pinned: optional(&record.pinned),
-            there: optional(&record.there),
-            there_before: optional(&record.there_before),
-        })
-    }
-
-    fn kind(&self, page: usize) -> Option<Kind> {
-        let bit = page - self.pages().base();
-        let word = self.word(bit / BITS_PER_WORD)?;
-
-        Kind::ALL
-            .into_iter()
-            .find(|&kind| word.of(kind) >> (bit % BITS_PER_WORD) & 1 != 0)
-    }
-
-    /// The first page behind `page` that is not of this kind.
-    fn first_other(&self, page: usize, kind: Kind) -> Option<usize> {
-        self.first_set(page, |word| !word.of(kind))
-    }
-
-    /// The first page from `page` on whose bit is set in what `f` makes of the words.
-    fn first_set(&self, page: usize, f: impl Fn(Word) -> u64) -> Option<usize> {
-        let base = self.pages().base();
-        let (mut i, mut mask) = (
-            (page - base) / BITS_PER_WORD,
-            u64::MAX << (page % BITS_PER_WORD),
-        );
-
-        while let Some(word) = self.word(i) {
-            let bits = f(word) & mask;
-
-            if bits != 0 {
-                return Some(base + i * BITS_PER_WORD + bits.trailing_zeros() as usize);
-            }
-            mask = u64::MAX;
-            i += 1;
-        }
-        None
-    }
-
-    /// Ends it: its pages are done with.
-    pub fn commit(self) {
-        self.tracker.record.clear();
-    }
-
-    /// Ends it: its pages are in the next one, with those that change until then.
-    pub fn abort(self) {
-        if faults::track_skip_abort() {
-            return self.commit();
-        }
-
-        let Tracker { record, marks, .. } = self.tracker;
-
-        record.give_back(marks);
-        // What is new or gone since the begin before is so in the next epoch.
-        mem::swap(&mut record.there, &mut record.there_before);
-    }
-}
-
-/// Bits of the bitmaps of a [`Record`] for the same pages.
-#[derive(Clone, Copy)]
-struct Word {
-    written: u64,
-    changed: u64,
-    pinned: u64,
-    there: u64,
-    there_before: u64,
-}
-
-impl Word {
-    /// Those that are reported.
-    fn all(self) -> u64 {
-        self.written | self.changed
-    }
-
-    /// Those that are reported as of this kind. Each is of one.
-    fn of(self, kind: Kind) -> u64 {
-        let pinned = self.all() & self.pinned;
-        let changed = self.changed & !pinned;
-        let new = changed & self.there & !self.there_before;
-        let gone = changed & !self.there & self.there_before;
-
-        match kind {
-            Kind::Written => self.written & !pinned,
-            Kind::Pinned => pinned,
-            Kind::New => new,
-            Kind::Gone => gone,
-            Kind::Changed => changed & !new & !gone,
-        }
-    }
-}
-
-/// The pages with the numbers `first..end`.
-fn changed(first: usize, end: usize, kind: Kind) -> Changed {
-    Changed {
-        first,
-        nr: end - first,
-        kind,
     }
 }

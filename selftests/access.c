@@ -34,7 +34,8 @@ enum {
 	CALL_SUBSCRIBE, CALL_TRACK_OPEN, CALL_LEAVES, CALL_AGE, CALL_PROTECT, CALL_EXCLUSIVE,
 	CALL_REVOKE, CALL_ATOMIC_ADD, CALL_SOFT_DIRTY_CLEAR, CALL_ZAP,
 	/* By what the open file has of the process. */
-	CALL_LOG, CALL_PROBE, CALL_TRACK_BEGIN, CALL_TRACK_READ, CALL_TRACK_END, NR_CALLS
+	CALL_LOG, CALL_PROBE, CALL_TRACK_BEGIN, CALL_TRACK_READ, CALL_TRACK_BITMAP,
+	CALL_TRACK_END, NR_CALLS
 };
 
 #define FIRST_OF_PROCESS	CALL_SUBSCRIBE
@@ -59,6 +60,7 @@ union argument {
 	struct mmops_track_begin track_begin;
 	struct mmops_track_read track_read;
 	struct mmops_track_end track_end;
+	struct mmops_track_bitmap track_bitmap;
 	unsigned char bytes[128];
 };
 
@@ -108,6 +110,8 @@ static const struct description {
 		  OUT(track_begin, changed) } },
 	[CALL_TRACK_READ] = { "track_read", MMOPS_IOC_TRACK_READ,
 		{ OUT(track_read, addr), OUT(track_read, nr), OUT(track_read, needed) } },
+	[CALL_TRACK_BITMAP] = { "track_bitmap", MMOPS_IOC_TRACK_BITMAP,
+		{ OUT(track_bitmap, nr) } },
 	[CALL_TRACK_END] = { "track_end", MMOPS_IOC_TRACK_END, { } },
 };
 
@@ -118,6 +122,7 @@ struct buffers {
 	struct mmops_leaf leaves[MMOPS_LEAVES_MIN + 1];
 	struct mmops_notifier_event events[EVENTS + 1];
 	struct mmops_track_range ranges[RANGES + 1];
+	uint64_t words[3];
 };
 
 /* Shared by all processes of a test. */
@@ -203,6 +208,8 @@ static void set_up_arguments(FIXTURE_DATA(access) *self, int pidfd, int fd,
 	SET(CALL_LOG, log, a->events = (uintptr_t)b->events, a->nr = EVENTS);
 	SET(CALL_TRACK_READ, track_read, a->addr = addr, a->vec = (uintptr_t)b->ranges,
 	    a->vec_len = RANGES);
+	SET(CALL_TRACK_BITMAP, track_bitmap, a->addr = addr, a->bitmap = (uintptr_t)b->words,
+	    a->words = 2);
 #undef OF_PROCESS
 #undef SET
 }
@@ -359,6 +366,7 @@ TEST_F_TIMEOUT(access, no_padding, TEST_SECONDS)
 	NO_PADDING(mmops_track_range, reserved, 2 * 8 + 2 * 4);
 	NO_PADDING(mmops_track_read, reserved, 5 * 8 + 2 * 8);
 	NO_PADDING(mmops_track_end, reserved, 2 * 4 + 2 * 8);
+	NO_PADDING(mmops_track_bitmap, reserved, 3 * 8 + 2 * 4 + 8 + 2 * 8);
 #undef NO_PADDING
 }
 
@@ -444,6 +452,9 @@ TEST_F_TIMEOUT(access, results_alone, TEST_SECONDS)
 		ASSERT_EQ(0, b->ranges[i].reserved);
 	}
 	ASSERT_TRUE(is_pattern(&b->ranges[nr], sizeof(b->ranges) - nr * sizeof(*b->ranges)));
+	ASSERT_EQ(PAGES, after[CALL_TRACK_BITMAP].track_bitmap.nr);
+	ASSERT_EQ(PAGES, count_bits(b->words, 2 * BITS_PER_WORD));
+	ASSERT_TRUE(is_pattern(&b->words[2], sizeof(b->words[2])));
 }
 
 /* Calls that fail give back no more than 0 in the place of a result. */

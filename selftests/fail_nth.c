@@ -508,6 +508,44 @@ TEST_F_TIMEOUT(fail_nth, track_read, TEST_SECONDS)
 	ASSERT_LE(self->copies ? 4 : 0, self->failures[COPY]);
 }
 
+/* As a bitmap. */
+TEST_F_TIMEOUT(fail_nth, track_bitmap, TEST_SECONDS)
+{
+	enum { PAGES = 20 };
+	const uint64_t all = (1ULL << PAGES) - 1, mark = ~all;
+	static uint64_t bitmap;
+	char *map = map_stored(PAGES);
+	struct mmops_track_open open_all = {
+		.pidfd = -1, .flags = MMOPS_TRACK_FAST,
+		.addr = (uintptr_t)map, .len = PAGES * page_size(),
+	};
+	struct mmops_track_begin begin = {};
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_OPEN, &open_all));
+	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &begin));
+	while (next_round(self)) {
+		struct mmops_track_bitmap arg = {
+			.addr = (uintptr_t)map, .bitmap = (uintptr_t)&bitmap, .words = 1,
+			.nr = ~0ULL,
+		};
+		int64_t ret;
+
+		bitmap = mark;
+		CALL_WITH_ARRAY(ret, self->dev, MMOPS_IOC_TRACK_BITMAP, &arg);
+		if (ret) {
+			ASSERT_EQ(~0ULL, arg.nr);
+			ASSERT_EQ(self->untold ? all : mark, bitmap);
+			self->last |= self->untold;
+			ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_TRACK_BITMAP, &arg));
+		}
+		ASSERT_EQ(PAGES, arg.nr);
+		ASSERT_EQ(all, bitmap);
+	}
+	ASSERT_ALLOCATED();
+	ASSERT_LE(self->copies ? 3 : 0, self->failures[COPY]);
+}
+
 TEST_F_TIMEOUT(fail_nth, info, TEST_SECONDS)
 {
 	while (next_round(self)) {

@@ -100,6 +100,7 @@ static inline int track_read(struct tracker *t)
 {
 	struct mmops_track_range ranges[TRACK_ROOM];
 	struct mmops_track_read arg = { .vec = (uintptr_t)ranges };
+	uint32_t kind_before = 0;
 	uint32_t last_kind = t->flags & MMOPS_TRACK_KINDS ? MMOPS_TRACK_GONE : MMOPS_TRACK_CHANGED;
 	uint64_t written = 0, changed = 0, left, behind = t->base, i, page, nr;
 
@@ -123,10 +124,10 @@ static inline int track_read(struct tracker *t)
 			if (r->addr < behind || !nr || r->addr % page_size() ||
 			    r->len % page_size() || page >= t->pages || nr > t->pages - page ||
 			    r->kind < MMOPS_TRACK_WRITTEN || r->kind > last_kind ||
-			    (r->addr == behind && i && r->kind == ranges[i - 1].kind) ||
-			    r->reserved)
+			    (r->addr == behind && r->kind == kind_before) || r->reserved)
 				return -EPROTO;
 			behind = r->addr + r->len;
+			kind_before = r->kind;
 			memset(t->kinds + page, r->kind, nr);
 			if (r->kind == MMOPS_TRACK_WRITTEN || r->kind == MMOPS_TRACK_PINNED)
 				written += nr;

@@ -5,8 +5,13 @@
  */
 #include "exclusive.h"
 #include "kselftest_harness.h"
+#include "ksm.h"
 #include "pins.h"
 #include "track.h"
+
+#ifndef MADV_GUARD_REMOVE
+#define MADV_GUARD_REMOVE	103
+#endif
 
 #define PAGES	64UL
 #define RW	(PROT_READ | PROT_WRITE)
@@ -60,7 +65,7 @@ static char *page(struct both *self, size_t n)
 	return self->map + n * page_size();
 }
 
-/* Without kinds, the number of records is that of the runs of either kind. */
+/* Whether the tracker without kinds tells of the same pages, as of one of two. */
 static bool is_plain(struct both *self)
 {
 	size_t i;
@@ -76,8 +81,8 @@ static bool is_plain(struct both *self)
 }
 
 /*
- * An epoch of both trackers, in which the first @nr pages from @first on are of a @kind
- * and @others pages are reported besides.
+ * An epoch in which the @nr pages from @first on are of a @kind, and @others pages are
+ * reported besides.
  */
 #define ASSERT_KIND(kind, first, nr, others)					\
 do {										\
@@ -191,12 +196,67 @@ static void test_gone(struct __test_metadata *_metadata, struct both *self)
 	ASSERT_NOTHING();
 	/* Where nothing was, nothing is gone; it is told of, and nobody knows. */
 	ASSERT_EQ(0, madvise(page(self, 8), 4 * page_size(), MADV_DONTNEED));
-	ASSERT_EQ(0, track_begin(&self->t));
-	ASSERT_NE(G, self->t.kinds[8]);
-	ASSERT_EQ(0, track_end(&self->t, 0));
+	ASSERT_KIND(C, 8, 4UL, 0UL);
 	/* There again, and stored to. */
 	store(self->map, 10, 100);
 	ASSERT_KIND(W, 10, 1UL, 0UL);
+}
+
+/* Gone, whoever was told before that it had been stored to: an epoch that was aborted, or others. */
+static void test_gone_after_a_store(struct __test_metadata *_metadata, struct both *self)
+{
+	FIRST_EPOCH();
+	ASSERT_EPOCH(&self->plain);
+	store(self->map, 8, 80);
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(W, self->t.kinds[8]);
+	ASSERT_EQ(0, track_end(&self->t, MMOPS_TRACK_ABORT));
+	store(self->map, 9, 90);
+	/* It tells the first of its store, which is not found any more. */
+	ASSERT_EPOCH(&self->plain);
+	ASSERT_EQ(W, self->plain.kinds[9]);
+	ASSERT_EQ(0, madvise(page(self, 8), 2 * page_size(), MADV_DONTNEED));
+	ASSERT_KIND(G, 8, 2UL, 0UL);
+	ASSERT_NOTHING();
+}
+
+/* Guard markers, over something and over nothing. */
+static void test_guard(struct __test_metadata *_metadata, struct both *self)
+{
+	FIRST_EPOCH();
+	if (madvise(page(self, 30), 4 * page_size(), MADV_GUARD_INSTALL) && errno == EINVAL)
+		SKIP(return, "the kernel is without MADV_GUARD_INSTALL");
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(G, self->t.kinds[30]);
+	ASSERT_EQ(G, self->t.kinds[31]);
+	ASSERT_EQ(C, self->t.kinds[32]);
+	ASSERT_EQ(C, self->t.kinds[33]);
+	ASSERT_EQ(4, track_reported(&self->t));
+	ASSERT_EQ(0, track_end(&self->t, 0));
+	ASSERT_KIND(C, 30, 4UL, 0UL);
+	ASSERT_EQ(0, madvise(page(self, 30), 4 * page_size(), MADV_GUARD_REMOVE));
+	ASSERT_KIND(C, 30, 4UL, 0UL);
+	ASSERT_NOTHING();
+}
+
+/*
+ * Page of zeroes that KSM knows as its own by a dirty bit: the tracker leaves that alone,
+ * and the kernel counts the page until it goes.
+ */
+static void test_ksm_zero_page(struct __test_metadata *_metadata, struct both *self)
+{
+	long before = ksm_number("ksm_zero_pages");
+
+	memset(page(self, 4), 0, 4 * page_size());
+	FIRST_EPOCH();
+	ASSERT_EQ(0, madvise(page(self, 4), 4 * page_size(), MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_merge_zeroes(page(self, 7)));
+	ASSERT_EQ(before + 4, ksm_number("ksm_zero_pages"));
+	ASSERT_KIND(G, 4, 4UL, 0UL);
+	ASSERT_NOTHING();
+	store_range(self->map, 4, 4, 1);
+	ASSERT_EQ(before, ksm_number("ksm_zero_pages"));
+	ASSERT_KIND(W, 4, 4UL, 0UL);
 }
 
 /* Nothing is mapped: gone once, and then unknown, since something may come. */
@@ -298,9 +358,102 @@ static void test_two_kinds(struct __test_metadata *_metadata, struct both *self)
 	arg.addr = 0;
 	ASSERT_EQ(0, ioctl(self->t.dev, MMOPS_IOC_TRACK_READ, &arg));
 	ASSERT_EQ(arg.needed, arg.nr);
-	ASSERT_LE(4, arg.nr);
+	ASSERT_EQ(4, arg.nr);
 	ASSERT_EQ(page_size(), ranges[0].len);
 	ASSERT_EQ(P, ranges[1].kind);
+	ASSERT_EQ(G, ranges[2].kind);
+	ASSERT_EQ(2 * page_size(), ranges[2].len);
+	ASSERT_EQ(N, ranges[3].kind);
+	ASSERT_EQ(2 * page_size(), ranges[3].len);
+	close(fd);
+}
+
+/*
+ * What the records say, as bits: of each kind and of all, from any page on, and with more
+ * words than there are pages.
+ */
+static void test_bitmap(struct __test_metadata *_metadata, struct both *self)
+{
+	struct mmops_track_bitmap arg = { .addr = self->t.base };
+	uint64_t words[4], wrong;
+	uint32_t kinds;
+	size_t first, i;
+	int fd;
+
+	OPEN_PINS(fd);
+	FIRST_EPOCH();
+	store(self->map, 3, 30);
+	ASSERT_EQ(0, pin(fd, page(self, 5), 2, false));
+	ASSERT_EQ(0, madvise(page(self, 8), 4 * page_size(),
+			     self->fd < 0 ? MADV_DONTNEED : MADV_REMOVE));
+	arg.bitmap = (uintptr_t)words;
+	arg.words = ARRAY_SIZE(words);
+	ASSERT_EQ(-1, ioctl(self->t.dev, MMOPS_IOC_TRACK_BITMAP, &arg));
+	ASSERT_EQ(ENOENT, errno);
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(W, self->t.kinds[3]);
+	ASSERT_EQ(P, self->t.kinds[5]);
+	ASSERT_EQ(self->fd < 0 ? G : C, self->t.kinds[8]);
+
+	for (kinds = 0; kinds < 1 << (G + 1); kinds += 2) {
+		for (first = 0; first < PAGES; first += 3) {
+			uint64_t nr = 0;
+
+			arg = (struct mmops_track_bitmap){
+				.addr = self->t.base + first * page_size(),
+				.bitmap = (uintptr_t)words, .words = ARRAY_SIZE(words),
+				.kinds = kinds,
+			};
+			memset(words, 0xff, sizeof(words));
+			ASSERT_EQ(0, ioctl(self->t.dev, MMOPS_IOC_TRACK_BITMAP, &arg));
+			for (wrong = 0, i = 0; i < ARRAY_SIZE(words) * BITS_PER_WORD; i++) {
+				uint8_t kind = first + i < PAGES ? self->t.kinds[first + i] : NONE;
+				bool wanted = kind && (!kinds || kinds & 1 << kind);
+
+				wrong += test_bit(words, i) != wanted;
+				nr += wanted;
+			}
+			ASSERT_EQ(0, wrong);
+			ASSERT_EQ(nr, arg.nr);
+		}
+	}
+
+	/* No word is none, and words that cannot be written are told. */
+	arg.words = 0;
+	ASSERT_EQ(0, ioctl(self->t.dev, MMOPS_IOC_TRACK_BITMAP, &arg));
+	ASSERT_EQ(0, arg.nr);
+	arg = (struct mmops_track_bitmap){ .addr = self->t.base, .words = 1 };
+	ASSERT_EQ(-1, ioctl(self->t.dev, MMOPS_IOC_TRACK_BITMAP, &arg));
+	ASSERT_EQ(EFAULT, errno);
+
+#define ASSERT_BAD(tracker, ...)						\
+do {										\
+	arg = (struct mmops_track_bitmap){					\
+		.addr = self->t.base, .bitmap = (uintptr_t)words, .words = 1,	\
+	};									\
+	words[0] = 4711;							\
+	__VA_ARGS__;								\
+	ASSERT_EQ(-1, ioctl((tracker)->dev, MMOPS_IOC_TRACK_BITMAP, &arg));	\
+	ASSERT_EQ(EINVAL, errno);						\
+	ASSERT_EQ(4711, words[0]);						\
+} while (0)
+	ASSERT_BAD(&self->t, arg.addr++);
+	ASSERT_BAD(&self->t, arg.addr -= page_size());
+	ASSERT_BAD(&self->t, arg.addr += PAGES * page_size());
+	ASSERT_BAD(&self->t, arg.kinds = 1);
+	ASSERT_BAD(&self->t, arg.kinds = 1 << (G + 1));
+	ASSERT_BAD(&self->t, arg.flags = 1);
+	ASSERT_BAD(&self->t, arg.words = 1ULL << 61);
+	ASSERT_BAD(&self->t, arg.reserved[1] = 1);
+	/* Who did not ask for kinds has two of them. */
+	ASSERT_EQ(0, track_begin(&self->plain));
+	ASSERT_BAD(&self->plain, arg.kinds = 1 << P);
+#undef ASSERT_BAD
+	arg = (struct mmops_track_bitmap){
+		.addr = self->t.base, .bitmap = (uintptr_t)words, .words = 1, .kinds = 1 << W,
+	};
+	ASSERT_EQ(0, ioctl(self->plain.dev, MMOPS_IOC_TRACK_BITMAP, &arg));
+	ASSERT_EQ(self->plain.begun.written, arg.nr);
 	close(fd);
 }
 
@@ -341,11 +494,17 @@ KINDS_TEST(process, written)
 KINDS_TEST(process, pinned)
 KINDS_TEST(process, new_contents)
 KINDS_TEST(process, gone)
+KINDS_TEST(process, gone_after_a_store)
+KINDS_TEST(process, guard)
+KINDS_TEST(process, ksm_zero_page)
 KINDS_TEST(process, unmapped)
 KINDS_TEST(process, exclusive)
 KINDS_TEST(process, two_kinds)
 KINDS_TEST(file, written)
 KINDS_TEST(file, pinned)
 KINDS_TEST(file, hole)
+
+KINDS_TEST(process, bitmap)
+KINDS_TEST(file, bitmap)
 
 TEST_HARNESS_MAIN

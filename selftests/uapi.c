@@ -119,7 +119,8 @@ TEST_F_TIMEOUT(uapi, info, TEST_SECONDS)
 			  MMOPS_FEATURE_EXCLUSIVE | MMOPS_FEATURE_NOTIFIER |
 			  MMOPS_FEATURE_PROTECT | MMOPS_FEATURE_LEAVES | MMOPS_FEATURE_AGE |
 			  MMOPS_FEATURE_TRACK | MMOPS_FEATURE_TRACK_FULL |
-			  MMOPS_FEATURE_TRACK_FILE | MMOPS_FEATURE_TRACK_KINDS;
+			  MMOPS_FEATURE_TRACK_FILE | MMOPS_FEATURE_TRACK_KINDS |
+			  MMOPS_FEATURE_TRACK_BITMAP;
 
 	ASSERT_EQ(0, ioctl(self->dev, MMOPS_IOC_INFO, &info));
 	ASSERT_EQ(MMOPS_UAPI_VERSION, info.version);
@@ -188,7 +189,7 @@ TEST_F_TIMEOUT(uapi, unknown_calls, TEST_SECONDS)
  */
 enum {
 	CALL_INFO, CALL_WRITE_PROTECT, CALL_CLEAN_RECORD, CALL_LOG, CALL_PROBE, CALL_TRACK_BEGIN,
-	CALL_TRACK_READ, CALL_TRACK_END,
+	CALL_TRACK_READ, CALL_TRACK_BITMAP, CALL_TRACK_END,
 	/* From here on by a pidfd. */
 	CALL_SUBSCRIBE, CALL_LEAVES, CALL_AGE, CALL_PROTECT, CALL_REVOKE, CALL_EXCLUSIVE,
 	CALL_ATOMIC_ADD, CALL_SOFT_DIRTY_CLEAR, CALL_TRACK_OPEN, CALL_ZAP, NR_CALLS
@@ -219,6 +220,7 @@ struct call {
 		struct mmops_track_begin track_begin;
 		struct mmops_track_read track_read;
 		struct mmops_track_end track_end;
+		struct mmops_track_bitmap track_bitmap;
 	} arg;
 };
 
@@ -229,6 +231,7 @@ struct calls {
 	struct mmops_leaf leaves[MMOPS_LEAVES_MIN];
 	int tracked;		/* a device with a tracker of the memory */
 	struct mmops_track_range ranges[2];
+	uint64_t words[2];
 	struct call call[NR_CALLS];
 };
 
@@ -262,6 +265,8 @@ static struct calls *new_calls(FIXTURE_DATA(uapi) *self, int pidfd)
 	CALL(CALL_TRACK_BEGIN, c->tracked, MMOPS_IOC_TRACK_BEGIN, track_begin, 0);
 	CALL(CALL_TRACK_READ, c->tracked, MMOPS_IOC_TRACK_READ, track_read,
 	     .vec = (uintptr_t)c->ranges, .vec_len = ARRAY_SIZE(c->ranges));
+	CALL(CALL_TRACK_BITMAP, c->tracked, MMOPS_IOC_TRACK_BITMAP, track_bitmap,
+	     .addr = addr, .bitmap = (uintptr_t)c->words, .words = ARRAY_SIZE(c->words));
 	CALL(CALL_TRACK_END, c->tracked, MMOPS_IOC_TRACK_END, track_end, 0);
 	CALL(CALL_SUBSCRIBE, self->dev, MMOPS_IOC_NOTIFIER_SUBSCRIBE, subscribe,
 	     .pidfd = pidfd, .addr = addr, .len = len, .capacity = 1);
@@ -355,6 +360,7 @@ static void assert_calls_work(struct __test_metadata *_metadata, FIXTURE_DATA(ua
 		ASSERT_EQ(2, c->call[CALL_TRACK_READ].arg.track_read.nr);
 		ASSERT_EQ(TAKEN * page_size(), c->ranges[0].len);
 		ASSERT_EQ(MMOPS_TRACK_CHANGED, c->ranges[0].kind);
+		ASSERT_EQ(PAGES, c->call[CALL_TRACK_BITMAP].arg.track_bitmap.nr);
 	}
 	ASSERT_EQ(PAGES, c->call[CALL_LEAVES].arg.leaves.nr);
 	ASSERT_EQ(PAGES - TAKEN, c->call[CALL_AGE].arg.age.aged);

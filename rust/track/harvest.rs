@@ -275,6 +275,7 @@ impl Harvest<'_, '_> {
         match content {
             Content::Zeroes => {}
             Content::Memory => self.found.there.set_range(first, nr),
+            Content::Nothing => self.found.unknown.set_range(first, nr),
             Content::Unknown => {
                 self.found.unknown.set_range(first, nr);
                 self.found.there.set_range(first, nr);
@@ -396,6 +397,8 @@ enum Content {
     Memory,
     /// A device may store to it, or it comes and goes untold.
     Unknown,
+    /// An access fails. Something may come there.
+    Nothing,
 }
 
 impl Content {
@@ -427,6 +430,7 @@ impl Content {
                 SoftLeaf::Swap { .. } | SoftLeaf::Migration { .. } | SoftLeaf::HwPoison { .. },
             ) => Self::Memory,
             Some(SoftLeaf::Marker(Markers { uffd_wp: true, .. })) => Self::Zeroes,
+            Some(SoftLeaf::Marker(_)) => Self::Nothing,
             _ => Self::Unknown,
         }
     }

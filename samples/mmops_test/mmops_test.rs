@@ -145,6 +145,7 @@ impl MiscDevice for Device {
             TrackBegin => |arg| track::begin(me, arg),
             TrackRead => |arg| track::read(me, arg),
             TrackEnd => |arg| track::end(me, arg),
+            TrackBitmap => |arg| track::bitmap(me, arg),
         })
     }
 }
@@ -166,6 +167,7 @@ fn info(arg: &mut uapi::Info) -> Result {
         | uapi::FEATURE_TRACK_FULL
         | uapi::FEATURE_TRACK_FILE
         | uapi::FEATURE_TRACK_KINDS
+        | uapi::FEATURE_TRACK_BITMAP
         | if mmops::HAS_FAULTS {
             uapi::FEATURE_FAULTS
         } else {

@@ -23,6 +23,7 @@ use kernel::{
     uaccess::UserSlice, //
 };
 use mmops::{
+    bitmap::BITS_PER_WORD,
     mapping::Mapping,
     range::{
         AddrRange,
@@ -31,6 +32,7 @@ use mmops::{
     track::{
         Epoch,
         Kind,
+        Kinds,
         Mode,
         Tracker, //
     }, //
@@ -181,8 +183,10 @@ fn next_record(epoch: &Epoch<'_>, next: &mut usize, has_kinds: bool) -> Option<u
     let (first, kind_of_first) = (found.first, kind(found.kind, has_kinds));
 
     *next = first + found.nr;
-    // Two kinds may be one to the reader.
-    while let Some(more) = epoch.next(*next).filter(|_| !has_kinds) {
+    // Without kinds, two of them may be one to the reader.
+    let behind = |page| if has_kinds { None } else { epoch.next(page) };
+
+    while let Some(more) = behind(*next) {
         if more.first != *next || kind(more.kind, has_kinds) != kind_of_first {
             break;
         }
@@ -274,6 +278,69 @@ pub(crate) fn read(me: Pin<&Device>, arg: &mut uapi::TrackRead) -> Result {
         }
         if is_end {
             arg.needed = arg.nr + needed;
+            return Ok(());
+        }
+    }
+}
+
+/// The kinds of which pages are asked for, by their numbers as bits; 0 asks for all.
+fn kinds(mask: u32, has_kinds: bool) -> Result<Kinds> {
+    let mut kinds = Kinds::NONE;
+    let mut known = 0;
+
+    for of in Kind::ALL {
+        let bit = 1 << kind(of, has_kinds);
+
+        known |= bit;
+        if mask == 0 || mask & bit != 0 {
+            kinds = kinds.with(of);
+        }
+    }
+    if mask & !known == 0 {
+        Ok(kinds)
+    } else {
+        Err(EINVAL)
+    }
+}
+
+pub(crate) fn bitmap(me: Pin<&Device>, arg: &mut uapi::TrackBitmap) -> Result {
+    if arg.addr % PAGE_SIZE as u64 != 0 {
+        return Err(EINVAL);
+    }
+
+    let bytes = usize::try_from(arg.words)?
+        .checked_mul(size_of::<u64>())
+        .ok_or(EINVAL)?;
+    let mut user = UserSlice::new(UserPtr::from_addr(arg.bitmap as usize), bytes).writer();
+    let mut chunk = KVec::from_elem(0u64, CHUNK, GFP_KERNEL)?;
+    let mut page = arg.addr as usize / PAGE_SIZE;
+    let mut left = arg.words as usize;
+    let mut number = None;
+    let mut nr = 0;
+
+    loop {
+        let words = core::cmp::min(left, CHUNK);
+        let mut slot = me.tracker.lock();
+        let has_kinds = slot.as_ref().is_some_and(|open| open.has_kinds);
+        let epoch = epoch(&mut slot)?;
+        let found = epoch.bits(page, kinds(arg.kinds, has_kinds)?, &mut chunk[..words]);
+
+        // Another thread may have ended it meanwhile, and begun another one.
+        if *number.get_or_insert(epoch.number()) != epoch.number() {
+            return Err(ESTALE);
+        }
+        drop(slot);
+        match found {
+            Ok(found) => nr += found as u64,
+            // Behind the range there are no pages.
+            Err(_) if left != arg.words as usize => chunk.fill(0),
+            Err(e) => return Err(e),
+        }
+        user.write_slice(chunk[..words].as_bytes())?;
+        left -= words;
+        page += words * BITS_PER_WORD;
+        if left == 0 {
+            arg.nr = nr;
             return Ok(());
         }
     }

@@ -26,6 +26,7 @@ pub(crate) const FEATURE_TRACK: u64 = 1 << 10;
 pub(crate) const FEATURE_TRACK_FULL: u64 = 1 << 11;
 pub(crate) const FEATURE_TRACK_FILE: u64 = 1 << 12;
 pub(crate) const FEATURE_TRACK_KINDS: u64 = 1 << 13;
+pub(crate) const FEATURE_TRACK_BITMAP: u64 = 1 << 14;
 pub(crate) const FEATURE_FAULTS: u64 = 1 << 63;
 
 pub(crate) const SPLIT: u32 = 1 << 0;
@@ -486,6 +487,27 @@ impl Arg for TrackRead {
 
     fn is_valid(&self) -> bool {
         self.reserved == [0; 2]
+    }
+}
+
+/// `struct mmops_track_bitmap`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct TrackBitmap {
+    pub(crate) addr: u64,
+    pub(crate) bitmap: u64,
+    pub(crate) words: u64,
+    pub(crate) kinds: u32,
+    flags: u32,
+    pub(crate) nr: u64,
+    reserved: [u64; 2],
+}
+
+impl Arg for TrackBitmap {
+    const IOCTL: u32 = _IOWR::<Self>(MAGIC, 0x12);
+
+    fn is_valid(&self) -> bool {
+        self.reserved == [0; 2] && self.flags == 0
     }
 }
 

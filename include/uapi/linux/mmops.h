@@ -51,6 +51,8 @@
 #define MMOPS_FEATURE_TRACK_FILE	(1ULL << 12)
 /* MMOPS_TRACK_KINDS */
 #define MMOPS_FEATURE_TRACK_KINDS	(1ULL << 13)
+/* MMOPS_IOC_TRACK_BITMAP */
+#define MMOPS_FEATURE_TRACK_BITMAP	(1ULL << 14)
 /* mmops.ko was built with MMOPS_FAULTS=1: never on a production machine. */
 #define MMOPS_FEATURE_FAULTS		(1ULL << 63)
 
@@ -615,8 +617,8 @@ struct mmops_track_begin {
 #define MMOPS_TRACK_CHANGED		2	/* may have changed, or may yet: not known */
 /* With MMOPS_TRACK_KINDS, else these are among the others. */
 #define MMOPS_TRACK_PINNED		3	/* for DMA: in the next epoch as well */
-#define MMOPS_TRACK_NEW			4	/* nothing was there at the last begin */
-#define MMOPS_TRACK_GONE		5	/* nothing is there, or what reads as zeroes */
+#define MMOPS_TRACK_NEW			4	/* nothing was there at the last begin, if any */
+#define MMOPS_TRACK_GONE		5	/* something was there, and nothing is */
 
 /**
  * struct mmops_track_range - pages that are reported for the same reason
@@ -666,6 +668,28 @@ struct mmops_track_end {
 	__u64 reserved[2];
 };
 
+/**
+ * struct mmops_track_bitmap - argument of MMOPS_IOC_TRACK_BITMAP
+ * @addr: in: address, or offset in the file, of the page of bit 0; a page of the
+ *	range
+ * @bitmap: in: address of an array of __u64, which is overwritten; bit n is bit
+ *	n % 64 of word n / 64
+ * @words: in: words of it; pages behind the range have no bit set
+ * @kinds: in: bit k asks for pages of kind k; 0 for those of all kinds
+ * @flags: in: must be zero
+ * @nr: out: number of bits that are set
+ * @reserved: must be zero
+ */
+struct mmops_track_bitmap {
+	__u64 addr;
+	__u64 bitmap;
+	__u64 words;
+	__u32 kinds;
+	__u32 flags;
+	__u64 nr;
+	__u64 reserved[2];
+};
+
 #define MMOPS_IOC_MAGIC			0xBD
 #define MMOPS_IOC_INFO			_IOWR(MMOPS_IOC_MAGIC, 0x00, struct mmops_info)
 #define MMOPS_IOC_WRITE_PROTECT		_IOWR(MMOPS_IOC_MAGIC, 0x01, struct mmops_write_protect)
@@ -686,5 +710,6 @@ struct mmops_track_end {
 #define MMOPS_IOC_TRACK_BEGIN		_IOWR(MMOPS_IOC_MAGIC, 0x0f, struct mmops_track_begin)
 #define MMOPS_IOC_TRACK_READ		_IOWR(MMOPS_IOC_MAGIC, 0x10, struct mmops_track_read)
 #define MMOPS_IOC_TRACK_END		_IOWR(MMOPS_IOC_MAGIC, 0x11, struct mmops_track_end)
+#define MMOPS_IOC_TRACK_BITMAP		_IOWR(MMOPS_IOC_MAGIC, 0x12, struct mmops_track_bitmap)
 
 #endif /* _UAPI_LINUX_MMOPS_H */

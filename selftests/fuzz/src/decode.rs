@@ -144,7 +144,7 @@ fn mmops(u: &mut Bytes<'_>) -> Action {
     const CALLS: &[u8] = &[
         0x00, 0x01, 0x01, 0x02, 0x02, 0x02, 0x03, 0x03, 0x04, 0x04, 0x05, 0x05, 0x06, 0x07, 0x07,
         0x08, 0x08, 0x09, 0x09, 0x0a, 0x0b, 0x0b, 0x0c, 0x0d, 0x0e, 0x0e, 0x0f, 0x0f, 0x0f, 0x10,
-        0x10, 0x11,
+        0x10, 0x11, 0x12,
     ];
     let call = pick(u, CALLS);
     let mode = byte(u);
@@ -305,6 +305,23 @@ fn mmops(u: &mut Bytes<'_>) -> Action {
             let vec_len = pick(u, &[0, 1, 16, 64, 512, u64::MAX]);
             let arg = mmops_track_read { addr, vec, vec_len, reserved, ..Default::default() };
             (Request::TrackRead(arg), spoilt)
+        }
+        0x12 => {
+            let (reserved, spoilt) = reserved(u);
+            let (addr, bitmap) = (range(u).addr, at(below(u, PAGES)));
+            let words = pick(u, &[0, 1, 4, 64, 65, u64::MAX]);
+            let kinds = pick(u, &[0, 0, 1 << MMOPS_TRACK_WRITTEN, 0x3e, 0x40]);
+            let flags = flags(u, 0);
+            let arg = mmops_track_bitmap {
+                addr,
+                bitmap,
+                words,
+                kinds,
+                flags,
+                reserved,
+                ..Default::default()
+            };
+            (Request::TrackBitmap(arg), spoilt)
         }
         _ => {
             let (reserved, spoilt) = reserved(u);

@@ -99,6 +99,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(names.len(), 18 + 7 + 1 + 2);
+        assert_eq!(names.len(), 19 + 7 + 1 + 2);
     }
 }

@@ -103,6 +103,8 @@ requests! {
         TrackRead(mmops_track_read), "MMOPS_IOC_TRACK_READ",
             [EFAULT EINVAL ENOMEM ENODEV ENOENT ESTALE];
         TrackEnd(mmops_track_end), "MMOPS_IOC_TRACK_END", [EFAULT EINVAL ENODEV ENOENT];
+        TrackBitmap(mmops_track_bitmap), "MMOPS_IOC_TRACK_BITMAP",
+            [EFAULT EINVAL ENOMEM ENODEV ENOENT ESTALE];
     }
     mirror {
         MirrorRead(hmm_dmirror_cmd<0>), "HMM_DMIRROR_READ", [];
@@ -176,6 +178,6 @@ mod tests {
                 assert!(section(&text, name).contains(&errno), "{name} {errno}");
             }
         }
-        assert_eq!(calls, 18);
+        assert_eq!(calls, 19);
     }
 }

@@ -151,6 +151,8 @@ arguments! {
     mmops_track_read, MMOPS_IOC_TRACK_READ, (), &'a mut [mmops_track_range],
         |arg, (), ranges| (arg.vec, arg.vec_len) = place(ranges);
     mmops_track_end, MMOPS_IOC_TRACK_END, (), (), |_, (), ()| {};
+    mmops_track_bitmap, MMOPS_IOC_TRACK_BITMAP, (), &'a mut [u64],
+        |arg, (), words| (arg.bitmap, arg.words) = place(words);
 }
 
 /// Issues the call that the structure is for. Returns what `ioctl(2)` does.

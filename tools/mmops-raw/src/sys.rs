@@ -39,6 +39,8 @@ pub const MMOPS_FEATURE_TRACK_FULL: u64 = 1 << 11;
 pub const MMOPS_FEATURE_TRACK_FILE: u64 = 1 << 12;
 /// [`mmops_info::features`]: [`MMOPS_TRACK_KINDS`].
 pub const MMOPS_FEATURE_TRACK_KINDS: u64 = 1 << 13;
+/// [`mmops_info::features`]: [`MMOPS_IOC_TRACK_BITMAP`] is there.
+pub const MMOPS_FEATURE_TRACK_BITMAP: u64 = 1 << 14;
 /// `mmops_info::features`: `mmops.ko` was built with `MMOPS_FAULTS=1`.
 pub const MMOPS_FEATURE_FAULTS: u64 = 1 << 63;
 
@@ -468,6 +470,20 @@ pub struct mmops_track_end {
     pub reserved: [u64; 2],
 }
 
+/// Argument of [`MMOPS_IOC_TRACK_BITMAP`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // described in the header
+pub struct mmops_track_bitmap {
+    pub addr: u64,
+    pub bitmap: u64,
+    pub words: u64,
+    pub kinds: u32,
+    pub flags: u32,
+    pub nr: u64,
+    pub reserved: [u64; 2],
+}
+
 const _: () = {
     assert!(size_of::<mmops_info>() == 48);
     assert!(offset_of!(mmops_info, features) == 8);
@@ -505,6 +521,7 @@ const TRACK_OPEN_NR: u8 = 0x0e;
 const TRACK_BEGIN_NR: u8 = 0x0f;
 const TRACK_READ_NR: u8 = 0x10;
 const TRACK_END_NR: u8 = 0x11;
+const TRACK_BITMAP_NR: u8 = 0x12;
 
 /// Number as the ioctl is issued with it; the C library's type for it differs between libraries.
 const fn number(nr: u8, size: usize) -> u32 {
@@ -550,3 +567,5 @@ pub const MMOPS_IOC_TRACK_BEGIN: u32 = number(TRACK_BEGIN_NR, size_of::<mmops_tr
 pub const MMOPS_IOC_TRACK_READ: u32 = number(TRACK_READ_NR, size_of::<mmops_track_read>());
 /// Ends an epoch.
 pub const MMOPS_IOC_TRACK_END: u32 = number(TRACK_END_NR, size_of::<mmops_track_end>());
+/// Reports the pages of an epoch as a bitmap.
+pub const MMOPS_IOC_TRACK_BITMAP: u32 = number(TRACK_BITMAP_NR, size_of::<mmops_track_bitmap>());

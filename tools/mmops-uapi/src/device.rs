@@ -77,6 +77,8 @@ bitflags! {
         const TRACK_FILE = MMOPS_FEATURE_TRACK_FILE;
         /// All of [`Kind`](crate::Kind), and not two of them.
         const TRACK_KINDS = MMOPS_FEATURE_TRACK_KINDS;
+        /// [`Epoch::bitmap`](crate::Epoch::bitmap).
+        const TRACK_BITMAP = MMOPS_FEATURE_TRACK_BITMAP;
         /// The module was built with faults for tests: not for use.
         const FAULTS = MMOPS_FEATURE_FAULTS;
         // A newer driver may have more.

@@ -36,9 +36,10 @@ pub enum Kind {
     Written,
     /// They are pinned for DMA: they may change at any time, and are in the next epoch as well.
     Pinned,
-    /// Of a process: their contents are new, since there was nothing at the last begin.
+    /// Of a process: their contents are new. There was nothing at the last begin, or no begin.
     New,
-    /// Of a process: nothing is mapped there any more, or it reads as zeroes.
+    /// Of a process: nothing is mapped there any more, or it reads as zeroes or as what userfaultfd
+    /// serves for it.
     Gone,
     /// They may have changed, or may yet: nobody knows.
     Changed,
@@ -203,6 +204,19 @@ impl Epoch<'_> {
             from = next;
         }
         Ok(pages)
+    }
+
+    /// Sets the bits of the pages that are reported, of whatever kind, and clears all others: bit
+    /// `n % 64` of word `n / 64` is the page `n` behind `addr`, which lies in the range. Returns how
+    /// many are set.
+    pub fn bitmap(&self, addr: u64, words: &mut [u64]) -> Result<u64, Error> {
+        let mut arg = mmops_track_bitmap {
+            addr,
+            ..Default::default()
+        };
+        let result = ioctl(&self.tracker.device.raw, &mut arg, (), words);
+        result.map_err(call("track", Done::Untold))?;
+        Ok(arg.nr)
     }
 
     /// The pages are done with.

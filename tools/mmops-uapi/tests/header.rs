@@ -55,6 +55,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_FEATURE_TRACK_FULL,
         MMOPS_FEATURE_TRACK_FILE,
         MMOPS_FEATURE_TRACK_KINDS,
+        MMOPS_FEATURE_TRACK_BITMAP,
         MMOPS_FEATURE_FAULTS,
         MMOPS_SPLIT,
         MMOPS_NO_TRANSFER,
@@ -138,6 +139,7 @@ fn expected() -> BTreeMap<String, u64> {
         MMOPS_IOC_TRACK_BEGIN,
         MMOPS_IOC_TRACK_READ,
         MMOPS_IOC_TRACK_END,
+        MMOPS_IOC_TRACK_BITMAP,
     );
     structure!(mmops_protect {
         pidfd,
@@ -324,6 +326,15 @@ fn expected() -> BTreeMap<String, u64> {
     structure!(mmops_track_end {
         flags,
         pad,
+        reserved,
+    });
+    structure!(mmops_track_bitmap {
+        addr,
+        bitmap,
+        words,
+        kinds,
+        flags,
+        nr,
         reserved,
     });
     map

@@ -76,6 +76,8 @@ calls! {
     mmops_track_read, MMOPS_IOC_TRACK_READ,
         |arg| [array(arg.vec, arg.vec_len, size_of::<mmops_track_range>() as u64), NONE];
     mmops_track_end, MMOPS_IOC_TRACK_END, |_| [NONE; 2];
+    mmops_track_bitmap, MMOPS_IOC_TRACK_BITMAP,
+        |arg| [array(arg.bitmap, arg.words, size_of::<u64>() as u64), NONE];
 }
 
 macro_rules! device {
