@@ -491,11 +491,12 @@ pub struct Track {
     /// Print JSON, one object per line
     ///
     /// For each interval one with the members interval, seconds (since the start), pages, bytes,
-    /// written and changed (of the pages), kept (pages of mappings of more than 64 GiB, which are
-    /// not tracked) and mappings: an array of objects with start, end, name and pages, for each
-    /// mapping that has some. At the end one with intervals, pages, bytes and status, the exit
-    /// status of the program, null if a signal ended it or it was not run. What the program prints
-    /// goes to standard error then.
+    /// written and changed (of the pages), pinned (of those written), new (of those changed:
+    /// nothing was there before), gone (not of the pages: nothing is there any more), kept (pages
+    /// of mappings of more than 64 GiB, which are not tracked) and mappings: an array of objects
+    /// with start, end, name and pages, for each mapping that has some. At the end one with
+    /// intervals, pages, bytes and status, the exit status of the program, null if a signal ended
+    /// it or it was not run. What the program prints goes to standard error then.
     #[arg(long)]
     pub json: bool,
     /// Draw the pages of each interval to this SVG picture, and print no table
