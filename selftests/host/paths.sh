@@ -3,7 +3,7 @@
 #
 # A file of this tree that documentation or a comment names is there: below the top of the tree, or
 # below rust/, selftests/ or tools/, where most of the names are used. The kernel has directories of
-# the same names; what it has is its own.
+# the same names; what it has is its own. And each page of Documentation is in its index.
 
 set -u
 
@@ -33,8 +33,19 @@ wrong() {
 	done < <(names "$1")
 }
 
+# Pages of the tree $1 that the index does not have.
+unlisted() {
+	local page
+
+	for page in "$1"/Documentation/*.rst; do
+		page=$(basename "$page" .rst)
+		[ "$page" = index ] || grep -qx "   $page" "$1/Documentation/index.rst" ||
+			echo "$page.rst is in no table of contents"
+	done
+}
+
 echo "KTAP version 1"
-echo "1..2"
+echo "1..4"
 number=0
 # verdict NAME WRONG: ok if nothing is wrong.
 verdict() {
@@ -51,3 +62,11 @@ echo 'See ``walk/no_such.rs``.' >"$scratch/Documentation/example.rst"
 found=$(wrong "$scratch" 2>/dev/null)
 verdict finds_one_that_is_gone \
 	"$([ "$found" = "Documentation/example.rst: no walk/no_such.rs" ] || echo "found: $found")"
+
+verdict pages_are_in_the_index "$(unlisted "$top")"
+
+printf '   %s\n' listed >"$scratch/Documentation/index.rst"
+touch "$scratch/Documentation/listed.rst"
+found=$(unlisted "$scratch")
+verdict finds_one_that_is_in_none \
+	"$([ "$found" = "example.rst is in no table of contents" ] || echo "found: $found")"
