@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The entry points for people. The modules' own rules are in Kbuild; what a target does is in scripts/.
-# Everything built goes to MMOPS_CACHE (default ~/.cache/mmops), nothing into this tree.
+# The entry points for people. The modules' own rules are in Kbuild; what a target does is in
+# scripts/. Everything built goes to MMOPS_CACHE (default ~/.cache/mmops), nothing into this tree.
 
 FLAVOUR	?= plain
 OUT	?= $(CURDIR)/out
@@ -120,4 +120,5 @@ help:
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
 .PHONY: demo check check-debug check-variants check-models fuzz soak bench shell kernel \
-	modules modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report clean help
+	modules modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report \
+	clean help

@@ -131,10 +131,10 @@ pub trait Walk {
         Ok(Action::Done)
     }
 
-    /// The walk passes over an entry of PMD or PUD size that is none, as C does, without the lock of
-    /// its table; with this, it waits then for whoever has that lock. So who has taken a leaf away
-    /// under it has unlocked it by now, and what that does before it unlocks has been done. If the
-    /// entry is not none any more, the walk ends with `EAGAIN`, to be begun anew.
+    /// The walk passes over an entry of PMD or PUD size that is none, as C does, without the lock
+    /// of its table; with this, it waits then for whoever has that lock. So who has taken a leaf
+    /// away under it has unlocked it by now, and what that does before it unlocks has been done. If
+    /// the entry is not none any more, the walk ends with `EAGAIN`, to be begun anew.
     ///
     /// Source: `sync_with_folio_pmd_zap()`.
     const WAITS_FOR_ZAP: bool = false;

@@ -215,8 +215,8 @@ pub(crate) struct Cleaned {
     pub(crate) pinned: Option<EntrySet>,
 }
 
-/// Cleans the entries of one PTE table that `select` chooses, dirty ones, and sets their bits in `bitmap`, where `first` is that
-/// of the first entry. Returns those that are clean now as well.
+/// Cleans the entries of one PTE table that `select` chooses, dirty ones, and sets their bits in
+/// `bitmap`, where `first` is that of the first entry. Returns those that are clean now as well.
 #[inline(always)]
 fn clean_record_entries<'s>(
     table: &mut PteTable<'_, 's>,
@@ -364,10 +364,10 @@ pub(crate) fn clean_record_table_queue<'s>(
     cleaned
 }
 
-/// As [`clean_record_table_queue`] for groups of entries, as [`PteTable::scan`] has found them under
-/// the same hold of the lock: what is dirty in others stays so. Entries that are special stay as
-/// they are: in memory that is tracked they map the page of zeroes, and a dirty one is known to KSM
-/// by that.
+/// As [`clean_record_table_queue`] for groups of entries, as [`PteTable::scan`] has found them
+/// under the same hold of the lock: what is dirty in others stays so. Entries that are special stay
+/// as they are: in memory that is tracked they map the page of zeroes, and a dirty one is known to
+/// KSM by that.
 ///
 /// Source: `is_ksm_zero_pte()`.
 #[inline(never)]
@@ -388,8 +388,8 @@ pub(crate) fn clean_record_groups_queue<'s>(
     cleaned
 }
 
-/// Queues the folios of the `nr` entries whose dirty bit was `taken`. Returns for how many there was
-/// no room: they have got it back, and are recorded once more.
+/// Queues the folios of the `nr` entries whose dirty bit was `taken`. Returns for how many there
+/// was no room: they have got it back, and are recorded once more.
 ///
 /// # Safety
 ///
@@ -417,6 +417,7 @@ unsafe fn queue_folios<'s>(
         // since its bit was taken; it is not special. The scope flushes before the queue, which
         // outlives the walk, is transferred.
         if !pte.special() && !unsafe { queue.push(pte.pfn(), flushed) } {
+            // Recorded, and dirty still: it will be recorded again.
             table.redirty(i);
             kept = kept.wrapping_add(1);
         }

@@ -122,8 +122,8 @@ pub(crate) fn take_write<'s>(
     writable
 }
 
-/// Tells trackers of the file which pages could be stored to without a fault: one in mode full would
-/// find that in the entries, which are about to lose it.
+/// Tells trackers of the file which pages could be stored to without a fault: one in mode full
+/// would find that in the entries, which are about to lose it.
 #[cold]
 #[inline(never)]
 fn tell_writable(table: &PteTable<'_, '_>) {

@@ -161,9 +161,9 @@ __mmops_helper bool mmops_folio_mark_may_allocate(struct folio *folio)
 }
 
 /*
- * Mark a folio dirty that is mapped by an entry whose lock is held, as
- * try_to_unmap_one() does; which pages were stored to is told apart. False if somebody else has locked it,
- * or if that would need memory.
+ * Mark a folio dirty that is mapped by an entry whose lock is held, as try_to_unmap_one()
+ * does; which pages were stored to is told apart. False if somebody else has locked it, or
+ * if that would need memory.
  */
 __mmops_helper bool mmops_folio_mark_dirty_trylock(struct folio *folio)
 {
