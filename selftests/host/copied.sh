@@ -6,6 +6,7 @@
 # looked at.
 
 set -u
+. "$(dirname "$0")/../verdict.sh"
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 src=${MMOPS_KERNEL_SRC:-$("$top/scripts/kernel-source")}
@@ -14,12 +15,6 @@ trap 'rm -rf "$scratch"' EXIT
 
 echo "KTAP version 1"
 echo "1..5"
-number=0
-# verdict NAME WRONG: ok if nothing is wrong.
-verdict() {
-	[ -z "$2" ] || echo "# ${2//$'\n'/$'\n'# }"
-	echo "$([ -z "$2" ] && echo ok || echo not ok) $((++number)) $1"
-}
 # told PATTERN COMMAND...: nothing if the command fails and a line that it prints matches.
 told() {
 	local pattern=$1 output

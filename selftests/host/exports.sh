@@ -3,18 +3,15 @@
 #
 # What mmops.ko exports: C helpers in the namespace MMOPS alone, everything for GPL modules alone.
 
+. "$(dirname "$0")/../verdict.sh"
+
 # Symbol, exporter, type and namespace of each line, without the checksum.
 exports=$(awk -F '\t' '$3 ~ /(^|\/)mmops$/ { print $2, $4, $5 }' "$MMOPS_MODULES/Module.symvers")
 
 echo "KTAP version 1"
 echo "1..4"
-# verdict NUMBER NAME WRONG: ok if nothing is wrong.
-verdict() {
-	[ -z "$3" ] || echo "# ${3//$'\n'/$'\n'# }"
-	echo "$([ -z "$3" ] && echo ok || echo not ok) $1 $2"
-}
 helpers=$(grep '^mmops_' <<<"$exports")
-verdict 1 helpers_are_exported "$([ -n "$helpers" ] || echo "no helper in Module.symvers")"
-verdict 2 helpers_are_in_the_namespace "$(grep -v ' MMOPS$' <<<"$helpers")"
-verdict 3 nothing_else_is_in_the_namespace "$(grep -v '^mmops_' <<<"$exports" | grep ' MMOPS$')"
-verdict 4 all_are_for_gpl_modules "$(grep -v ' EXPORT_SYMBOL_GPL' <<<"$exports")"
+verdict helpers_are_exported "$([ -n "$helpers" ] || echo "no helper in Module.symvers")"
+verdict helpers_are_in_the_namespace "$(grep -v ' MMOPS$' <<<"$helpers")"
+verdict nothing_else_is_in_the_namespace "$(grep -v '^mmops_' <<<"$exports" | grep ' MMOPS$')"
+verdict all_are_for_gpl_modules "$(grep -v ' EXPORT_SYMBOL_GPL' <<<"$exports")"

@@ -5,6 +5,7 @@
 # alone that stand before it in the list of layers of Documentation/architecture.rst.
 
 set -u
+. "$(dirname "$0")/../verdict.sh"
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 scratch=$(mktemp -d)
@@ -77,12 +78,6 @@ wrong() {
 
 echo "KTAP version 1"
 echo "1..6"
-number=0
-# verdict NAME WRONG: ok if nothing is wrong.
-verdict() {
-	[ -z "$2" ] || echo "# ${2//$'\n'/$'\n'# }"
-	echo "$([ -z "$2" ] && echo ok || echo not ok) $((++number)) $1"
-}
 # finds NAME FILE TEXT FOUND: the crate with TEXT at the end of FILE is told to be wrong so.
 finds() {
 	local found

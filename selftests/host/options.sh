@@ -8,6 +8,7 @@
 # variant of the kernel is without it.
 
 set -u
+. "$(dirname "$0")/../verdict.sh"
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 objdump=${LLVM_OBJDUMP:-$(command -v llvm-objdump-22 llvm-objdump objdump | head -n 1)}
@@ -91,12 +92,6 @@ refuses() {
 
 echo "KTAP version 1"
 echo "1..6"
-number=0
-# verdict NAME WRONG: ok if nothing is wrong.
-verdict() {
-	[ -z "$2" ] || echo "# ${2//$'\n'/$'\n'# }"
-	echo "$([ -z "$2" ] && echo ok || echo not ok) $((++number)) $1"
-}
 # unless COMMAND...: what is wrong if it fails.
 unless() {
 	"$@" || echo "not so: $*"

@@ -6,6 +6,7 @@
 # the same names; what it has is its own. And each page of Documentation is in its index.
 
 set -u
+. "$(dirname "$0")/../verdict.sh"
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 src=${MMOPS_KERNEL_SRC:-$("$top/scripts/kernel-source")}
@@ -46,12 +47,6 @@ unlisted() {
 
 echo "KTAP version 1"
 echo "1..4"
-number=0
-# verdict NAME WRONG: ok if nothing is wrong.
-verdict() {
-	[ -z "$2" ] || echo "# ${2//$'\n'/$'\n'# }"
-	echo "$([ -z "$2" ] && echo ok || echo not ok) $((++number)) $1"
-}
 
 found=$(names "$top" | wc -l)
 verdict files_that_are_named_exist \
