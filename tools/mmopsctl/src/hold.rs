@@ -82,7 +82,7 @@ impl Holder {
             Some(Answer::Refused { tid }) => {
                 return Ok(Outcome::Runs(format!("thread {tid} may not be traced")))
             }
-            Some(Answer::Released) | None => {
+            Some(Answer::Released | Answer::ReleasedByEnd) | None => {
                 return Ok(Outcome::Runs("its threads cannot be held".into()))
             }
         }
@@ -92,6 +92,7 @@ impl Holder {
                 self.helper = Some(helper);
                 Outcome::Seen(seen)
             }
+            Some(Answer::ReleasedByEnd) => Outcome::Seen(seen),
             _ => Outcome::SeenInPart(seen),
         })
     }

@@ -6,7 +6,7 @@
 //! `PTRACE_INTERRUPT`, which send no signal. Two promises of the kernel make this safe. When the
 //! tracer ends, of whatever, its tracees are let go, in any state; and a thread that had stopped
 //! (SIGSTOP, Ctrl-Z) stops again. So this process ends when it is not needed any more, when its
-//! parent does, and when a thread cannot be held: that is all the tidying that there is.
+//! parent does, and when a thread cannot be held or let go: that is all the tidying that there is.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -48,6 +48,8 @@ pub enum Answer {
     Held,
     /// They were let go.
     Released,
+    /// They were let go, but for some that have ended, which is as with [`Answer::Waits`].
+    ReleasedByEnd,
     /// The process has ended.
     Ended,
     /// The thread could not be held in time. All are let go when this process has ended, which it
@@ -247,13 +249,23 @@ impl Threads {
         }
     }
 
-    fn release(&mut self) {
-        for &tid in &self.held {
-            // One that was killed is let go by its end.
-            let _ = ptrace::detach(Pid::from_raw(tid), None);
+    /// Lets all threads go.
+    ///
+    /// One that has ended cannot be let go, and is not there for its parent, who waits for it, as
+    /// long as it has a tracer: one that was killed, and a main thread that ended while it was to
+    /// be held, which has to stay until the others are gone. The end of this process lets it go.
+    fn release(&mut self) -> Answer {
+        let mut answer = Answer::Released;
+        for tid in std::mem::take(&mut self.seized) {
+            if self.held.remove(&tid) && ptrace::detach(Pid::from_raw(tid), None).is_ok() {
+                continue;
+            }
+            match report(tid, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                Report::Ended | Report::Unknown => {}
+                _ => answer = Answer::ReleasedByEnd,
+            }
         }
-        self.held.clear();
-        self.seized.clear();
+        answer
     }
 }
 
@@ -267,10 +279,7 @@ pub fn run(args: &Hold) -> Result<()> {
     while commands.read_exact(&mut command).is_ok() {
         let answer = match command[0] {
             HOLD => threads.hold(),
-            _ => {
-                threads.release();
-                Answer::Released
-            }
+            _ => threads.release(),
         };
         writeln!(out, "{}", serde_json::to_string(&answer)?)?;
         out.flush()?;
