@@ -29,6 +29,8 @@ import xml.etree.ElementTree
 
 PAGE = mmap.PAGESIZE
 PATIENCE = 600
+# Of a test as a whole: one that waits for what does not come must not take the others with it.
+TEST_PATIENCE = 900
 
 # Maps `pages` pages of a file and stores one byte to each page that a line of its input names.
 # `+N` makes the file N pages long first; `close` unmaps it.
@@ -2458,7 +2460,30 @@ def test_protect_errors(context):
         assert figures(before["pte"]) == figures(after["pte"]) == (10, 10, 10), (before, after)
 
 
+def descendants(pid):
+    """The processes that a process has started, and those that they have."""
+    children = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8") as stat:
+            # The name of the program may have spaces and parentheses.
+            parent = int(stat.read().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found[1:]
+
+
+def give_up(*_):
+    """Ends all that the test may wait for, and then the test."""
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    raise TimeoutError(f"the test did not end within {TEST_PATIENCE} s")
+
+
 def main():
+    signal.signal(signal.SIGALRM, give_up)
     program = os.path.realpath(sys.argv[1])
     tests = [(name[5:], function) for name, function in globals().items()
              if name.startswith("test_") and (len(sys.argv) < 3 or name[5:] in sys.argv[2:])]
@@ -2468,6 +2493,7 @@ def main():
     for number, (name, function) in enumerate(tests, 1):
         # On tmpfs: what the kernel writes back is the subject of other tests.
         with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+            signal.alarm(TEST_PATIENCE)
             try:
                 function(Context(program, directory))
                 print(f"ok {number} {name}", flush=True)
@@ -2478,6 +2504,8 @@ def main():
                 for line in traceback.format_exc().splitlines():
                     print(f"# {line}")
                 print(f"not ok {number} {name}", flush=True)
+            finally:
+                signal.alarm(0)
     return failed != 0
 
 
