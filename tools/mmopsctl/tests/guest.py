@@ -2041,6 +2041,36 @@ def test_snapshot_of_redis(context):
     assert report["verify"]["pages"] > 100 and report["rounds"] > 1, report
 
 
+# Has as many threads, all of which sleep, and says so.
+SLEEPERS = """
+import sys, threading, time
+for _ in range(int(sys.argv[1]) - 1):
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+print("asleep", flush=True)
+time.sleep(3600)
+"""
+
+
+def test_process_killed_while_it_is_held(context):
+    for threads in (1, 3):
+        with subprocess.Popen([sys.executable, "-c", SLEEPERS, str(threads)], text=True,
+                              stdout=subprocess.PIPE) as process, \
+                subprocess.Popen([context.program, "hold", str(process.pid)], text=True,
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            def ask(command):
+                holder.stdin.write(command)
+                holder.stdin.flush()
+                return json.loads(holder.stdout.readline())
+
+            process.stdout.readline()
+            assert [ask("h"), ask("r"), ask("h")] == ["Held", "Released", "Held"]
+            process.kill()
+            until(lambda: state_of(process.pid) == "Z", "it does not end")
+            assert ask("r") in ("Released", "ReleasedByEnd")
+            # Its parent need not know of who held it, and that one is not to wait for the parent.
+            assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
 # Its main thread ends; another one stores to the pages that a line names.
 LEADERLESS = """
 import ctypes, mmap, os, sys, threading
