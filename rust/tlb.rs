@@ -31,6 +31,7 @@ use crate::{
     vma::Vma, //
 };
 use core::{
+    array,
     cmp,
     marker::PhantomData,
     mem, //
@@ -137,7 +138,8 @@ impl<'s> FlushScope<'s> {
             range,
             changed: Span::EMPTY,
             stride: usize::MAX,
-            leaves: [const { None }; PARTIAL_LEAVES],
+            // Not of a constant, all bytes of which would be stored.
+            leaves: array::from_fn(|_| None),
             _invalidation: invalidation,
             // SAFETY: By this function's safety requirements.
             pending: unsafe { Pending::raise(mm) },
