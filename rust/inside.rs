@@ -25,7 +25,13 @@ use kernel::{
     bindings,
     new_spinlock,
     prelude::*,
-    sync::SpinLock,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        SpinLock, //
+    },
     task::Task, //
 };
 
@@ -59,19 +65,36 @@ unsafe impl Send for Head {}
 
 const LISTS: usize = 64;
 
-/// The lists; a task is found in the one that its address says.
+/// A list.
 ///
 /// # Invariants
 ///
-/// Each node in a list is valid, and is changed under the lock of the list alone.
+/// Each node in it is valid, and is changed under the lock alone, as is `nr`, their number.
+#[pin_data]
+struct List {
+    #[pin]
+    head: SpinLock<Head>,
+    nr: Atomic<usize>,
+}
+
+impl List {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            head <- new_spinlock!(Head(None)),
+            nr: Atomic::new(0),
+        })
+    }
+}
+
+/// The lists; a task is found in the one that its address says.
 #[pin_data]
 struct Lists {
     #[pin]
-    lists: [SpinLock<Head>; LISTS],
+    lists: [List; LISTS],
 }
 
 impl Lists {
-    fn of(&self, task: *mut bindings::task_struct) -> &SpinLock<Head> {
+    fn of(&self, task: *mut bindings::task_struct) -> &List {
         // The lowest bits of an address say nothing.
         let index = (task.addr() / size_of::<bindings::task_struct>().next_power_of_two()) % LISTS;
 
@@ -99,7 +122,7 @@ impl Global {
     pub(crate) unsafe fn new() -> Result<Self> {
         let lists = KBox::pin_init(
             pin_init!(Lists {
-                lists <- pin_init::pin_init_array_from_fn(|_| new_spinlock!(Head(None))),
+                lists <- pin_init::pin_init_array_from_fn(|_| List::new()),
             }),
             GFP_KERNEL,
         )?;
@@ -116,7 +139,7 @@ impl Drop for Global {
 }
 
 /// The list in which the current task is found, and the task.
-fn list_of_current<'a>() -> Option<(&'a SpinLock<Head>, *mut bindings::task_struct)> {
+fn list_of_current<'a>() -> Option<(&'a List, *mut bindings::task_struct)> {
     let task = Task::current_raw();
     // SAFETY: By the safety requirements of `Global::new` nobody has the lists when they go.
     let lists = unsafe { LISTS_OF_MODULE.load(Ordering::Acquire).as_ref() }?;
@@ -132,8 +155,9 @@ fn list_of_current<'a>() -> Option<(&'a SpinLock<Head>, *mut bindings::task_stru
 #[link_section = ".text.hot"]
 unsafe fn enter(node: NonNull<Node>) {
     if let Some((list, task)) = list_of_current() {
-        let mut head = list.lock();
+        let mut head = list.head.lock();
 
+        list.nr.store(list.nr.load(Relaxed) + 1, Relaxed);
         // INVARIANT: The node is valid until it is unlinked, and the lock is held.
         // SAFETY: Nobody else uses the node yet.
         unsafe {
@@ -151,7 +175,7 @@ unsafe fn enter(node: NonNull<Node>) {
 #[link_section = ".text.hot"]
 unsafe fn leave(node: NonNull<Node>) {
     if let Some((list, _)) = list_of_current() {
-        let mut head = list.lock();
+        let mut head = list.head.lock();
         let mut place: *mut Option<NonNull<Node>> = &mut head.0;
 
         // SAFETY: `place` is in the head or in a node of the list, which are valid and whose lock
@@ -163,6 +187,7 @@ unsafe fn leave(node: NonNull<Node>) {
             if other == node {
                 // SAFETY: As above.
                 unsafe { *place = *next };
+                list.nr.store(list.nr.load(Relaxed) - 1, Relaxed);
                 break;
             }
             place = next;
@@ -224,7 +249,13 @@ fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
     let Some((list, task)) = list_of_current() else {
         return false;
     };
-    let head = list.lock();
+
+    // What this task has entered it has counted itself, so without the lock it sees that.
+    if list.nr.load(Relaxed) == 0 {
+        return false;
+    }
+
+    let head = list.head.lock();
     let mut next = head.0;
 
     while let Some(node) = next {
