@@ -301,12 +301,14 @@ const FEW: usize = 4;
 fn room<'r>(
     nr: usize,
     few: &'r mut [Slot; FEW],
-    many: &'r mut KVec<Slot>,
+    many: &'r mut Option<KVec<Slot>>,
 ) -> Result<&'r mut [Slot]> {
     if nr <= FEW {
         return Ok(few);
     }
-    many.reserve(cmp::min(nr, BATCH), GFP_KERNEL)?;
+
+    let many = many.insert(KVec::with_capacity(cmp::min(nr, BATCH), GFP_KERNEL)?);
+
     while many.len() < cmp::min(nr, BATCH) {
         many.push_within_capacity(Slot::EMPTY).map_err(|_| ENOMEM)?;
     }
@@ -335,7 +337,7 @@ fn run<K>(
     }
 
     let mut few = [Slot::EMPTY; FEW];
-    let mut many = KVec::new();
+    let mut many = None;
     let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);
     let mut made = Exclusive::default();
     let mut left = results;

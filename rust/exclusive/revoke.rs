@@ -63,7 +63,7 @@ pub fn revoke(guard: &mut MmapRead<'_>, range: &AddrRange) -> Result<Partial<Rev
     may_lock_folios()?;
 
     let mut few = [Slot::EMPTY; FEW];
-    let mut many = KVec::new();
+    let mut many = None;
     let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);
     let mut revoked = Revoked::default();
     let mut reached = range.start();
