@@ -8,9 +8,10 @@ use std::ops::Range;
 use anyhow::{bail, Context, Result};
 use procfs::process::MemoryMap;
 
-use crate::snapshot_dir::{clear, write_pages, Directory};
+use crate::snapshot_dir::Directory;
 use crate::snapshot_memory::{Backing, Contents, Read};
 use crate::snapshot_plan::{pieces, union};
+use crate::sparse::{make_hole, write_pages};
 use crate::stop::Stop;
 
 /// Bytes that are read and written at once.
@@ -83,7 +84,7 @@ impl OpenArea<'_> {
             let mut at = piece.start;
             if !is_used {
                 if !is_fresh {
-                    clear(file, area.in_file(&piece)).with_context(context)?;
+                    make_hole(file, area.in_file(&piece)).with_context(context)?;
                 }
                 continue;
             }
@@ -103,7 +104,7 @@ impl OpenArea<'_> {
                     Read::Unreadable => {
                         let page = at..at + self.page_size;
                         if !is_fresh {
-                            clear(file, area.in_file(&page)).with_context(context)?;
+                            make_hole(file, area.in_file(&page)).with_context(context)?;
                         }
                         at = page.end;
                         unreadable.push(page);

@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 use anyhow::Result;
 
 use crate::snapshot_area::{check, OpenArea, CHUNK};
-use crate::snapshot_dir::{clear, data_in, write_pages};
 use crate::snapshot_memory::Read;
 use crate::snapshot_plan::pieces;
+use crate::sparse::{data_in, make_hole, write_pages};
 
 /// What a compare has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl OpenArea<'_> {
             }
         }
         if result.differed != 0 && mends {
-            clear(self.file, in_file)?;
+            make_hole(self.file, in_file)?;
         }
         Ok(result)
     }

@@ -6,19 +6,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{DirBuilder, File};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use mmops_uapi::retry_on_eintr;
-use nix::errno::Errno;
-use nix::fcntl::{fallocate, FallocateFlags};
-use nix::libc::off_t;
 use serde::{Deserialize, Serialize};
-
-use crate::sparse::{next_data, next_hole};
 
 /// Name of the index.
 const INDEX: &str = "index.json";
@@ -222,99 +216,9 @@ impl Drop for Directory {
     }
 }
 
-/// Whether `page` has zeros only.
-fn is_zero(page: &[u8]) -> bool {
-    // The compiler makes wide instructions of blocks of a fixed size.
-    let (blocks, rest) = page.as_chunks::<64>();
-    blocks
-        .iter()
-        .all(|block| block.iter().fold(0, |or, byte| or | byte) == 0)
-        && rest.iter().all(|byte| *byte == 0)
-}
-
-/// Makes a range of `file` read as zeros.
-pub fn clear(file: &File, range: Range<u64>) -> io::Result<()> {
-    if range.is_empty() {
-        return Ok(());
-    }
-    let to_off_t = |n| off_t::try_from(n).map_err(|_| io::Error::from(Errno::EFBIG));
-    let (offset, len) = (to_off_t(range.start)?, to_off_t(range.end - range.start)?);
-    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    match retry_on_eintr(|| fallocate(file, mode, offset, len)) {
-        // The file system has no holes, or cannot make them.
-        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => write_zeros(file, range),
-        result => result.map_err(io::Error::from),
-    }
-}
-
-/// As [`clear`], without a hole.
-fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
-    let zeros = [0; 1 << 16];
-    for data in data_in(file, range) {
-        let mut data = data?;
-        while !data.is_empty() {
-            let len = (data.end - data.start).min(zeros.len() as u64);
-            file.write_all_at(&zeros[..len as usize], data.start)?;
-            data.start += len;
-        }
-    }
-    Ok(())
-}
-
-/// The parts of `range` of `file` that are no holes.
-pub fn data_in(
-    file: &File,
-    range: Range<u64>,
-) -> impl Iterator<Item = io::Result<Range<u64>>> + '_ {
-    let (mut at, end) = (range.start, range.end);
-    std::iter::from_fn(move || {
-        if at >= end {
-            return None;
-        }
-        let next = next_data(file, at).and_then(|data| match data {
-            Some(start) if start < end => Ok(Some(start..next_hole(file, start, end)?)),
-            _ => Ok(None),
-        });
-        match &next {
-            Ok(Some(data)) => at = data.end,
-            _ => at = end,
-        }
-        next.transpose()
-    })
-}
-
-/// Writes whole pages to `file`. Those that are zeros become holes; with `is_fresh` they are.
-pub fn write_pages(
-    file: &File,
-    offset: u64,
-    pages: &[u8],
-    page_size: usize,
-    is_fresh: bool,
-) -> io::Result<()> {
-    let mut at = 0;
-    for run in pages
-        .chunks(page_size)
-        .map(is_zero)
-        .collect::<Vec<_>>()
-        .chunk_by(|one, next| one == next)
-    {
-        let len = run.len() * page_size;
-        let here = offset + at as u64;
-        if !run[0] {
-            file.write_all_at(&pages[at..at + len], here)?;
-        } else if !is_fresh {
-            clear(file, here..here + len as u64)?;
-        }
-        at += len;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PAGE: usize = 4096;
 
     fn temporary(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("mmopsctl-{}-snapshot-{name}", std::process::id()))
@@ -386,46 +290,5 @@ mod tests {
         let error = Directory::new(&path).unwrap_err().to_string();
         std::fs::remove_dir_all(&path).unwrap();
         assert!(error.contains("is not empty"), "{error}");
-    }
-
-    #[test]
-    fn zeros_take_no_space() {
-        let path = temporary("sparse");
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .unwrap();
-        std::fs::remove_file(&path).unwrap();
-        file.set_len(8 * PAGE as u64).unwrap();
-        let mut pages = vec![0; 4 * PAGE];
-        // The last byte of one, the first of another.
-        pages[PAGE - 1] = 1;
-        pages[2 * PAGE] = 2;
-        let read = |at: usize| {
-            let mut page = vec![9; PAGE];
-            file.read_exact_at(&mut page, (at * PAGE) as u64).unwrap();
-            page
-        };
-        write_pages(&file, 2 * PAGE as u64, &pages, PAGE, true).unwrap();
-        for at in 0..4 {
-            assert_eq!(read(2 + at), pages[at * PAGE..(at + 1) * PAGE], "{at}");
-        }
-        // What was there becomes zero, in each way.
-        write_pages(&file, 2 * PAGE as u64, &vec![7; 4 * PAGE], PAGE, false).unwrap();
-        write_pages(&file, 2 * PAGE as u64, &pages, PAGE, false).unwrap();
-        for at in 0..4 {
-            assert_eq!(read(2 + at), pages[at * PAGE..(at + 1) * PAGE], "{at}");
-        }
-        clear(&file, 4 * PAGE as u64..5 * PAGE as u64).unwrap();
-        assert!(is_zero(&read(4)) && !is_zero(&read(2)));
-        write_zeros(&file, 0..3 * PAGE as u64).unwrap();
-        assert!(is_zero(&read(2)));
-        clear(&file, 0..8 * PAGE as u64).unwrap();
-        let data: Vec<_> = data_in(&file, 0..8 * PAGE as u64).flatten().collect();
-        assert!(data
-            .iter()
-            .all(|data| is_zero(&read(data.start as usize / PAGE))));
     }
 }

@@ -12,8 +12,8 @@ use std::path::Path;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::process::{is_there, Memory, Pagemap};
-use crate::snapshot_dir::data_in;
 use crate::snapshot_plan::union;
+use crate::sparse::data_in;
 use crate::tracked::FileSystem;
 
 /// What is behind a mapping.
