@@ -111,7 +111,13 @@ impl<'a> Copier<'a> {
             while old.next_if(|area| area.map.address.0 < start).is_some() {}
             let before = old.next_if(|area| area.map.address.0 == start);
             let (stored_to, unreadable) = match before {
-                Some(area) => (area.stored_to.min(end), area.unreadable),
+                Some(area) => {
+                    if area.stored_to > end {
+                        // Were it to grow again, what was behind its end would be there again.
+                        self.directory.contents(start, end - start)?;
+                    }
+                    (area.stored_to.min(end), area.unreadable)
+                }
                 None => (start, Vec::new()),
             };
             self.areas.push(Area {
@@ -225,5 +231,51 @@ impl<'a> Copier<'a> {
         });
         let index = Index::new(self.pid, self.page_size, entries.collect(), self.left_out);
         self.directory.finish(&index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use procfs::process::MemoryMaps;
+    use procfs::FromRead;
+
+    use super::*;
+
+    fn maps(text: &str) -> Vec<MemoryMap> {
+        MemoryMaps::from_read(text.as_bytes()).unwrap().0
+    }
+
+    #[test]
+    fn what_a_mapping_has_lost_is_gone_from_its_file() {
+        let path = std::env::temp_dir().join(format!("mmopsctl-{}-copier", std::process::id()));
+        let stop = Stop::for_test(false);
+        let mut copier = Copier {
+            pid: 1,
+            pidfd: pidfd_open(std::process::id()).unwrap(),
+            page_size: 4096,
+            directory: Directory::new(&path).unwrap(),
+            areas: Vec::new(),
+            left_out: Vec::new(),
+            stop: &stop,
+            buffers: Buffers::new(),
+        };
+        let large = maps("10000-20000 rw-p 00000000 00:00 0 \n");
+        copier.follow(large.clone()).unwrap();
+        let file = copier.directory.contents(0x10000, 0x10000).unwrap();
+        file.write_all_at(&[7; 0x10000], 0).unwrap();
+        copier.areas[0].stored_to = 0x20000;
+        // It shrinks, and not one page that is left has changed.
+        copier
+            .follow(maps("10000-14000 rw-p 00000000 00:00 0 \n"))
+            .unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 0x4000);
+        copier.follow(large).unwrap();
+        let file = copier.directory.contents(0x10000, 0x10000).unwrap();
+        let mut there = vec![0; 0x10000];
+        file.read_exact_at(&mut there, 0).unwrap();
+        assert_eq!(copier.areas[0].stored_to, 0x14000);
+        assert!(there[..0x4000] == [7; 0x4000] && there[0x4000..] == [0; 0xc000]);
     }
 }

@@ -39,6 +39,15 @@ impl Stop {
         Ok(Self { requested, signals })
     }
 
+    /// Without signals: one came, or none ever will.
+    #[cfg(test)]
+    pub fn for_test(requested: bool) -> Self {
+        Self {
+            requested: Arc::new(AtomicBool::new(requested)),
+            signals: mpsc::channel().1,
+        }
+    }
+
     /// Whether a signal came.
     pub fn requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)
