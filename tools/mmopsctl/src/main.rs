@@ -37,6 +37,7 @@ mod snapshot_area;
 mod snapshot_compare;
 mod snapshot_copier;
 mod snapshot_dir;
+mod snapshot_index;
 mod snapshot_memory;
 mod snapshot_plan;
 mod snapshot_report;

@@ -19,7 +19,7 @@ use crate::hold::{Holder, Outcome};
 use crate::snapshot_area::check;
 use crate::snapshot_compare::Compared;
 use crate::snapshot_copier::{Copier, Kind};
-use crate::snapshot_dir::LeftOut;
+use crate::snapshot_index::LeftOut;
 use crate::snapshot_plan::{is_time_to_stop, union};
 use crate::snapshot_report::{Progress, Report, Round};
 use crate::stop::Stop;
