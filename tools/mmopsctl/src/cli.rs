@@ -211,9 +211,15 @@ pub enum Command {
     /// mapping, with a hole where there are zeros, and, when all of these are on the disk, the file
     /// index.json: an object with the members format ("mmops-snapshot"), version (1), pid,
     /// page_size, mappings and left_out. A mapping has start and end (in hexadecimal), permissions,
-    /// offset and path as in /proc/PID/maps, contents (name of the file) and unreadable (an array
-    /// of start and end: pages that could not be read, such as guard pages); one that was left out
-    /// has start, end, path and reason. Without index.json it is no snapshot.
+    /// offset and path as in /proc/PID/maps, contents (name of the file), unreadable (an array of
+    /// start and end: pages that could not be read, such as guard pages) and digest; one that was
+    /// left out has start, end, path and reason. Without index.json it is no snapshot.
+    ///
+    /// A digest is BLAKE3, in hexadecimal. It is over each page of the mapping that is not of zeros
+    /// alone, in ascending order: its number in the mapping, as 8 bytes with the lowest first, and
+    /// its bytes. Snapshots that an older mmopsctl has made have none. Who reads the index passes
+    /// over members that it does not know: where one comes to mean something else, version has
+    /// another number.
     ///
     /// The exit status is 0 if there is a snapshot, and 1 if there is none: the process has ended,
     /// may not be traced or cannot be held; a page differed with --verify; Ctrl-C (SIGINT), SIGTERM

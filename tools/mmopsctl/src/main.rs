@@ -36,6 +36,7 @@ mod snapshot;
 mod snapshot_area;
 mod snapshot_compare;
 mod snapshot_copier;
+mod snapshot_digest;
 mod snapshot_dir;
 mod snapshot_index;
 mod snapshot_memory;

@@ -13,6 +13,7 @@ use crate::cli;
 use crate::process::Memory;
 use crate::snapshot_area::{Area, Buffers, OpenArea};
 use crate::snapshot_compare::Compared;
+use crate::snapshot_digest::digest_of;
 use crate::snapshot_dir::Directory;
 use crate::snapshot_index::{Entry, Index, LeftOut};
 use crate::snapshot_memory::{Backing, Contents};
@@ -221,16 +222,24 @@ impl<'a> Copier<'a> {
     }
 
     /// Writes the index; from now on it is a snapshot.
-    pub fn finish(self) -> Result<()> {
-        let entries = self.areas.iter().map(|area| Entry {
-            addresses: (&area.range()).into(),
-            permissions: area.map.perms.as_str(),
-            offset: area.map.offset,
-            path: name_of(&area.map.pathname),
-            contents: Directory::name(area.map.address.0),
-            unreadable: area.unreadable.iter().map(Into::into).collect(),
-        });
-        let index = Index::new(self.pid, self.page_size, entries.collect(), self.left_out);
+    pub fn finish(mut self) -> Result<()> {
+        let mut entries = Vec::with_capacity(self.areas.len());
+        for area in &self.areas {
+            let Range { start, end } = area.range();
+            let contents = Directory::name(start);
+            let file = self.directory.contents(start, end - start)?;
+            let digest = digest_of(&file, &contents, end - start, self.page_size, self.stop)?;
+            entries.push(Entry {
+                addresses: (&(start..end)).into(),
+                permissions: area.map.perms.as_str(),
+                offset: area.map.offset,
+                path: name_of(&area.map.pathname),
+                contents,
+                unreadable: area.unreadable.iter().map(Into::into).collect(),
+                digest: Some(digest.to_hex().to_string()),
+            });
+        }
+        let index = Index::new(self.pid, self.page_size, entries, self.left_out);
         self.directory.finish(&index)
     }
 }

@@ -44,6 +44,8 @@ pub struct Entry {
     pub contents: String,
     /// What of it could not be read.
     pub unreadable: Vec<Addresses>,
+    /// BLAKE3, in hexadecimal; one that was made by an older mmopsctl has none.
+    pub digest: Option<String>,
 }
 
 /// A mapping that was not copied.
@@ -108,6 +110,7 @@ pub mod tests {
             path: "/a \"path\"".into(),
             contents: Directory::name(0x1000),
             unreadable: vec![(&(0x2000..0x3000)).into()],
+            digest: Some(blake3::hash(&[]).to_hex().to_string()),
         };
         let left_out = LeftOut {
             addresses: (&(0x7fff_0000_0000..0x7fff_0000_4000)).into(),

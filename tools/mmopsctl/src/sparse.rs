@@ -2,11 +2,13 @@
 
 //! Files with holes.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use anyhow::{Context, Result};
 use mmops_uapi::retry_on_eintr;
 use nix::errno::Errno;
 use nix::fcntl::{fallocate, FallocateFlags};
@@ -118,6 +120,21 @@ fn is_zero(page: &[u8]) -> bool {
         && rest.iter().all(|byte| *byte == 0)
 }
 
+/// Parts of `pages` that are each as long as can be: pages of zeros alone, which it says, or none
+/// of these.
+fn runs(pages: &[u8], page_size: usize) -> Vec<(Range<usize>, bool)> {
+    let zeros: Vec<bool> = pages.chunks(page_size).map(is_zero).collect();
+    let mut at = 0;
+    zeros
+        .chunk_by(|one, next| one == next)
+        .map(|run| {
+            let start = at;
+            at += run.len() * page_size;
+            (start..at, run[0])
+        })
+        .collect()
+}
+
 /// Writes whole pages to `file`. Those that are zeros become holes; with `is_fresh` they are.
 pub fn write_pages(
     file: &File,
@@ -126,21 +143,48 @@ pub fn write_pages(
     page_size: usize,
     is_fresh: bool,
 ) -> io::Result<()> {
-    let mut at = 0;
-    for run in pages
-        .chunks(page_size)
-        .map(is_zero)
-        .collect::<Vec<_>>()
-        .chunk_by(|one, next| one == next)
-    {
-        let len = run.len() * page_size;
-        let here = offset + at as u64;
-        if !run[0] {
-            file.write_all_at(&pages[at..at + len], here)?;
+    for (run, is_zero) in runs(pages, page_size) {
+        let here = offset + run.start as u64;
+        if !is_zero {
+            file.write_all_at(&pages[run], here)?;
         } else if !is_fresh {
-            make_hole(file, here..here + len as u64)?;
+            make_hole(file, here..here + run.len() as u64)?;
         }
-        at += len;
+    }
+    Ok(())
+}
+
+/// Bytes that are read at once.
+const CHUNK: u64 = 1 << 20;
+
+/// Calls `see` with all pages of `file` that are not of zeros alone: in ascending order, some at a
+/// time, with their offset. Holes are not read. The file has `size` bytes, of whole pages; errors
+/// to read call it `name`.
+pub fn pages_with_data(
+    file: &File,
+    name: impl Display,
+    size: u64,
+    page_size: u64,
+    mut see: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let context = || format!("cannot read {name}");
+    let mut buffer = vec![0; CHUNK.max(page_size) as usize];
+    let mut at = 0;
+    for data in data_in(file, 0..size) {
+        // Holes need not be of whole pages.
+        let Range { start, end } = data.with_context(context)?;
+        at = at.max(start - start % page_size);
+        let end = end.next_multiple_of(page_size);
+        while at < end {
+            let chunk = &mut buffer[..CHUNK.max(page_size).min(end - at) as usize];
+            file.read_exact_at(chunk, at).with_context(context)?;
+            for (run, is_zero) in runs(chunk, page_size as usize) {
+                if !is_zero {
+                    see(at + run.start as u64, &chunk[run])?;
+                }
+            }
+            at += chunk.len() as u64;
+        }
     }
     Ok(())
 }
@@ -190,5 +234,52 @@ mod tests {
         assert!(data
             .iter()
             .all(|data| is_zero(&read(data.start as usize / PAGE))));
+    }
+
+    #[test]
+    fn holes_need_not_be_of_whole_pages() {
+        let path = std::env::temp_dir().join(format!("mmopsctl-{}-runs", std::process::id()));
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // Larger than what the file system has as blocks, and as what is read at once.
+        for page_size in [1 << 14, 1 << 21] {
+            let size = 8 * page_size;
+            file.set_len(0).unwrap();
+            file.set_len(size).unwrap();
+            for at in [
+                page_size + 5000,
+                2 * page_size,
+                3 * page_size - 1,
+                7 * page_size,
+            ] {
+                file.write_all_at(b"x", at).unwrap();
+            }
+            file.write_all_at(&vec![0; page_size as usize], 5 * page_size)
+                .unwrap();
+            let mut seen = Vec::new();
+            pages_with_data(&file, "it", size, page_size, |offset, pages| {
+                let mut expected = vec![0; pages.len()];
+                file.read_exact_at(&mut expected, offset)?;
+                assert!(pages == expected && !pages.is_empty());
+                let first = offset / page_size;
+                seen.extend(first..first + pages.len() as u64 / page_size);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(seen, [1, 2, 7]);
+        }
+        // What is not there is no hole.
+        file.set_len(0x5000).unwrap();
+        file.write_all_at(b"x", 0x4000).unwrap();
+        let error = pages_with_data(&file, "it", 0x8000, 0x8000, |_, _| Ok(())).unwrap_err();
+        let cause = error.downcast_ref::<io::Error>().unwrap();
+        assert_eq!(cause.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(error.to_string(), "cannot read it");
     }
 }
