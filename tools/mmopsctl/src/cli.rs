@@ -27,7 +27,8 @@ use clap::{Args, Parser, Subcommand};
 ///
 /// The file may also be a memfd of a running program, named as /proc/PID/fd/NUMBER.
 ///
-/// All commands but apply and plot need root, and the modules mmops and mmops_test loaded.
+/// All commands but apply, plot and restore-check need root, and the modules mmops and mmops_test
+/// loaded.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -226,6 +227,21 @@ pub enum Command {
     /// or SIGHUP. What was written is removed then. It is 2 for arguments that are wrong, and 130
     /// after a second signal, which leaves files and no index.
     Snapshot(Snapshot),
+    /// Check whether a snapshot is whole
+    ///
+    /// DIR is what mmopsctl snapshot has written. It is whole if index.json has what the format
+    /// asks for and makes sense, and if the file of each mapping is there, has the length and the
+    /// digest of the mapping, and zeros for what could not be read. Nothing else may be in DIR. A
+    /// snapshot without digests, which an older mmopsctl has made, cannot be checked, and is
+    /// refused. What the index says besides of a mapping (permissions, offset, path) has no digest:
+    /// only its form is checked. Damage is found by this, but not what somebody has forged.
+    ///
+    /// Nothing puts a snapshot back into a process. Neither root nor a module is needed.
+    ///
+    /// The exit status is 0 if it is whole, and 1 if not, with the first fault that was found, or
+    /// after Ctrl-C (SIGINT), SIGTERM or SIGHUP. It is 2 for arguments that are wrong, and 130 after
+    /// a second signal.
+    RestoreCheck(RestoreCheck),
     /// See which pages of its own memory a program stores to
     ///
     /// Soft-dirty bits tell for each page of a process whether it was stored to since they were
@@ -568,6 +584,18 @@ pub struct Snapshot {
     /// For the tests: lose what the last round would copy
     #[arg(long, hide = true)]
     pub lose_last_round: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreCheck {
+    /// Directory with the snapshot
+    pub dir: PathBuf,
+    /// Print the report as JSON on standard output
+    ///
+    /// One object with the members dir, pid, page_size, mappings, left_out, unreadable (pages),
+    /// size (bytes of all mappings), pages and bytes (of those that are not of zeros alone).
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

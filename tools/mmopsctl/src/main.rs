@@ -32,6 +32,9 @@ mod receiver;
 mod record;
 mod replicate;
 mod replicator;
+mod restore_check;
+#[cfg(test)]
+mod restore_check_tests;
 mod snapshot;
 mod snapshot_area;
 mod snapshot_compare;
@@ -39,9 +42,11 @@ mod snapshot_copier;
 mod snapshot_digest;
 mod snapshot_dir;
 mod snapshot_index;
+mod snapshot_mappings;
 mod snapshot_memory;
 mod snapshot_plan;
 mod snapshot_report;
+mod snapshot_saved;
 mod soft_dirty;
 mod sparse;
 mod stop;
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         Command::Plot(args) => plot::run(&args),
         Command::Track(args) => track::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::RestoreCheck(args) => restore_check::run(&args),
         Command::SoftDirty(args) => soft_dirty::run(&args),
         Command::NotifierTrace(args) => notifier_trace::run(&args),
         Command::Hold(args) => holder::run(&args),

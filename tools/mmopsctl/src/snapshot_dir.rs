@@ -14,7 +14,7 @@ use anyhow::{bail, Context, Result};
 use crate::snapshot_index::Index;
 
 /// Name of the index.
-const INDEX: &str = "index.json";
+pub const INDEX: &str = "index.json";
 /// Its name while it is written.
 const INDEX_PART: &str = "index.json.part";
 

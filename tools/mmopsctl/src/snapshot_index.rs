@@ -5,6 +5,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use anyhow::{ensure, Result};
 use serde::{Deserialize, Serialize};
 
 /// What it says that it is.
@@ -15,8 +16,8 @@ const VERSION: u32 = 1;
 /// Addresses, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
-    start: String,
-    end: String,
+    pub start: String,
+    pub end: String,
 }
 
 impl From<&Range<u64>> for Addresses {
@@ -25,6 +26,12 @@ impl From<&Range<u64>> for Addresses {
             start: format!("{:x}", range.start),
             end: format!("{:x}", range.end),
         }
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.start, self.end)
     }
 }
 
@@ -62,9 +69,15 @@ pub struct LeftOut {
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Addresses { start, end } = &self.addresses;
-        write!(f, "{start}-{end} {}: {}", self.path, self.reason)
+        write!(f, "{} {}: {}", self.addresses, self.path, self.reason)
     }
+}
+
+/// What tells whether the rest can be read.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u32,
 }
 
 /// The index.
@@ -93,6 +106,22 @@ impl Index {
             mappings,
             left_out,
         }
+    }
+
+    /// The index that `text` is, if it is of this version. What it says may make no sense still.
+    pub fn read(text: &[u8]) -> Result<Self> {
+        let head: Head = serde_json::from_slice(text)?;
+        ensure!(
+            head.format == FORMAT,
+            "its format is {:?} instead of {FORMAT:?}",
+            head.format
+        );
+        ensure!(
+            head.version == VERSION,
+            "it is of version {} of the format, and this mmopsctl reads version {VERSION} alone",
+            head.version
+        );
+        Ok(serde_json::from_slice(text)?)
     }
 }
 
@@ -123,8 +152,8 @@ pub mod tests {
     #[test]
     fn index_is_read_as_it_was_written() {
         let text = serde_json::to_string(&sample()).unwrap();
-        assert_eq!(serde_json::from_str::<Index>(&text).unwrap(), sample());
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(Index::read(text.as_bytes()).unwrap(), sample());
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             (value["format"].as_str(), value["version"].as_u64()),
             (Some("mmops-snapshot"), Some(1))
@@ -132,5 +161,31 @@ pub mod tests {
         assert_eq!(value["mappings"][0]["start"], "1000");
         assert_eq!(value["mappings"][0]["end"], "9000");
         assert_eq!(value["left_out"][0]["start"], "7fff00000000");
+        // A member of later times.
+        value["host"] = "other".into();
+        value["mappings"][0]["kind"] = 7.into();
+        assert_eq!(Index::read(value.to_string().as_bytes()).unwrap(), sample());
+    }
+
+    #[test]
+    fn what_is_no_index() {
+        let text = serde_json::to_string(&sample()).unwrap();
+        let error = |text: &str| Index::read(text.as_bytes()).unwrap_err().to_string();
+        for length in 0..text.len() {
+            error(&text[..length]);
+        }
+        error(&format!("{text}x"));
+        assert!(error("[]").contains("invalid length 0"), "{}", error("[]"));
+        for (old, new, expected) in [
+            ("mmops-snapshot", "other", "its format is \"other\""),
+            ("\"version\":1", "\"version\":2", "version 2 of the format"),
+            ("\"end\":\"9000\",", "", "missing field `end`"),
+            ("\"left_out\"", "\"left\"", "missing field `left_out`"),
+            ("\"pid\":7", "\"pid\":-7", "invalid value"),
+        ] {
+            assert!(text.contains(old), "{old}");
+            let error = error(&text.replace(old, new));
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -1763,6 +1763,16 @@ def pages_that_differ(subject):
     return pages, differ
 
 
+def pages_with_data(subject):
+    """Pages of a snapshot that are not of zeros alone."""
+    pages = 0
+    for mapping in subject.index()["mappings"]:
+        with open(os.path.join(subject.directory, mapping["contents"]), "rb") as contents:
+            while page := contents.read(PAGE):
+                pages += page != bytes(PAGE)
+    return pages
+
+
 def test_snapshot_is_what_the_memory_is(context):
     with Subject(context) as subject:
         for options in [[], ["--trust-files"], ["--rounds", "1"], ["--fast"]]:
@@ -1788,6 +1798,9 @@ def test_snapshot_is_what_the_memory_is(context):
             assert int(large["end"], 16) - int(large["start"], 16) >= 1 << 30, index
             path = os.path.join(subject.directory, large["contents"])
             assert os.stat(path).st_blocks * 512 < 1 << 28, large
+            whole = context.json("restore-check", subject.directory)
+            assert whole["mappings"] == report["mappings"], (report, whole)
+            assert whole["unreadable"] == report["unreadable"], (report, whole)
             subject.remove()
 
 
@@ -1981,6 +1994,68 @@ def test_snapshot_killed_while_it_holds(context):
         tool.communicate(timeout=PATIENCE)
         subject.assert_runs()
         assert "index.json" not in os.listdir(subject.directory)
+
+
+# Gives half of a mapping back when it is told to. No other mapping goes on where this one ends.
+SHRINKING = """
+import ctypes, mmap, struct, sys
+view = mmap.mmap(-1, 64 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+view.madvise(mmap.MADV_NOHUGEPAGE)
+for page in range(64):
+    view[page * mmap.PAGESIZE] = 1
+with open(sys.argv[1], "wb") as file:
+    file.write(struct.pack("QQ", ctypes.addressof(ctypes.c_char.from_buffer(view)), 0))
+print("ready", flush=True)
+sys.stdin.readline()
+view.resize(32 * mmap.PAGESIZE)
+print("shrunk", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_snapshot_of_memory_that_shrinks(context):
+    with Subject(context, SHRINKING) as subject:
+        with after_round_1(subject) as result:
+            subject.process.stdin.write(b"\n")
+            subject.process.stdin.flush()
+            assert subject.process.stdout.readline() == b"shrunk\n"
+        assert result["status"] == 0, result
+        mapping, = [mapping for mapping in subject.index()["mappings"]
+                    if int(mapping["start"], 16) == subject.count()]
+        assert int(mapping["end"], 16) == subject.count() + 32 * PAGE, mapping
+        path = os.path.join(subject.directory, mapping["contents"])
+        assert os.path.getsize(path) == 32 * PAGE, os.path.getsize(path)
+        context.run("restore-check", subject.directory)
+
+
+def test_restore_check(context):
+    with Subject(context, QUIET) as subject:
+        report, _ = subject.snapshot()
+        mappings = subject.index()["mappings"]
+        whole = context.json("restore-check", subject.directory)
+        sizes = [int(mapping["end"], 16) - int(mapping["start"], 16) for mapping in mappings]
+        pages = pages_with_data(subject)
+        assert whole == {
+            "dir": subject.directory, "pid": subject.pid, "page_size": PAGE,
+            "mappings": len(mappings), "left_out": len(subject.index()["left_out"]),
+            "unreadable": report["unreadable"], "size": sum(sizes), "pages": pages,
+            "bytes": pages * PAGE}, whole
+        text = context.run("restore-check", subject.directory).stdout
+        assert f"snapshot of process {subject.pid} is whole" in text, text
+        # One byte of the private memory.
+        start, mapping = next((int(mapping["start"], 16), mapping) for mapping in mappings
+                              if int(mapping["end"], 16) > subject.count())
+        with open(os.path.join(subject.directory, mapping["contents"]), "r+b") as contents:
+            contents.seek(subject.count() - start + 5 * PAGE)
+            contents.write(b"\2")
+        text = context.error("restore-check", subject.directory)
+        assert mapping["contents"] + " was changed" in text, text
+        assert f"{mapping['start']}-{mapping['end']}" in text, text
+        os.unlink(os.path.join(subject.directory, "index.json"))
+        text = context.error("restore-check", subject.directory)
+        assert f"{subject.directory} is no snapshot" in text, text
+    assert "cannot read the directory" in context.error("restore-check", context.file + ".none")
+    assert "DIR" in context.error("restore-check", status=2)
 
 
 def test_snapshot_errors(context):
