@@ -227,7 +227,7 @@ pub enum Command {
     /// or SIGHUP. What was written is removed then. It is 2 for arguments that are wrong, and 130
     /// after a second signal, which leaves files and no index.
     Snapshot(Snapshot),
-    /// Check whether a snapshot is whole
+    /// Check whether a snapshot is whole, and make a core file of it
     ///
     /// DIR is what mmopsctl snapshot has written. It is whole if index.json has what the format
     /// asks for and makes sense, and if the file of each mapping is there, has the length and the
@@ -236,11 +236,17 @@ pub enum Command {
     /// refused. What the index says besides of a mapping (permissions, offset, path) has no digest:
     /// only its form is checked. Damage is found by this, but not what somebody has forged.
     ///
+    /// --core writes what was checked as an ELF core file, that debuggers open: gdb -c FILE. It has
+    /// a segment for each mapping, at the address that it had, with holes where there are zeros,
+    /// and tells which files were mapped (NT_FILE). A snapshot has memory alone, so there are no
+    /// registers and no threads in it, of which gdb warns; nor is there what was not copied, such
+    /// as the instructions of the program. What could not be read is zero.
+    ///
     /// Nothing puts a snapshot back into a process. Neither root nor a module is needed.
     ///
     /// The exit status is 0 if it is whole, and 1 if not, with the first fault that was found, or
-    /// after Ctrl-C (SIGINT), SIGTERM or SIGHUP. It is 2 for arguments that are wrong, and 130 after
-    /// a second signal.
+    /// after Ctrl-C (SIGINT), SIGTERM or SIGHUP; there is no core file then. It is 2 for arguments
+    /// that are wrong, and 130 after a second signal, which leaves FILE.part.
     RestoreCheck(RestoreCheck),
     /// See which pages of its own memory a program stores to
     ///
@@ -593,9 +599,15 @@ pub struct RestoreCheck {
     /// Print the report as JSON on standard output
     ///
     /// One object with the members dir, pid, page_size, mappings, left_out, unreadable (pages),
-    /// size (bytes of all mappings), pages and bytes (of those that are not of zeros alone).
+    /// size (bytes of all mappings), pages and bytes (of those that are not of zeros alone), and
+    /// core (FILE, or null).
     #[arg(long)]
     pub json: bool,
+    /// Write a core file, too
+    ///
+    /// It is for its owner alone. FILE must not be there, and is only when it is whole.
+    #[arg(long, value_name = "FILE")]
+    pub core: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,9 @@ mod apply;
 mod apply_tests;
 mod changes;
 mod cli;
+mod core_file;
+#[cfg(test)]
+mod core_file_tests;
 mod digests;
 mod disk;
 #[cfg(test)]
@@ -23,6 +26,7 @@ mod info;
 mod intervals;
 mod leaves;
 mod log;
+mod new_file;
 mod notifier_trace;
 mod plot;
 mod process;

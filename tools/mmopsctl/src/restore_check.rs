@@ -2,10 +2,13 @@
 
 //! `mmopsctl restore-check`
 
-use anyhow::{bail, Result};
+use std::path::Path;
+
+use anyhow::{bail, Context, Result};
 use serde::Serialize;
 
 use crate::cli;
+use crate::core_file::CoreFile;
 use crate::snapshot_mappings::Mapping;
 use crate::snapshot_saved::Saved;
 use crate::stop::Stop;
@@ -25,6 +28,8 @@ pub struct Report {
     /// Pages that are not of zeros alone.
     pub pages: u64,
     pub bytes: u64,
+    /// The core file.
+    pub core: Option<String>,
 }
 
 impl Report {
@@ -49,20 +54,50 @@ impl Report {
             pages(self.pages),
             units::bytes(self.size)
         );
+        if let Some(core) = &self.core {
+            println!("  core file  {core}");
+        }
     }
 }
 
-/// Checks a snapshot.
+/// Fails if `path` would be a file of the snapshot in `dir`.
+fn check_is_elsewhere(path: &Path, dir: &Path) -> Result<()> {
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let context = || format!("cannot write {}", path.display());
+    if parent.canonicalize().with_context(context)? == dir.canonicalize().with_context(context)? {
+        bail!("{} would be in the snapshot", path.display());
+    }
+    Ok(())
+}
+
+/// The core file that is asked for, without contents.
+fn core_file(args: &cli::RestoreCheck, saved: &Saved) -> Result<Option<CoreFile>> {
+    let Some(path) = &args.core else {
+        return Ok(None);
+    };
+    check_is_elsewhere(path, &args.dir)?;
+    CoreFile::create(path, &saved.mappings, saved.page_size).map(Some)
+}
+
+/// Checks a snapshot, and makes a core file of it if one is asked for.
 pub fn check(args: &cli::RestoreCheck, stop: &Stop) -> Result<Report> {
     let saved = Saved::open(&args.dir)?;
+    let core = core_file(args, &saved)?;
     let mut pages = 0;
-    for mapping in &saved.mappings {
-        pages += saved.read(mapping, |_, _| {
+    for (number, mapping) in saved.mappings.iter().enumerate() {
+        pages += saved.read(mapping, |offset, bytes| {
             if stop.requested() {
                 bail!("interrupted: the snapshot was not checked");
             }
-            Ok(())
+            match &core {
+                Some(core) => core.write(number, offset, bytes),
+                None => Ok(()),
+            }
         })?;
+    }
+    if let Some(core) = core {
+        core.finish()?;
     }
     let unreadable = saved
         .mappings
@@ -80,6 +115,7 @@ pub fn check(args: &cli::RestoreCheck, stop: &Stop) -> Result<Report> {
         size: saved.mappings.iter().map(Mapping::size).sum(),
         pages,
         bytes: pages * saved.page_size,
+        core: args.core.as_ref().map(|path| path.display().to_string()),
     })
 }
 

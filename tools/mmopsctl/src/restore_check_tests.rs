@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{symlink, FileExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{json, Value};
@@ -17,16 +17,16 @@ use crate::snapshot_dir::Directory;
 use crate::snapshot_index::{Entry, Index, LeftOut};
 use crate::stop::Stop;
 
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 /// A mapping that is large, and has as good as nothing.
-const SPARSE: Range<u64> = 0x7f00_0000_0000..0x7f40_0000_0000;
+pub const SPARSE: Range<u64> = 0x7f00_0000_0000..0x7f40_0000_0000;
 /// A mapping of a file, with pages that could not be read.
-const FILE: Range<u64> = 0x7f50_0000_0000..0x7f50_0000_8000;
+pub const FILE: Range<u64> = 0x7f50_0000_0000..0x7f50_0000_8000;
 const UNREADABLE: Range<u64> = FILE.start + 2 * PAGE..FILE.start + 4 * PAGE;
 
 /// A snapshot of three mappings, removed at the end.
-struct Sample {
-    dir: PathBuf,
+pub struct Sample {
+    pub dir: PathBuf,
 }
 
 impl Drop for Sample {
@@ -36,7 +36,7 @@ impl Drop for Sample {
 }
 
 impl Sample {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("mmopsctl-{}-restore-{number}", std::process::id());
@@ -82,7 +82,7 @@ impl Sample {
         self.dir.join(Directory::name(start))
     }
 
-    fn contents(&self, start: u64) -> File {
+    pub fn contents(&self, start: u64) -> File {
         let mut options = File::options();
         options.read(true).write(true);
         options.open(self.path(start)).unwrap()
@@ -96,12 +96,18 @@ impl Sample {
         std::fs::write(&path, index.to_string()).unwrap();
     }
 
-    fn check(&self) -> Result<Report, String> {
+    /// A check, which makes a core file if it is asked to; with `is_stopped` a signal comes.
+    pub fn check_with(&self, core: Option<&Path>, is_stopped: bool) -> Result<Report, String> {
         let args = RestoreCheck {
             dir: self.dir.clone(),
             json: false,
+            core: core.map(Path::to_owned),
         };
-        check(&args, &Stop::for_test(false)).map_err(|error| format!("{error:#}"))
+        check(&args, &Stop::for_test(is_stopped)).map_err(|error| format!("{error:#}"))
+    }
+
+    fn check(&self) -> Result<Report, String> {
+        self.check_with(None, false)
     }
 
     /// What it says is wrong, in which all of `words` are.
@@ -135,6 +141,7 @@ fn whole() {
         size: 0x3000 + (SPARSE.end - SPARSE.start) + 0x8000,
         pages: 8,
         bytes: 8 * PAGE,
+        core: None,
     };
     assert_eq!(sample.check().unwrap(), report);
     // Zeros may be holes or not.
@@ -394,11 +401,6 @@ fn unreadable_ranges_that_make_no_sense() {
 
 #[test]
 fn interrupted() {
-    let sample = Sample::new();
-    let args = RestoreCheck {
-        dir: sample.dir.clone(),
-        json: false,
-    };
-    let error = check(&args, &Stop::for_test(true)).unwrap_err();
-    assert!(error.to_string().contains("was not checked"), "{error:#}");
+    let error = Sample::new().check_with(None, true).unwrap_err();
+    assert!(error.contains("was not checked"), "{error}");
 }

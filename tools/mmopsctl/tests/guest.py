@@ -2028,18 +2028,69 @@ def test_snapshot_of_memory_that_shrinks(context):
         context.run("restore-check", subject.directory)
 
 
+def segments_of(core):
+    """Offset, address and size of each segment of an ELF core file, and its note of the files."""
+    with open(core, "rb") as file:
+        header = struct.unpack("<16sHHIQQQIHHHHHH", file.read(64))
+        # ET_CORE and EM_X86_64.
+        assert header[0].startswith(b"\x7fELF\2\1") and header[1:3] == (4, 62), header
+        offset, size, count = header[5], header[9], header[10]
+        file.seek(offset)
+        segments = list(struct.iter_unpack("<IIQQQQQQ", file.read(size * count)))
+        # PT_NOTE and PT_LOAD.
+        assert [segment[0] for segment in segments] == [4] + [1] * (count - 1), segments
+        assert all(segment[5] == segment[6] for segment in segments[1:]), segments
+        file.seek(segments[0][2])
+        note = file.read(segments[0][5])
+    # NT_FILE.
+    name_size, note_size, kind = struct.unpack("<III", note[:12])
+    assert (note[12:12 + name_size], kind) == (b"CORE\0", 0x46494c45), note[:32]
+    return [(segment[2], segment[3], segment[5]) for segment in segments[1:]], \
+        note[20:20 + note_size]
+
+
+def assert_is_core_of(subject, core):
+    """Every mapping at its address, and what is known of the memory is there."""
+    mappings = subject.index()["mappings"]
+    ranges = [(int(mapping["start"], 16), int(mapping["end"], 16)) for mapping in mappings]
+    segments, note = segments_of(core)
+    assert [(start, start + size) for _, start, size in segments] == ranges, segments
+    files = [(*addresses, mapping["offset"] // PAGE, mapping["path"])
+             for addresses, mapping in zip(ranges, mappings)
+             if mapping["path"] and mapping["path"][0] != "["]
+    numbers = [len(files), PAGE, *itertools.chain(*(file[:3] for file in files))]
+    names = "".join(file[3] + "\0" for file in files)
+    assert note == struct.pack(f"<{len(numbers)}Q", *numbers) + names.encode(), note
+    with open(f"/proc/{subject.pid}/maps", encoding="utf-8") as maps:
+        shared, = [int(line.split("-")[0], 16) for line in maps if "memfd:quiet" in line]
+    with open(f"/proc/{subject.pid}/mem", "rb", buffering=0) as memory, open(core, "rb") as file:
+        for view in (subject.count(), shared):
+            offset, start, _ = next(one for one in segments if one[1] + one[2] > view)
+            memory.seek(view)
+            file.seek(offset + view - start)
+            there = memory.read(64 * PAGE)
+            assert there == file.read(64 * PAGE) and any(there), f"{view:x} differs"
+
+
 def test_restore_check(context):
+    core = context.file + ".core"
     with Subject(context, QUIET) as subject:
         report, _ = subject.snapshot()
         mappings = subject.index()["mappings"]
-        whole = context.json("restore-check", subject.directory)
+        whole = context.json("restore-check", subject.directory, "--core", core)
         sizes = [int(mapping["end"], 16) - int(mapping["start"], 16) for mapping in mappings]
         pages = pages_with_data(subject)
         assert whole == {
             "dir": subject.directory, "pid": subject.pid, "page_size": PAGE,
             "mappings": len(mappings), "left_out": len(subject.index()["left_out"]),
             "unreadable": report["unreadable"], "size": sum(sizes), "pages": pages,
-            "bytes": pages * PAGE}, whole
+            "bytes": pages * PAGE, "core": core}, whole
+        assert_is_core_of(subject, core)
+        # The pages with data, and what says where they are.
+        assert os.stat(core).st_blocks * 512 <= (pages + 32) * PAGE, os.stat(core)
+        text = context.error("restore-check", subject.directory, "--core", core)
+        assert "is there already" in text, text
+        os.unlink(core)
         text = context.run("restore-check", subject.directory).stdout
         assert f"snapshot of process {subject.pid} is whole" in text, text
         # One byte of the private memory.
@@ -2048,8 +2099,9 @@ def test_restore_check(context):
         with open(os.path.join(subject.directory, mapping["contents"]), "r+b") as contents:
             contents.seek(subject.count() - start + 5 * PAGE)
             contents.write(b"\2")
-        text = context.error("restore-check", subject.directory)
+        text = context.error("restore-check", subject.directory, "--core", core)
         assert mapping["contents"] + " was changed" in text, text
+        assert not os.path.exists(core) and not os.path.exists(core + ".part")
         assert f"{mapping['start']}-{mapping['end']}" in text, text
         os.unlink(os.path.join(subject.directory, "index.json"))
         text = context.error("restore-check", subject.directory)
