@@ -52,6 +52,7 @@ can_run() {
 	case $1 in
 	mirror) [[ -d /sys/module/mmops_mirror ]] ;;		# else the device is the kernel's
 	fail_nth) [[ -e /proc/self/fail-nth ]] ;;		# the kernel can inject failures
+	fail_nth_mirror) can_run fail_nth && can_run mirror ;;
 	kernel_fixes) [[ -z $faults || ${MMOPS_FIXES:-} = 1 ]] ;;	# else it locks up
 	esac
 }

@@ -61,7 +61,9 @@ end
 	group 46-mirror
 	"$top/selftests/hmm.sh" --dir "$MMOPS_SELFTESTS" | tee "$file"
 	group 47-mirror-arguments
-	"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" mirror | tee "$file"
+	mirror_programs=(mirror)
+	[ ! -e /proc/self/fail-nth ] || mirror_programs+=(fail_nth_mirror)
+	"$top/selftests/run.sh" --dir "$MMOPS_SELFTESTS" "${mirror_programs[@]}" | tee "$file"
 
 	# The same programs in each run, but for what KCOV finds, and as many as there is time for.
 	begin 48-fuzz
