@@ -259,18 +259,10 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use fastrand::Rng;
+    use tempfile::tempfile;
 
     use super::*;
     use crate::sparse::make_hole;
-
-    fn temporary(name: &str) -> File {
-        let path = std::env::temp_dir().join(format!("mmopsctl-{}-{name}", std::process::id()));
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(true);
-        let file = options.open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        file
-    }
 
     fn contents(file: &File) -> Vec<u8> {
         let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
@@ -322,7 +314,7 @@ mod tests {
         let mut differed_without = 0;
         for seed in 0..200 {
             let mut rng = Rng::with_seed(seed);
-            let (file, replica) = (temporary("digests-file"), temporary("digests-replica"));
+            let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
             let random: Vec<u8> = (0..rng.u64(0..20 * BLOCK)).map(|_| rng.u8(..)).collect();
             for file in [&file, &replica] {
                 file.write_all_at(&random, 0).unwrap();
@@ -337,7 +329,7 @@ mod tests {
             let differ = blocks.filter(|(ours, theirs)| ours != theirs).count() as u64;
             let state = state_of(&replica);
             // The negative control: a state of something else.
-            let other = temporary("digests-other");
+            let other = tempfile().unwrap();
             other.write_all_at(&theirs, 0).unwrap();
             other.set_len(theirs.len() as u64).unwrap();
             resume(&file, &other, &state_of(&file)).unwrap();
@@ -356,7 +348,7 @@ mod tests {
 
     #[test]
     fn holes_cost_nothing() {
-        let (file, replica) = (temporary("sparse-file"), temporary("sparse-replica"));
+        let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
         let size = 1 << 40;
         for (file, blocks) in [(&file, [3, 1 << 20]), (&replica, [3, 1 << 21])] {
             file.set_len(size).unwrap();
@@ -381,15 +373,15 @@ mod tests {
 
     #[test]
     fn states_that_are_not_whole() {
-        let replica = temporary("state-replica");
+        let replica = tempfile().unwrap();
         replica
             .write_all_at(&vec![1; 5 * BLOCK as usize], 0)
             .unwrap();
         replica.write_all_at(b"data", 9 * BLOCK).unwrap();
-        let file = temporary("state-file");
+        let file = tempfile().unwrap();
         file.write_all_at(b"file", 0).unwrap();
         let state = state_of(&replica);
-        let result = |state: &[u8]| resume(&file, &temporary("state-to"), state);
+        let result = |state: &[u8]| resume(&file, &tempfile().unwrap(), state);
         result(&state).unwrap();
         for length in 0..state.len() {
             result(&state[..length]).unwrap_err();
@@ -416,7 +408,7 @@ mod tests {
             encoder.frame(REPLICA, &numbers, &mut out);
             (encoder, out)
         };
-        let file = temporary("made-up");
+        let file = tempfile().unwrap();
         file.write_all_at(b"file", 0).unwrap();
         let result = |frames: &[(u64, usize)], count: u64| {
             let (mut encoder, mut out) = head(10 * BLOCK, BLOCK);
@@ -425,7 +417,7 @@ mod tests {
                 encoder.frame(DIGESTS, &[&first.to_le_bytes(), &digests], &mut out);
             }
             encoder.frame(END, &[&count.to_le_bytes()], &mut out);
-            resume(&file, &temporary("made-up-to"), &out).map_err(|error| format!("{error:#}"))
+            resume(&file, &tempfile().unwrap(), &out).map_err(|error| format!("{error:#}"))
         };
         result(&[(0, 3), (3, 0), (5, 5)], 8).unwrap();
         for (frames, count) in [

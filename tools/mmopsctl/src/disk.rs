@@ -266,33 +266,13 @@ impl<D: Disk> io::Read for Reader<'_, D> {
 mod tests {
     use std::os::unix::fs::{symlink, PermissionsExt};
 
+    use tempfile::tempdir;
+
     use super::*;
     use crate::receiver::receive;
     use crate::store::Store;
     use crate::stream::tests::to_vec;
     use crate::target::Target;
-
-    /// A directory that is removed at the end.
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(name: &str) -> Self {
-            let name = format!("mmopsctl-{}-{name}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            std::fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-
-        fn replica(&self) -> PathBuf {
-            self.0.join("replica")
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 
     /// A stream, where its rounds end, and the states after them.
     fn sample() -> (Vec<u8>, Vec<usize>, Vec<Vec<u8>>) {
@@ -317,14 +297,14 @@ mod tests {
 
     #[test]
     fn files_are_whole_after_a_cut() {
-        let directory = Directory::new("cut");
+        let directory = tempdir().unwrap();
         let (bytes, ends, states) = sample();
         for at in ends
             .iter()
             .flat_map(|end| [end.saturating_sub(1), *end, end + 1])
         {
             let whole = ends[1..].iter().filter(|&&end| end <= at).count();
-            let replica = directory.0.join(at.to_string());
+            let replica = directory.path().join(at.to_string());
             let mut store = Store::open(Files::open(&replica, true).unwrap()).unwrap();
             receive(&bytes[..at], &mut store, |_| {}).unwrap_err();
             // As if killed: nothing is dropped.
@@ -345,9 +325,12 @@ mod tests {
 
     #[test]
     fn replica_keeps_its_place() {
-        let directory = Directory::new("place");
+        let directory = tempdir().unwrap();
         let (bytes, _, states) = sample();
-        let (replica, link) = (directory.replica(), directory.0.join("link"));
+        let (replica, link) = (
+            directory.path().join("replica"),
+            directory.path().join("link"),
+        );
         std::fs::write(&replica, "old").unwrap();
         std::fs::set_permissions(&replica, std::fs::Permissions::from_mode(0o640)).unwrap();
         symlink("replica", &link).unwrap();
@@ -359,21 +342,21 @@ mod tests {
             0o640
         );
         assert!(link.symlink_metadata().unwrap().is_symlink());
-        let beside = directory.0.join("replica.mmops").metadata().unwrap();
+        let beside = directory.path().join("replica.mmops").metadata().unwrap();
         assert_eq!(beside.permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
     fn one_at_a_time_and_nothing_left_behind() {
-        let directory = Directory::new("lock");
-        let replica = directory.replica();
+        let directory = tempdir().unwrap();
+        let replica = directory.path().join("replica");
         let error = |path: &Path| Files::open(path, false).unwrap_err().to_string();
         assert!(error(&replica).contains("is no replica that"));
         let files = Files::open(&replica, true).unwrap();
         assert!(error(&replica).contains("another mmopsctl apply"));
         files.remove_all();
         drop(files);
-        assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         assert!(error(Path::new("/dev/null")).contains("not a regular file"));
     }
 }

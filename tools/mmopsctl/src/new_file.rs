@@ -85,64 +85,48 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
+    use tempfile::tempdir;
+
     use super::*;
 
-    /// A directory that is removed at the end.
-    struct Temporary(PathBuf);
-
-    impl Temporary {
-        fn new(name: &str) -> Self {
-            let name = format!("mmopsctl-{}-new-file-{name}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            std::fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-
-        fn names(&self) -> Vec<String> {
-            let entries = self.0.read_dir().unwrap();
-            let name = |entry: std::fs::DirEntry| entry.file_name().into_string().unwrap();
-            let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
-            names.sort();
-            names
-        }
-    }
-
-    impl Drop for Temporary {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    fn names_in(dir: &Path) -> Vec<String> {
+        let entries = dir.read_dir().unwrap();
+        let name = |entry: std::fs::DirEntry| entry.file_name().into_string().unwrap();
+        let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+        names.sort();
+        names
     }
 
     #[test]
     fn it_is_there_when_it_is_whole() {
-        let dir = Temporary::new("whole");
-        let path = dir.0.join("file");
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("file");
         let mut new = NewFile::create(&path).unwrap();
         new.file.write_all(b"data").unwrap();
-        assert_eq!(dir.names(), ["file.part"]);
+        assert_eq!(names_in(dir.path()), ["file.part"]);
         let error = NewFile::create(&path).unwrap_err().to_string();
         assert!(error.contains("file.part is being written"), "{error}");
         new.finish().unwrap();
-        assert_eq!(dir.names(), ["file"]);
+        assert_eq!(names_in(dir.path()), ["file"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"data");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
     fn without_an_end_nothing_is_left() {
-        let dir = Temporary::new("dropped");
-        drop(NewFile::create(&dir.0.join("file")).unwrap());
-        assert!(dir.names().is_empty());
+        let dir = tempdir().unwrap();
+        drop(NewFile::create(&dir.path().join("file")).unwrap());
+        assert!(names_in(dir.path()).is_empty());
     }
 
     #[test]
     fn nothing_is_replaced() {
-        let dir = Temporary::new("there");
-        let path = dir.0.join("file");
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("file");
         let is_refused = |result: Result<()>| {
             let error = result.unwrap_err().to_string();
             assert!(error.contains("file is there already"), "{error}");
-            assert_eq!(dir.names(), ["file"]);
+            assert_eq!(names_in(dir.path()), ["file"]);
         };
         let new = NewFile::create(&path).unwrap();
         // It comes meanwhile.

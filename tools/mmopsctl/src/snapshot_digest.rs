@@ -70,18 +70,11 @@ pub fn digest_of(
 mod tests {
     use std::os::unix::fs::FileExt;
 
+    use tempfile::tempfile;
+
     use super::*;
 
     const PAGE: u64 = 4096;
-
-    fn temporary(name: &str) -> File {
-        let path = std::env::temp_dir().join(format!("mmopsctl-{}-{name}", std::process::id()));
-        let mut options = File::options();
-        options.read(true).write(true).create_new(true);
-        let file = options.open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        file
-    }
 
     /// As the help of the command has it.
     fn by_the_book(pages: &[(u64, &[u8])]) -> Hash {
@@ -95,7 +88,7 @@ mod tests {
 
     #[test]
     fn of_what_is_not_zero_alone() {
-        let file = temporary("digest");
+        let file = tempfile().unwrap();
         let size = 1 << 40;
         file.set_len(size).unwrap();
         let stop = Stop::for_test(false);
@@ -121,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_elsewhere_are_others() {
-        let (one, other) = (temporary("digest-one"), temporary("digest-other"));
+        let (one, other) = (tempfile().unwrap(), tempfile().unwrap());
         for (file, at) in [(&one, 1), (&other, 2)] {
             file.set_len(4 * PAGE).unwrap();
             file.write_all_at(b"data", at * PAGE).unwrap();

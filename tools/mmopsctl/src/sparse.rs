@@ -191,20 +191,15 @@ pub fn pages_with_data(
 
 #[cfg(test)]
 mod tests {
+    use tempfile::tempfile;
+
     use super::*;
 
     const PAGE: usize = 4096;
 
     #[test]
     fn zeros_take_no_space() {
-        let path = std::env::temp_dir().join(format!("mmopsctl-{}-sparse", std::process::id()));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .unwrap();
-        std::fs::remove_file(&path).unwrap();
+        let file = tempfile().unwrap();
         file.set_len(8 * PAGE as u64).unwrap();
         let mut pages = vec![0; 4 * PAGE];
         // The last byte of one, the first of another.
@@ -238,15 +233,7 @@ mod tests {
 
     #[test]
     fn holes_need_not_be_of_whole_pages() {
-        let path = std::env::temp_dir().join(format!("mmopsctl-{}-runs", std::process::id()));
-        let mut options = File::options();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .unwrap();
-        std::fs::remove_file(&path).unwrap();
+        let file = tempfile().unwrap();
         // Larger than what the file system has as blocks, and as what is read at once.
         for page_size in [1 << 14, 1 << 21] {
             let size = 8 * page_size;

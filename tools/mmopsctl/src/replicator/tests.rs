@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 
 use fastrand::Rng;
+use tempfile::tempfile;
 
 use super::*;
 use crate::digests;
@@ -45,19 +46,6 @@ impl DirtyPages for Told<'_> {
     }
 }
 
-fn temporary(name: &str) -> File {
-    let path = std::env::temp_dir().join(format!("mmopsctl-{}-{name}", std::process::id()));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .unwrap();
-    std::fs::remove_file(&path).unwrap();
-    file
-}
-
 fn content(file: &File) -> Vec<u8> {
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
     file.read_exact_at(&mut bytes, 0).unwrap();
@@ -71,7 +59,7 @@ fn fill(file: &File, page: u64, byte: u8) {
 
 #[test]
 fn full_copy_keeps_holes() {
-    let (file, replica) = (temporary("full-file"), temporary("full-replica"));
+    let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
     file.set_len(1000 * PAGE + 5).unwrap();
     fill(&file, 3, 1);
     fill(&file, 999, 2);
@@ -88,7 +76,7 @@ fn full_copy_keeps_holes() {
 
 #[test]
 fn round_copies_what_was_dirty_and_nothing_else() {
-    let (file, replica) = (temporary("round-file"), temporary("round-replica"));
+    let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
     (0..600).for_each(|page| fill(&file, page, 1));
     file.set_len(600 * PAGE + 100).unwrap();
     let mut harvests = vec![vec![0, 300, 301, 302, 600], vec![]];
@@ -121,7 +109,7 @@ fn round_copies_what_was_dirty_and_nothing_else() {
 /// Stores between the harvest and the copy are dirty again, and the next round has them.
 #[test]
 fn store_during_a_round() {
-    let (file, replica) = (temporary("during-file"), temporary("during-replica"));
+    let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
     (0..8).for_each(|page| fill(&file, page, 1));
     let mut harvests = 0;
     let told = Told {
@@ -148,7 +136,7 @@ fn store_during_a_round() {
 
 #[test]
 fn size_is_followed() {
-    let (file, replica) = (temporary("size-file"), temporary("size-replica"));
+    let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
     (0..16).for_each(|page| fill(&file, page, 1));
     let told = Told {
         next: Box::new(|_| vec![]),
@@ -175,7 +163,7 @@ fn size_is_followed() {
 /// A hole that was punched is not dirty; the compare sees it.
 #[test]
 fn verify_compares_holes_with_data() {
-    let (file, replica) = (temporary("hole-file"), temporary("hole-replica"));
+    let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
     (0..600).for_each(|page| fill(&file, page, 1));
     let told = Told {
         next: Box::new(|_| vec![]),
@@ -294,7 +282,7 @@ fn data_of(file: &File) -> BTreeSet<u64> {
 #[test]
 fn quiet_round_leaves_nothing_to_do() {
     for seed in 1..40 {
-        let (file, replica) = (temporary("busy-file"), temporary("busy-replica"));
+        let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
         (0..300).for_each(|page| fill(&file, page, 1));
         let busy = Busy {
             file: &file,
@@ -323,7 +311,7 @@ fn quiet_round_leaves_nothing_to_do() {
 #[test]
 fn streams_leave_nothing_to_do() {
     for seed in 1..6 {
-        let file = temporary("stream-file");
+        let file = tempfile().unwrap();
         (0..300).for_each(|page| fill(&file, page, 1));
         let name = format!("mmopsctl-{}-stream-{seed}", std::process::id());
         let replica = std::env::temp_dir().join(&name);
@@ -385,7 +373,7 @@ fn streams_leave_nothing_to_do() {
 
 #[test]
 fn pages_that_became_a_hole() {
-    let (file, replica) = (temporary("punch-file"), temporary("punch-replica"));
+    let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
     (0..600).for_each(|page| fill(&file, page, 1));
     let busy = Busy {
         file: &file,
