@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::frame::{Decoder, Encoder, Fields, FrameError, Magic};
 use crate::record::Point;
-use crate::sparse::{next_data, next_hole, read_up_to};
+use crate::sparse::{is_zero, next_data, next_hole, read_up_to};
 use crate::store::State;
 use crate::target::Target;
 
@@ -36,8 +36,7 @@ type Digest = [u8; DIGEST];
 
 /// The digest of a block; none if all of it is zero.
 fn digest(block: &[u8]) -> Option<Digest> {
-    let has_data = block.iter().any(|&byte| byte != 0);
-    has_data.then(|| *blake3::hash(block).as_bytes())
+    (!is_zero(block)).then(|| *blake3::hash(block).as_bytes())
 }
 
 /// Reads a block; what is behind the end of the file is zero.

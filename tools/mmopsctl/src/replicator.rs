@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use crate::changes::{Changes, Copier};
 use crate::digests::Digests;
 use crate::log::{FullCopy, Round, Verify};
-use crate::sparse::{next_data, next_hole, read_up_to};
+use crate::sparse::{is_zero, next_data, next_hole, read_up_to};
 use crate::target::Target;
 use crate::verify::verify;
 
@@ -296,9 +296,8 @@ impl<T: Target> Copy<'_, '_, T> {
                 let at = position + end as u64;
                 let next = read.min(end + (page_size - at % page_size) as usize);
                 // The first is data, as was just asked.
-                is_hole = end != 0
-                    && bytes[end..next].iter().all(|&byte| byte == 0)
-                    && next_data(file, at)? != Some(at);
+                is_hole =
+                    end != 0 && is_zero(&bytes[end..next]) && next_data(file, at)? != Some(at);
                 if !is_hole {
                     end = next;
                 }

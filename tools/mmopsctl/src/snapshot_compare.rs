@@ -11,7 +11,7 @@ use anyhow::Result;
 use crate::snapshot_area::{check, OpenArea, CHUNK};
 use crate::snapshot_memory::Read;
 use crate::snapshot_plan::pieces;
-use crate::sparse::{data_in, make_hole, write_pages};
+use crate::sparse::{data_in, is_zero, make_hole, write_pages};
 
 /// What a compare has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl OpenArea<'_> {
                 check(self.stop)?;
                 let page = &mut self.buffers.stored[..self.page_size as usize];
                 self.file.read_exact_at(page, data.start)?;
-                let differs = page.iter().any(|byte| *byte != 0);
+                let differs = !is_zero(page);
                 result.add(self.area.map.address.0 + data.start, differs);
                 data.start += self.page_size;
             }

@@ -110,10 +110,10 @@ pub fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usi
     Ok(done)
 }
 
-/// Whether `page` has zeros only.
-fn is_zero(page: &[u8]) -> bool {
+/// Whether `bytes` are all zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
     // The compiler makes wide instructions of blocks of a fixed size.
-    let (blocks, rest) = page.as_chunks::<64>();
+    let (blocks, rest) = bytes.as_chunks::<64>();
     blocks
         .iter()
         .all(|block| block.iter().fold(0, |or, byte| or | byte) == 0)
