@@ -490,7 +490,7 @@ static void check_protect(struct __test_metadata *_metadata, FIXTURE_DATA(fail_n
 		ASSERT_EQ(faults + PART_PAGES, minor_faults());
 		ASSERT_EQ(0, munmap(map, pmd_size()));
 	}
-	ASSERT_ROUNDS();
+	ASSERT_ROUNDS(3);
 }
 
 /* The table was deposited when the leaf was made. */
@@ -533,7 +533,7 @@ static void check_zap(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) 
 		ASSERT_CONTENTS(map, !fd);
 		ASSERT_EQ(0, munmap(map, pmd_size()));
 	}
-	ASSERT_ROUNDS();
+	ASSERT_ROUNDS(3);
 }
 
 TEST_F_TIMEOUT(fail_nth, zap_part_private, TEST_SECONDS)
