@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the tests of mmopsctl share: a process to look at, the program under test, and waits."""
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+
+PAGE = mmap.PAGESIZE
+PATIENCE = 600
+
+# Maps `pages` pages of a file and stores one byte to each page that a line of its input names.
+# `+N` makes the file N pages long first; `close` unmaps it.
+STORER = """
+import mmap, sys
+path, pages = sys.argv[1], int(sys.argv[2])
+file = open(path, "a+b", buffering=0)
+file.truncate(pages * mmap.PAGESIZE)
+view = mmap.mmap(file.fileno(), 0)
+print("mapped", flush=True)
+value = 0
+for line in sys.stdin:
+    for word in line.split():
+        if word == "close":
+            view.close()
+        elif word.startswith("+"):
+            file.truncate(int(word) * mmap.PAGESIZE)
+            view.resize(int(word) * mmap.PAGESIZE)
+        else:
+            value = value % 255 + 1
+            view[int(word) * mmap.PAGESIZE + 17] = value
+    print("stored", flush=True)
+"""
+
+
+class Storer:
+    """A process with a shared mapping of a file."""
+
+    def __init__(self, path, pages):
+        self.process = subprocess.Popen([sys.executable, "-c", STORER, path, str(pages)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._expect("mapped")
+
+    def _expect(self, word):
+        line = self.process.stdout.readline().strip()
+        assert line == word, f"the storer said {line!r}"
+
+    def store(self, *pages):
+        self.process.stdin.write(" ".join(map(str, pages)) + "\n")
+        self.process.stdin.flush()
+        self._expect("stored")
+
+    def grow(self, pages):
+        self.store(f"+{pages}")
+
+    def unmap(self):
+        self.store("close")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(PATIENCE)
+
+
+class Context:
+    """Files of a test, and the program under test."""
+
+    def __init__(self, program, directory):
+        self.program = program
+        self.file = os.path.join(directory, "file")
+        self.replica = os.path.join(directory, "replica")
+        self.log = os.path.join(directory, "log")
+
+    def run(self, *arguments, status=0, **options):
+        result = subprocess.run([self.program, *map(str, arguments)], capture_output=True,
+                                text=True, timeout=PATIENCE, check=False, **options)
+        assert result.returncode == status, f"{arguments}: {result}"
+        return result
+
+    def json(self, *arguments):
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def error(self, *arguments, status=1, **options):
+        return self.run(*arguments, status=status, **options).stderr
+
+    def harvest(self, *arguments):
+        result = self.json("harvest", self.file, *arguments)
+        return result["dirty_pages"], result["ranges"]
+
+    @contextlib.contextmanager
+    def replicate(self, *arguments):
+        """A replication that has made its full copy; killed at the end if it still runs."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.log)  # of the one before
+        command = [self.program, "replicate", self.file, self.replica, "--log", self.log, "--json",
+                   "--quiet", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            self.wait_for_step("full_copy", process)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def steps(self):
+        with contextlib.suppress(FileNotFoundError), open(self.log, encoding="utf-8") as log:
+            return [json.loads(line) for line in log if line.endswith("\n")]
+        return []
+
+    def wait_for_step(self, name, process, number=1):
+        deadline = time.monotonic() + PATIENCE
+        while len([step for step in self.steps() if step["step"] == name]) < number:
+            assert process.poll() is None, f"ended before step {name}"
+            assert time.monotonic() < deadline, f"no step {name}"
+            time.sleep(0.05)
+
+    def identical(self):
+        with open(self.file, "rb") as file, open(self.replica, "rb") as replica:
+            return file.read() == replica.read()
+
+
+def end(process, signum=signal.SIGINT, status=0):
+    """Ends a replication and returns its report."""
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status, f"status {process.returncode}"
+    return json.loads(output) if output else None
+
+
+class Skip(Exception):
+    """What a test needs is not there."""
+
+
+def until(condition, what):
+    """Waits until the condition holds; its value."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.001)
+    return value
+
+
+def status_of(pid):
+    """State and tracer of a process, or of its main thread."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        lines = dict(line.split(":", 1) for line in status)
+    return lines["State"].split()[0], int(lines["TracerPid"])
+
+
+def state_of(pid):
+    return status_of(pid)[0]
+
+
+def in_ioctl(pid):
+    """Whether a process waits in an ioctl(2)."""
+    with open(f"/proc/{pid}/syscall", encoding="utf-8") as syscall:
+        return syscall.read().split()[0] == "16"
+
+
+def catches_sigint(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        caught, = (line.split()[1] for line in status if line.startswith("SigCgt:"))
+    return int(caught, 16) >> (signal.SIGINT - 1) & 1
+
+
+@contextlib.contextmanager
+def held(context, pid):
+    """Holds all threads of a process as a debugger does."""
+    with subprocess.Popen([context.program, "hold", str(pid)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, bufsize=1) as holder:
+        holder.stdin.write("h")
+        holder.stdin.flush()
+        answer = json.loads(holder.stdout.readline())
+        assert answer == "Held" and state_of(pid) == "t", answer
+        yield
+        holder.stdin.close()
+
+
+def disturb(context, process, settled=None):
+    """All that interrupts a wait without being a reason to end it."""
+    def settle():
+        until(lambda: settled is None or settled(process.pid), "it does not wait")
+    settle()
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: state_of(process.pid) == "T", "it does not stop")
+    process.send_signal(signal.SIGCONT)
+    until(lambda: state_of(process.pid) != "T", "it does not go on")
+    settle()
+    with held(context, process.pid):
+        pass
+    settle()
+    process.send_signal(signal.SIGWINCH)
+    settle()
+    assert process.poll() is None, process.returncode
+
+
+@contextlib.contextmanager
+def file_system(context, kind, mebibytes):
+    """A context on a file system of its own, on a loop device in memory."""
+    with open("/proc/filesystems", encoding="utf-8") as kinds:
+        if kind not in [line.split()[-1] for line in kinds]:
+            raise Skip(f"the kernel has no {kind}")
+    if not shutil.which(f"mkfs.{kind}"):
+        raise Skip(f"no mkfs.{kind}")
+    directory = os.path.dirname(context.file)
+    image, mount = os.path.join(directory, "image"), os.path.join(directory, "mount")
+    os.mkdir(mount)
+    with open(image, "xb") as file:
+        file.truncate(mebibytes << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", image], check=True)
+    subprocess.run(["mount", "-t", kind, "-o", "loop", image, mount], check=True)
+    try:
+        yield Context(context.program, mount)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def address_of(pid, path):
+    """Where a process has mapped a file."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        return next(int(line.split("-")[0], 16) for line in maps if line.rstrip().endswith(path))
+
+
+# Leaves its number in a file, and with run() a count that goes on.
+SHARED = """
+import ctypes, mmap, os, signal, struct, sys, threading
+file = open(sys.argv[1], "w+b")
+file.truncate(mmap.PAGESIZE)
+shared = mmap.mmap(file.fileno(), 0)
+count = 0
+
+def run(store=lambda: None):
+    global count
+    while True:
+        count += 1
+        store()
+        struct.pack_into("QQ", shared, 0, count, os.getpid())
+
+struct.pack_into("QQ", shared, 0, 0, os.getpid())
+"""

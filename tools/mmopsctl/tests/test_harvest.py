@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`info`, `harvest` and `write-protect`, and what the errors of all commands say."""
+
+import mmap
+import os
+import shutil
+
+from common import PAGE, Storer
+
+
+def test_info(context):
+    info = context.json("info")
+    assert info["page_size"] == PAGE, info
+    assert info["version"].startswith("1."), info
+    assert {"write-protect", "clean-record"} <= set(info["features"]), info
+    assert "page size  4096" in context.run("info").stdout
+
+
+def test_harvest_lists_what_was_stored_to(context):
+    with Storer(context.file, 1000) as storer:
+        context.harvest()
+        storer.store(3, 4, 5, 64, 999)
+        assert context.harvest() == (5, [[3, 3], [64, 1], [999, 1]])
+        assert context.harvest() == (0, [])
+        storer.store(4)
+        assert context.harvest() == (1, [[4, 1]])
+
+
+def test_harvest_of_a_range_leaves_the_rest(context):
+    with Storer(context.file, 1000) as storer:
+        context.harvest()
+        storer.store(9, 10, 19, 20)
+        assert context.harvest("--first", 10, "--nr", 10) == (2, [[10, 1], [19, 1]])
+        assert context.harvest("--nr", 1 << 40) == (2, [[9, 1], [20, 1]])
+
+
+def test_harvest_in_words(context):
+    with Storer(context.file, 10) as storer:
+        context.harvest()
+        storer.store(2, 3)
+        lines = context.run("harvest", context.file).stdout.splitlines()
+        assert lines[0].split() == ["first", "page", "pages", "bytes"], lines
+        assert lines[1].split() == ["2", "2", str(2 * PAGE)], lines
+        assert lines[2].startswith("2 pages (8.00 KiB) dirty in 1 range"), lines
+
+
+def test_two_processes_and_one_bit(context):
+    with Storer(context.file, 10) as one, Storer(context.file, 10) as two:
+        context.harvest()
+        one.store(7)
+        two.store(7, 8)
+        result = context.json("harvest", context.file)
+        assert (result["dirty_pages"], result["cleaned"]) == (2, 3), result
+
+
+def test_memfd_of_a_process(context):
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, 8 * PAGE)
+    with mmap.mmap(descriptor, 8 * PAGE) as view:
+        context.file = f"/proc/{os.getpid()}/fd/{descriptor}"
+        context.harvest()
+        view[5 * PAGE] = 1
+        assert context.harvest() == (1, [[5, 1]])
+    os.close(descriptor)
+
+
+def test_write_protect(context):
+    with Storer(context.file, 100) as storer:
+        storer.store(*range(20))
+        text = context.run("write-protect", context.file, "--first", 5, "--nr", 10).stdout
+        assert text.startswith("10 pages"), text
+        text = context.run("write-protect", context.file).stdout
+        assert text.startswith("10 pages"), text
+        storer.store(0)
+        text = context.run("write-protect", context.file).stdout
+        assert text.startswith("1 page "), text
+
+
+def test_nothing_mapped_is_explained(context):
+    with open(context.file, "wb") as file:
+        file.truncate(PAGE)
+    for command in ("harvest", "write-protect"):
+        assert "no process" in context.run(command, context.file).stderr
+    with open(context.file, "r+b") as file, \
+            mmap.mmap(file.fileno(), PAGE, mmap.MAP_PRIVATE) as view:
+        view[0] = 1
+        assert "private mappings are not seen" in context.run("harvest", context.file).stderr
+
+
+def test_errors_say_what_to_do(context):
+    def error(*arguments, **options):
+        return context.run(*arguments, status=1, **options).stderr
+
+    assert "name a file" in error("harvest", "/nonexistent")
+    assert "the file in it" in error("harvest", "/tmp")
+    assert "cannot be mapped shared" in error("harvest", "/dev/null", "--nr", 1)
+    with open(context.file, "wb") as file:
+        file.truncate(PAGE)
+    assert "none from page 1 on" in error("harvest", context.file, "--first", 1)
+    assert "more than a file can have" in \
+        error("harvest", context.file, "--first", 1, "--nr", (1 << 64) - 1)
+    assert "the same file" in error("replicate", context.file, context.file)
+    os.chmod(os.path.dirname(context.file), 0o755)
+    # Where another user can execute it.
+    program, context.program = context.program, shutil.copy(context.program, context.replica)
+    assert "root alone" in error("info", user=65534)
+    context.program = program
+    assert "invalid value" in context.run("harvest", context.file, "--nr", 0, status=2).stderr
