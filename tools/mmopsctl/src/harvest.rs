@@ -129,8 +129,10 @@ impl DirtyPages for Harvester<'_> {
             total.time += begin.elapsed();
             total.calls += 1;
             total.cleaned += result.cleaned;
-            if result.cleaned != 0 {
-                total.pages += self.bitmap.count();
+            // Pages that are pinned are recorded, and not counted as cleaned.
+            let pages = self.bitmap.count();
+            if pages != 0 {
+                total.pages += pages;
                 found(&self.bitmap)?;
             }
         }

@@ -4,8 +4,10 @@
 import mmap
 import os
 import shutil
+import subprocess
+import sys
 
-from common import PAGE, Storer
+from common import PAGE, PATIENCE, Storer
 
 
 def test_info(context):
@@ -62,6 +64,36 @@ def test_memfd_of_a_process(context):
         view[5 * PAGE] = 1
         assert context.harvest() == (1, [[5, 1]])
     os.close(descriptor)
+
+
+# Maps three pages of a file, stores to the second, and has a ring of io_uring pin that.
+PINNER = """
+import ctypes, mmap, sys
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+with open(sys.argv[1], "w+b") as file:
+    file.truncate(3 * PAGE)
+    view = mmap.mmap(file.fileno(), 0)
+view[PAGE] = 1
+ring = libc.syscall(425, 1, ctypes.create_string_buffer(120))
+address = ctypes.addressof(ctypes.c_char.from_buffer(view))
+vector = (ctypes.c_size_t * 2)(address + PAGE, PAGE)
+if ring < 0 or libc.syscall(427, ring, 0, vector, 1):
+    raise OSError(ctypes.get_errno(), "io_uring")
+print("pinned", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_harvest_lists_pages_that_are_pinned(context):
+    with subprocess.Popen([sys.executable, "-c", PINNER, context.file], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "pinned\n"
+        # Each time, since it is stored to at any time and no entry tells.
+        for _ in range(3):
+            assert context.harvest() == (1, [[1, 1]]), context.harvest()
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
 
 
 def test_write_protect(context):
