@@ -47,7 +47,7 @@ end
 
 group 45-tools
 # It is started hundreds of times, and the file system of the host is read anew for each.
-install -D "$MMOPS_BIN/mmopsctl" /tmp/mmops-bin/mmopsctl
+install -D -t /tmp/mmops-bin "$MMOPS_BIN/mmopsctl" "$MMOPS_BIN/lmdb-writer"
 "$top/tools/mmopsctl/tests/guest.py" /tmp/mmops-bin/mmopsctl | tee "$file"
 
 # A device of the same name, so one after the other.

@@ -11,6 +11,15 @@ use lmdb::{
 
 use crate::model::Content;
 
+/// How a database is written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Mode {
+    /// By stores to a writable shared mapping of the file (MDB_WRITEMAP)
+    WriteMap,
+    /// By write(2); the mapping is for reading
+    Write,
+}
+
 /// A database that is open.
 pub struct Database {
     environment: Environment,
@@ -18,18 +27,18 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates a database that is stored to through a writable shared mapping of its file.
+    /// Creates a database.
     ///
     /// Nothing is synchronised on commit: a crash of the machine may lose it, and a commit costs
     /// no I/O. The kernel still writes the file back when it likes.
-    pub fn create(path: &Path, map_size: usize) -> Result<Self> {
+    pub fn create(path: &Path, map_size: usize, mode: Mode) -> Result<Self> {
         let context = || format!("cannot create the database {}", path.display());
+        let how = match mode {
+            Mode::WriteMap => EnvironmentFlags::WRITE_MAP,
+            Mode::Write => EnvironmentFlags::empty(),
+        };
         let environment = Environment::new()
-            .set_flags(
-                EnvironmentFlags::WRITE_MAP
-                    | EnvironmentFlags::NO_SUB_DIR
-                    | EnvironmentFlags::NO_SYNC,
-            )
+            .set_flags(how | EnvironmentFlags::NO_SUB_DIR | EnvironmentFlags::NO_SYNC)
             .set_map_size(map_size)
             .open_with_permissions(path, 0o644)
             .with_context(context)?;

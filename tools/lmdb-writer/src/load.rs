@@ -174,6 +174,7 @@ fn name(key: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::Mode;
     use std::path::PathBuf;
 
     struct Files(PathBuf);
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn database_holds_what_was_put() {
         let files = Files::new("load.mdb");
-        let database = Database::create(&files.0, 16 << 20).unwrap();
+        let database = Database::create(&files.0, 16 << 20, Mode::WriteMap).unwrap();
         let mut load = Load::new(
             &database,
             Shape {

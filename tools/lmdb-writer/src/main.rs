@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use database::Database;
+use database::{Database, Mode};
 use load::{Load, Shape};
 use model::Content;
 
@@ -30,7 +30,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create a database in write-map mode, fill it, and then change it in many transactions
+    /// Create a database, fill it, and then change it in many transactions
     ///
     /// Prints "loaded" when it is filled, "done" when the last transaction is committed, and what
     /// was done when the database is closed, each on a line of its own.
@@ -43,7 +43,10 @@ enum Command {
 struct Run {
     /// Database to create: a single file, without a directory of its own
     database: PathBuf,
-    /// Size of the map in MiB, which is also the size of the file
+    /// How the file is written
+    #[arg(long, value_enum, default_value_t = Mode::WriteMap)]
+    mode: Mode,
+    /// Size of the map in MiB; with a write map also the size of the file
     #[arg(long, value_name = "MIB", default_value_t = 128)]
     map_size: usize,
     /// Number of different keys
@@ -97,7 +100,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Run) -> Result<()> {
-    let database = Database::create(&args.database, args.map_size << 20)?;
+    let database = Database::create(&args.database, args.map_size << 20, args.mode)?;
     let shape = Shape {
         keys: args.keys,
         batch: args.batch,
