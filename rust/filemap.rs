@@ -12,6 +12,7 @@
 use crate::{
     bindings,
     mapping::Mapping,
+    module_ref::ModuleRef,
     vma::Vma, //
 };
 use core::{
@@ -56,6 +57,7 @@ struct Inner<T: FilemapOps> {
     data: T,
     /// The file, to be compared alone.
     mapping: *const bindings::address_space,
+    _module: ModuleRef,
     // The last, because callbacks come as soon as it is initialized.
     #[pin]
     raw: Opaque<kernel::bindings::notifier_block>,
@@ -81,6 +83,7 @@ impl<T: FilemapOps> FilemapNotifier<T> {
             try_pin_init!(Inner {
                 data,
                 mapping: file,
+                _module: ModuleRef::get()?,
                 raw <- Opaque::try_ffi_init(|raw: *mut kernel::bindings::notifier_block| {
                     let block = kernel::bindings::notifier_block {
                         notifier_call: Some(Inner::<T>::callback),

@@ -8,7 +8,6 @@
 mod late;
 mod queue;
 
-pub(crate) use late::LateMarks;
 pub(crate) use queue::DirtyQueue;
 
 use crate::bindings;

@@ -63,6 +63,7 @@ pub mod kthread;
 pub mod leaves;
 pub mod mapping;
 pub mod mm;
+mod module_ref;
 pub mod notifier;
 pub mod partial;
 pub mod pgtable;
@@ -74,6 +75,7 @@ pub mod tlb;
 pub mod track;
 pub mod vma;
 pub mod walk;
+mod workqueue;
 pub mod zap;
 
 use kernel::prelude::*;
@@ -91,7 +93,7 @@ pub const HAS_FAULTS: bool = cfg!(mmops_faults);
 
 /// `ENODEV` on a Xen PV guest, whose page tables are not what the crate takes them for.
 struct MmopsModule {
-    _late_marks: folio::LateMarks,
+    _workqueue: workqueue::Global,
     _subjects: track::Global,
     // After the subscriptions, whose ends ask what a task is inside of.
     _notifiers: notifier::Global,
@@ -110,7 +112,7 @@ impl kernel::Module for MmopsModule {
         // crate keeps it loaded, and gets at nothing of it before this has returned.
         Ok(Self {
             // SAFETY: There is one module, and nothing of the crate runs while it has no value.
-            _late_marks: unsafe { folio::LateMarks::new()? },
+            _workqueue: unsafe { workqueue::Global::new()? },
             // SAFETY: As above.
             _subjects: unsafe { track::Global::new()? },
             // SAFETY: As above.

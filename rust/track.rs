@@ -105,22 +105,32 @@ use crate::{
     range::{
         AddrRange,
         PageRange, //
-    }, //
+    },
+    workqueue, //
 };
 use bits::{
     Bits,
     Pages, //
 };
-use core::mem;
+use core::mem::{
+    self,
+    ManuallyDrop, //
+};
 use file::File;
 use harvest::Words;
 use kernel::{
     fs::File as OpenFile,
+    impl_has_work,
     mm::MmWithUser,
+    new_work,
     prelude::*,
     sync::{
         poll::PollTable,
         Arc, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
     }, //
 };
 use marks::{
@@ -208,14 +218,35 @@ impl Member {
 /// notices the others: what a harvest of one takes is told to all.
 ///
 /// It keeps the `mm_struct`, not the memory: after exit or exec of the process it reports that it
-/// has ended. It keeps a file open.
+/// has ended. It keeps a file open. As long as there is a value, dropped or not, `mmops.ko` is not
+/// unloaded.
 ///
-/// A value must be dropped neither inside of an invalidation nor in the callback of a subscriber,
-/// as [`MmNotifier`] says.
+/// Dropping it sleeps, and takes locks that are held while the mmap lock is taken: that must not be
+/// held. One that is dropped inside of a walk or an invalidation, below `i_mmap_rwsem`, or in the
+/// callback of a subscriber is ended by a kernel thread, soon after.
 pub struct Tracker {
+    inner: ManuallyDrop<Pin<KBox<Inner>>>,
+}
+
+#[pin_data]
+struct Inner {
     subject: Subject,
     marks: Arc<Marks>,
     record: Record,
+    #[pin]
+    work: Work<Self>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Inner { self.work }
+}
+
+impl WorkItem for Inner {
+    type Pointer = Pin<KBox<Self>>;
+
+    fn run(this: Pin<KBox<Self>>) {
+        drop(this);
+    }
 }
 
 /// What is tracked.
@@ -226,6 +257,17 @@ enum Subject {
         _notifier: Pin<KBox<MmNotifier<Watch>>>,
     },
     File(File),
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        // SAFETY: It is not used again.
+        let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
+
+        if crate::inside::may_wait().is_err() {
+            workqueue::enqueue(inner);
+        }
+    }
 }
 
 impl Tracker {
@@ -239,25 +281,50 @@ impl Tracker {
     /// # Errors
     ///
     /// `ENOMEM` if there is not even memory for what does not grow with the range; `EINTR` if a
-    /// signal came; `EDEADLK` if the current task is inside of a walk or an invalidation, or in a
-    /// callback of a subscriber.
+    /// signal came; `EDEADLK` if the current task is inside of a walk or an invalidation, below
+    /// `i_mmap_rwsem`, or in a callback of a subscriber; `ENODEV` if `mmops.ko` is being unloaded.
     pub fn new(mm: &MmWithUser, range: &AddrRange, mode: Mode) -> Result<Self> {
         let pages = Pages::of(range);
         let (marks, record) = Self::allocate(pages, mode, Of::Process)?;
         let notifier = KBox::try_pin_init(
-            MmNotifier::new(mm, Watch(marks.clone())),
+            MmNotifier::new(mm, Watch::new(marks.clone())?),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let subject = Subject::Process {
+            // From here on it is told what others find. Until its first epoch all is marked.
+            member: Member::new(mm, marks.clone())?,
+            _notifier: notifier,
+        };
+
+        Self::with(subject, marks, record)
+    }
+
+    fn with(subject: Subject, marks: Arc<Marks>, record: Record) -> Result<Self> {
+        let inner = KBox::pin_init(
+            pin_init!(Inner {
+                subject,
+                marks,
+                record,
+                work <- new_work!("mmops::track"),
+            }),
             GFP_KERNEL_ACCOUNT,
         )?;
 
         Ok(Self {
-            subject: Subject::Process {
-                // From here on it is told what others find. Until its first epoch all is marked.
-                member: Member::new(mm, marks.clone())?,
-                _notifier: notifier,
-            },
-            marks,
-            record,
+            inner: ManuallyDrop::new(inner),
         })
+    }
+
+    /// Forgets the pages of the open epoch.
+    fn clear(&mut self) {
+        self.inner.as_mut().project().record.clear();
+    }
+
+    /// Leaves them to the next epoch.
+    fn abort(&mut self) {
+        let InnerProjection { marks, record, .. } = self.inner.as_mut().project();
+
+        record.abort(marks);
     }
 
     /// Begins to track `range` of a file in a mode: what all processes that map it store, those to
@@ -279,12 +346,9 @@ impl Tracker {
         File::check(&mapping)?;
 
         let (marks, record) = Self::allocate(pages, mode, Of::File)?;
+        let subject = Subject::File(File::new(mapping, marks.clone())?);
 
-        Ok(Self {
-            subject: Subject::File(File::new(mapping, marks.clone())?),
-            marks,
-            record,
-        })
+        Self::with(subject, marks, record)
     }
 
     /// Without bits if they are too many, or there is no memory for them.
@@ -321,40 +385,47 @@ impl Tracker {
     ///
     /// No epoch is open then that was not before, and nothing is lost.
     pub fn begin(&mut self) -> Result<Epoch<'_>> {
-        if self.record.is_open {
+        let InnerProjection {
+            subject,
+            marks,
+            record,
+            ..
+        } = self.inner.as_mut().project();
+
+        if record.is_open {
             return Err(EBUSY);
         }
         crate::inside::may_wait()?;
 
-        if self.marks.is_overflow {
-            self.record.is_all = true;
+        if marks.is_overflow {
+            record.is_all = true;
         }
 
-        let ret = match &mut self.subject {
-            Subject::Process { member, .. } => member.begin(&self.marks, &mut self.record),
-            Subject::File(_) if self.marks.is_overflow => Ok(()),
-            Subject::File(file) => file.begin(&mut self.record),
+        let ret = match subject {
+            Subject::Process { member, .. } => member.begin(marks, record),
+            Subject::File(_) if marks.is_overflow => Ok(()),
+            Subject::File(file) => file.begin(record),
         };
 
         if let Err(e) = ret {
-            self.record.give_back(&self.marks);
+            record.give_back(marks);
             return Err(e);
         }
-        self.record.is_all |= self.record.has_ended;
-        self.record.is_open = true;
-        self.record.number += 1;
-        self.record.trim(&self.marks.pages);
+        record.is_all |= record.has_ended;
+        record.is_open = true;
+        record.number += 1;
+        record.trim(&marks.pages);
         Ok(Epoch { tracker: self })
     }
 
     /// The end of what is tracked, to be waited for beside the use of the tracker.
     pub fn end(&self) -> End {
-        End(self.marks.clone())
+        End(self.inner.marks.clone())
     }
 
     /// The open epoch, if there is one.
     pub fn epoch(&mut self) -> Option<Epoch<'_>> {
-        self.record.is_open.then_some(Epoch { tracker: self })
+        self.inner.record.is_open.then_some(Epoch { tracker: self })
     }
 }
 

@@ -3,22 +3,19 @@
 //! Folios that are marked dirty by a kernel thread, since the task that owed the mark was killed.
 
 use super::FolioRef;
-use crate::bindings;
+use crate::{
+    bindings,
+    workqueue, //
+};
 use core::{
     pin::Pin,
-    ptr,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicPtr,
-        Ordering, //
-    }, //
+    ptr::NonNull, //
 };
 use kernel::{
     impl_has_work,
     new_work,
     prelude::*,
     workqueue::{
-        Queue,
         Work,
         WorkItem, //
     }, //
@@ -97,50 +94,7 @@ impl WorkItem for Batch {
     }
 }
 
-/// Where the work is done; null unless the module is loaded.
-static WORKQUEUE: AtomicPtr<kernel::bindings::workqueue_struct> = AtomicPtr::new(ptr::null_mut());
-
-/// The kernel threads that mark folios for tasks that were killed, for as long as the module is
-/// loaded: it is not unloaded before all is marked.
-pub(crate) struct LateMarks(());
-
-impl LateMarks {
-    /// Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    ///
-    /// # Safety
-    ///
-    /// There is one value, made when the module is loaded: nothing of the crate that marks folios
-    /// runs before it is there, nor after it is dropped.
-    pub(crate) unsafe fn new() -> Result<Self> {
-        // SAFETY: Sleeping is allowed here.
-        let queue = unsafe { bindings::mmops_alloc_workqueue() };
-
-        if queue.is_null() {
-            return Err(ENOMEM);
-        }
-        WORKQUEUE.store(queue, Ordering::Release);
-        Ok(Self(()))
-    }
-}
-
-impl Drop for LateMarks {
-    fn drop(&mut self) {
-        let queue = WORKQUEUE.swap(ptr::null_mut(), Ordering::AcqRel);
-
-        // SAFETY: The queue was made by `new`, for the one value. By the safety requirements of
-        // that nobody adds to it any more; what it holds is done before this returns.
-        unsafe { bindings::mmops_destroy_workqueue(queue) };
-    }
-}
-
-/// Has the folios marked dirty by a kernel thread.
+/// Has the folios marked dirty by a kernel thread. `mmops.ko` is not unloaded before.
 pub(super) fn mark(batch: Pin<KBox<Batch>>) {
-    let queue = WORKQUEUE.load(Ordering::Acquire);
-
-    // SAFETY: By the safety requirements of `LateMarks::new` the queue is there.
-    unsafe { Queue::from_raw(queue) }.enqueue(batch);
+    workqueue::enqueue(batch);
 }

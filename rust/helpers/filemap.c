@@ -4,27 +4,17 @@
 #include <linux/filemap_notifier.h>
 #include <linux/magic.h>
 #include <linux/mm.h>
-#include <linux/module.h>
 
-/* A subscription keeps the module that the callback is in. */
 __mmops_helper int mmops_filemap_notifier_register(const struct address_space *mapping,
 						   struct notifier_block *nb)
 {
-	int ret;
-
-	if (!try_module_get(THIS_MODULE))
-		return -ENODEV;
-	ret = filemap_notifier_register(mapping, nb);
-	if (ret)
-		module_put(THIS_MODULE);
-	return ret;
+	return filemap_notifier_register(mapping, nb);
 }
 
 __mmops_helper void mmops_filemap_notifier_unregister(const struct address_space *mapping,
 						      struct notifier_block *nb)
 {
 	filemap_notifier_unregister(mapping, nb);
-	module_put(THIS_MODULE);
 }
 
 /* Not the static branch: that would have to be patched in each module with such a call. */

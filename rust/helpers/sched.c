@@ -57,6 +57,16 @@ __mmops_helper void mmops_destroy_workqueue(struct workqueue_struct *queue)
 	destroy_workqueue(queue);
 }
 
+__mmops_helper bool mmops_module_get(void)
+{
+	return try_module_get(THIS_MODULE);
+}
+
+__mmops_helper void mmops_module_put(void)
+{
+	module_put(THIS_MODULE);
+}
+
 __mmops_helper bool mmops_within_module(unsigned long addr, const struct module *mod)
 {
 	return within_module(addr, mod);

@@ -100,11 +100,11 @@ pub struct Epoch<'t> {
 
 impl Epoch<'_> {
     fn record(&self) -> &Record {
-        &self.tracker.record
+        &self.tracker.inner.record
     }
 
     fn pages(&self) -> &Pages {
-        &self.tracker.marks.pages
+        &self.tracker.inner.marks.pages
     }
 
     /// Its number, from 1 on: another one of the tracker has another number.
@@ -125,7 +125,7 @@ impl Epoch<'_> {
         Summary {
             written,
             changed,
-            is_overflow: self.tracker.marks.is_overflow,
+            is_overflow: self.tracker.inner.marks.is_overflow,
             has_ended: record.has_ended,
         }
     }
@@ -255,7 +255,7 @@ impl Epoch<'_> {
 
     /// Ends it: its pages are done with.
     pub fn commit(self) {
-        self.tracker.record.clear();
+        self.tracker.clear();
     }
 
     /// Ends it: its pages are in the next one, with those that change until then.
@@ -264,7 +264,7 @@ impl Epoch<'_> {
             return self.commit();
         }
 
-        self.tracker.record.abort(&self.tracker.marks);
+        self.tracker.abort();
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     faults,
+    module_ref::ModuleRef,
     notifier::{
         Event,
         Invalidated,
@@ -174,31 +175,46 @@ impl Marks {
     }
 }
 
-/// The subscription of a tracker.
-pub(super) struct Watch(pub(super) Arc<Marks>);
+/// The subscription of a tracker. Its callbacks are in `mmops.ko`, which it keeps.
+pub(super) struct Watch {
+    marks: Arc<Marks>,
+    _module: ModuleRef,
+}
+
+impl Watch {
+    /// # Errors
+    ///
+    /// `ENODEV` if `mmops.ko` is being unloaded.
+    pub(super) fn new(marks: Arc<Marks>) -> Result<Self> {
+        Ok(Self {
+            marks,
+            _module: ModuleRef::get()?,
+        })
+    }
+}
 
 impl MmOps for Watch {
     fn invalidate_range_start(&self, what: &Invalidated) {
-        let Some(pages) = self.0.affected(what) else {
+        let Some(pages) = self.marks.affected(what) else {
             return;
         };
 
         // In this order: whoever takes the marks looks for what is under way after that.
-        self.0.in_flight.lock().begin(pages);
+        self.marks.in_flight.lock().begin(pages);
         if !faults::track_skip_mark() {
-            self.0.changed.set(&pages);
+            self.marks.changed.set(&pages);
         }
     }
 
     fn invalidate_range_end(&self, what: &Invalidated) {
-        if let Some(pages) = self.0.affected(what) {
-            self.0.in_flight.lock().end(pages);
+        if let Some(pages) = self.marks.affected(what) {
+            self.marks.in_flight.lock().end(pages);
         }
     }
 
     fn release(&self) {
-        self.0.has_ended.store(true, Release);
-        self.0.waiters.notify_all();
+        self.marks.has_ended.store(true, Release);
+        self.marks.waiters.notify_all();
     }
 }
 
