@@ -116,6 +116,7 @@ use crate::{
     bindings,
     bitmap::RecordBitmap,
     folio::DirtyQueue,
+    inside::may_lock_folios,
     mapping::Mapping,
     partial::{
         Pages,
@@ -216,7 +217,8 @@ pub struct Changed {
 ///
 /// # Errors
 ///
-/// None today; a caller has to expect that there will be.
+/// `EDEADLK` in the callback of a subscriber, below `i_mmap_rwsem`, and in the function that
+/// programs a device for exclusive pages.
 ///
 /// Source: `wp_shared_mapping_range()`.
 ///
@@ -243,6 +245,8 @@ pub fn write_protect(
     range: &PageRange,
     huge: Huge,
 ) -> Result<Partial<Changed, Pages>> {
+    may_lock_folios()?;
+
     let mut walker = WriteProtect {
         changed: 0,
         tables: huge.tables(),
@@ -252,7 +256,8 @@ pub fn write_protect(
         // Anew, since there is a limit to what one may have.
         walker.frame_tables = SpareTables::new();
         loop {
-            let ret = walk_page_mapping(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
+            let ret =
+                mapping.i_mmap_lock_read(|guard| walk_page_mapping(guard, piece, &mut walker));
 
             walker.tables.refill();
             walker.frame_tables.refill();
@@ -289,6 +294,7 @@ pub fn write_protect(
 ///
 /// # Errors
 ///
+/// - `EDEADLK` as [`write_protect`];
 /// - `EINVAL` if the bitmap does not cover the range;
 /// - as [`Transfer::check`];
 /// - `ENOMEM` if there is no memory for the queue of folios.
@@ -326,6 +332,7 @@ pub fn clean_record(
     huge: Huge,
     transfer: Transfer,
 ) -> Result<Partial<Changed, Pages>> {
+    may_lock_folios()?;
     if !bitmap.covers(range) {
         return Err(EINVAL);
     }
@@ -352,7 +359,8 @@ pub fn clean_record(
 
         loop {
             walker.kept = 0;
-            let ret = walk_page_mapping(&mut mapping.i_mmap_lock_read(), piece, &mut walker);
+            let ret =
+                mapping.i_mmap_lock_read(|guard| walk_page_mapping(guard, piece, &mut walker));
 
             // The scopes of the walk have flushed, and `i_mmap_rwsem` is released.
             walker.queue.transfer();

@@ -184,8 +184,8 @@ pub struct Exclusive {
 ///
 /// - `EINVAL` if `results` has not one entry for each page, if `notifier` is of another address
 ///   space or does not cover the range, or if its [`DevicePages`] do not;
-/// - `EDEADLK` if this is called by `program` of another call, and as
-///   [`IntervalNotifier::read_begin`];
+/// - `EDEADLK` if this is called by `program` of another call, in the callback of a subscriber or
+///   below `i_mmap_rwsem`, and as [`IntervalNotifier::read_begin`];
 /// - `EOPNOTSUPP` if the kernel knows no device-exclusive entries;
 /// - `ENOMEM`.
 ///

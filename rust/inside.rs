@@ -40,6 +40,8 @@ use kernel::{
 enum Part {
     /// A walk that changes nothing: the mmap lock or `i_mmap_rwsem` is held.
     Walk,
+    /// `i_mmap_rwsem` of a file is held. Whoever invalidates may wait for it.
+    IMmap,
     /// From `invalidate_range_start` to `invalidate_range_end`, and a little around it.
     Invalidation,
     /// A call of a subscriber.
@@ -232,6 +234,12 @@ pub(crate) fn walking<R>(changes: bool, f: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Runs `f` while the current task counts as one that holds `i_mmap_rwsem`.
+#[inline(always)]
+pub(crate) fn below_i_mmap<R>(f: impl FnOnce() -> R) -> R {
+    inside(Part::IMmap, f)
+}
+
 /// Runs `f` while the current task counts as one that runs a callback of a subscriber.
 #[inline(always)]
 pub(crate) fn called_back<R>(f: impl FnOnce() -> R) -> R {
@@ -274,8 +282,9 @@ fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
 ///
 /// # Errors
 ///
-/// `EDEADLK` if it is inside of an invalidation or of a walk, in the callback of a subscriber,
-/// which is called from within an invalidation, or in the function that programs a device.
+/// `EDEADLK` if it is inside of an invalidation or of a walk, below `i_mmap_rwsem`, in the callback
+/// of a subscriber, which is called from within an invalidation, or in the function that programs a
+/// device.
 #[inline(never)]
 pub(crate) fn may_wait() -> Result {
     if is_inside(|_| true) {
@@ -285,20 +294,23 @@ pub(crate) fn may_wait() -> Result {
     }
 }
 
-/// Whether the end of invalidations, for which the current task would wait, is its own.
+/// Whether the end of invalidations, for which the current task would wait, is its own, or that of
+/// who may wait for `i_mmap_rwsem`, which it holds.
 #[inline(never)]
 pub(crate) fn in_invalidation() -> bool {
     is_inside(|part| part != Part::Walk)
 }
 
-/// Whether the current task may lock folios, or take them from a device.
+/// Whether the current task may lock folios, or take them from a device, or take `i_mmap_rwsem`.
 ///
 /// # Errors
 ///
-/// `EDEADLK` if it is in the function that programs a device, with such folios locked.
+/// `EDEADLK` if it is in the function that programs a device, with such folios locked, below
+/// `i_mmap_rwsem`, or in the callback of a subscriber, which may be called with any of these locks
+/// held.
 #[inline(never)]
 pub(crate) fn may_lock_folios() -> Result {
-    if is_inside(|part| part == Part::Programming) {
+    if is_inside(|part| !matches!(part, Part::Walk | Part::Invalidation)) {
         Err(EDEADLK)
     } else {
         Ok(())

@@ -33,7 +33,10 @@
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    inside::below_i_mmap, //
+};
 use core::ptr::{
     self,
     NonNull, //
@@ -120,16 +123,24 @@ impl Mapping {
         })
     }
 
-    /// Takes `i_mmap_rwsem` for reading: no mapping of the file is added or removed meanwhile.
+    /// Takes `i_mmap_rwsem` for reading while `f` runs: no mapping of the file is added or removed
+    /// meanwhile.
     ///
     /// Sleeps. Taken inside the mmap lock and folio locks, and outside every page-table lock.
     ///
-    /// The guard borrows the mapping exclusively, as do operations that take the lock themselves:
-    /// whoever takes it twice waits for ever if somebody waits for it for writing. Two `Mapping`s
-    /// of one file have the same lock, which no type knows; lockdep does.
+    /// The mapping is borrowed exclusively, as by operations that take the lock themselves: whoever
+    /// takes it twice waits for ever if somebody waits for it for writing. Two `Mapping`s of one
+    /// file have the same lock, which no type knows; lockdep does. Whoever invalidates may wait for
+    /// the lock: so what waits for the end of invalidations is refused in `f` (`EDEADLK`).
+    #[inline(always)]
+    pub fn i_mmap_lock_read<R>(&mut self, f: impl FnOnce(&mut IMmapReadGuard<'_>) -> R) -> R {
+        below_i_mmap(|| f(&mut self.lock()))
+    }
+
+    /// Not generic, so that only mmops.ko takes the lock.
     #[inline(never)]
     #[link_section = ".text.hot"]
-    pub fn i_mmap_lock_read(&mut self) -> IMmapReadGuard<'_> {
+    fn lock(&mut self) -> IMmapReadGuard<'_> {
         // SAFETY: By the type invariants the mapping is valid.
         unsafe { bindings::mmops_i_mmap_lock_read(self.as_ptr()) };
 

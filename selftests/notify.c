@@ -37,20 +37,40 @@ static int unload_notify(void)
 	return syscall(SYS_delete_module, NOTIFY_MODULE, O_NONBLOCK) ? -errno : 0;
 }
 
+/* References to mmops.ko, or -1. */
+static long mmops_references(void)
+{
+	FILE *file = fopen("/sys/module/mmops/refcnt", "re");
+	long n = -1;
+
+	if (!file)
+		return -1;
+	if (fscanf(file, "%ld", &n) != 1)
+		n = -1;
+	fclose(file);
+	return n;
+}
+
 FIXTURE(notify)
 {
-	int dev;
+	int dev, fd;
 	char *map;
 };
 
 FIXTURE_SETUP(notify)
 {
 	int ret = load_notify();
+	char *file;
 
 	if (ret == -ENOENT)
 		SKIP(return, "MMOPS_MODULES does not lead to mmops_notify.ko");
 	ASSERT_EQ(0, ret);
 	OPEN_DEV(self->dev, NOTIFY_DEV);
+	self->fd = new_memfd(PAGES);
+	ASSERT_LE(0, self->fd);
+	file = mmap(NULL, PAGES * page_size(), PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
+	ASSERT_NE(MAP_FAILED, file);
+	store_range(file, 0, PAGES, 1);
 	self->map = mmap(NULL, PAGES * page_size(), PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->map);
@@ -67,6 +87,7 @@ static int notify_arg(FIXTURE_DATA(notify) *self, struct mmops_notify *arg)
 {
 	arg->addr = (uintptr_t)self->map;
 	arg->len = PAGES * page_size();
+	arg->fd = self->fd;
 	return ioctl(self->dev, MMOPS_NOTIFY_IOC, arg) ? -errno : 0;
 }
 
@@ -107,10 +128,10 @@ TEST_F_TIMEOUT(notify, waits_for_itself, TEST_SECONDS)
 
 	for (i = 0; i < ARRAY_SIZE(whats); i++) {
 		what = whats[i];
-		for (where = MMOPS_NOTIFY_WITH; where <= MMOPS_NOTIFY_CALLBACK_MM; where++) {
+		for (where = MMOPS_NOTIFY_WITH; where <= MMOPS_NOTIFY_I_MMAP; where++) {
 			/* What would be allocated first must not be, in a callback. */
 			if ((what == MMOPS_NOTIFY_NEW || what == MMOPS_NOTIFY_NEW_MM) &&
-			    where >= MMOPS_NOTIFY_CALLBACK)
+			    (where == MMOPS_NOTIFY_CALLBACK || where == MMOPS_NOTIFY_CALLBACK_MM))
 				continue;
 			EXPECT_EQ(-EDEADLK, notify(self, what, where)) {
 				TH_LOG("%u inside of %u", what, where);
@@ -121,6 +142,51 @@ TEST_F_TIMEOUT(notify, waits_for_itself, TEST_SECONDS)
 		}
 	}
 	EXPECT_EQ(0, subscriptions(self));
+}
+
+/*
+ * An operation that takes i_mmap_rwsem, and may lock folios, where one of these may be
+ * held: in a callback, whoever called it, and below the first.
+ */
+TEST_F_TIMEOUT(notify, locks_that_are_held, TEST_SECONDS)
+{
+	static const struct {
+		uint32_t where;
+		int error;
+	} cases[] = {
+		{ MMOPS_NOTIFY_OUTSIDE, 0 },
+		{ MMOPS_NOTIFY_CALLBACK, -EDEADLK },
+		{ MMOPS_NOTIFY_CALLBACK_MM, -EDEADLK },
+		{ MMOPS_NOTIFY_LOOK_FILE, -EDEADLK },
+		{ MMOPS_NOTIFY_I_MMAP, -EDEADLK },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		EXPECT_EQ(cases[i].error,
+			  notify(self, MMOPS_NOTIFY_WRITE_PROTECT, cases[i].where)) {
+			TH_LOG("inside of %u", cases[i].where);
+		}
+}
+
+/*
+ * A tracker keeps mmops.ko, whose code its callbacks are: a driver may leave it behind.
+ * One that is dropped where its end would wait ends all the same.
+ */
+TEST_F_TIMEOUT(notify, tracker_dropped_inside, TEST_SECONDS)
+{
+	long before = mmops_references();
+	uint32_t where;
+
+	ASSERT_LT(0, before);
+	for (where = MMOPS_NOTIFY_OUTSIDE; where <= MMOPS_NOTIFY_I_MMAP; where++) {
+		EXPECT_EQ(0, notify(self, MMOPS_NOTIFY_DROP_TRACKER, where)) {
+			TH_LOG("dropped inside of %u", where);
+		}
+		/* A kernel thread ends it; if none does, this test never ends. */
+		while (mmops_references() != before)
+			usleep(1000);
+	}
 }
 
 /* What is dropped where that would wait for itself stays subscribed. */
@@ -137,6 +203,8 @@ TEST_F_TIMEOUT(notify, dropped_inside, TEST_SECONDS)
 		{ MMOPS_NOTIFY_WALK, true },
 		{ MMOPS_NOTIFY_CALLBACK, true },
 		{ MMOPS_NOTIFY_CALLBACK_MM, true },
+		{ MMOPS_NOTIFY_LOOK_FILE, true },
+		{ MMOPS_NOTIFY_I_MMAP, true },
 	};
 	long wanted = 0;
 	size_t i;

@@ -11,6 +11,7 @@
 mod search;
 
 use crate::{
+    inside::may_lock_folios,
     mapping::Mapping,
     partial::Pages,
     pgtable::{
@@ -40,12 +41,13 @@ pub use search::PIECE_PAGES;
 ///
 /// # Errors
 ///
-/// `EINTR` if a fatal signal came.
+/// `EDEADLK` as [`write_protect`](super::write_protect); `EINTR` if a fatal signal came.
 pub fn next_piece(
     mapping: &mut Mapping,
     range: &PageRange,
     done: usize,
 ) -> Result<Option<PageRange>> {
+    may_lock_folios()?;
     search(range, done, |part| first_entry(mapping, part))
 }
 
@@ -78,7 +80,7 @@ fn first_entry(mapping: &mut Mapping, range: &PageRange) -> Result<Option<usize>
     let mut first = FirstEntry(None);
 
     signal::interruption()?;
-    match walk_page_mapping(&mut mapping.i_mmap_lock_read(), range, &mut first) {
+    match mapping.i_mmap_lock_read(|guard| walk_page_mapping(guard, range, &mut first)) {
         Err(e) if first.0.is_none() => Err(e),
         _ => Ok(first.0),
     }

@@ -55,7 +55,8 @@ pub struct Revoked {
 ///
 /// Nothing was changed then:
 ///
-/// - `EDEADLK` if this is called by the function that programs a device for exclusive pages;
+/// - `EDEADLK` if this is called by the function that programs a device for exclusive pages, in the
+///   callback of a subscriber, or below `i_mmap_rwsem`;
 /// - `ENOMEM`.
 ///
 /// Source: `remove_device_exclusive_entry()`, `restore_exclusive_pte()`.

@@ -106,10 +106,10 @@ pub trait IntervalOps: Send + 'static {
 /// told as well ([`Event::Unmap`](super::Event::Unmap)).
 ///
 /// Dropping it waits until no callback runs and none will; it sleeps. It must not be dropped with
-/// its lock held, nor by who is inside of an invalidation or in the callback of a subscriber: a
-/// callback has `&mut` to the data alone, but the data may hold a reference count of whatever has
-/// the notifier. Such a task would wait for itself. Then the subscription stays, with its data, and
-/// an error is logged.
+/// its lock held, nor by who is inside of an invalidation, below `i_mmap_rwsem`, for which somebody
+/// else may wait inside of one, or in the callback of a subscriber: a callback has `&mut` to the
+/// data alone, but the data may hold a reference count of whatever has the notifier. Such a task
+/// would wait for itself. Then the subscription stays, with its data, and an error is logged.
 ///
 /// One that is never dropped, as in a `static`, ends when the module of its callbacks is unloaded;
 /// the data stays in memory then, and nobody is told.
@@ -299,7 +299,8 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     /// # Errors
     ///
     /// `EDEADLK` if the current task would wait for itself: it is inside of an invalidation, be it
-    /// of another range, in the callback of a subscriber, or inside of a walk.
+    /// of another range, in the callback of a subscriber, inside of a walk, or below
+    /// `i_mmap_rwsem`.
     ///
     /// Source: `mmu_interval_read_begin()`.
     pub fn read_begin(&self) -> Result<Token<'_>> {
@@ -366,7 +367,7 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
 impl<T: IntervalOps, B: Backend> Drop for IntervalNotifier<T, B> {
     fn drop(&mut self) {
         if inside::in_invalidation() {
-            pr_err!("a notifier is dropped inside of an invalidation; it stays for ever\n");
+            pr_err!("a notifier is dropped where that would wait for itself; it stays for ever\n");
             return;
         }
         // SAFETY: It is not used again.

@@ -209,7 +209,8 @@ fn harvest(
         loop {
             signal::interruption()?;
 
-            let ret = walk_page_mapping(&mut mapping.i_mmap_lock_read(), &piece, &mut walker);
+            let ret =
+                mapping.i_mmap_lock_read(|guard| walk_page_mapping(guard, &piece, &mut walker));
 
             if faults::track_skip_transfer() {
                 walker.queue.forget();

@@ -5,12 +5,12 @@
 use mmops::mapping::Mapping;
 
 pub fn case(mapping: &mut Mapping) {
-    let first = mapping.i_mmap_lock_read();
-
+    mapping.i_mmap_lock_read(|_first| {
+        //~[wrong]^ ERROR: E0501: cannot borrow `*mapping` as mutable because previous closure
+        //~[wrong]| ERROR: E0500: closure requires unique access to `*mapping`
+        #[cfg(wrong)]
+        mapping.i_mmap_lock_read(|_second| ());
+    });
     #[cfg(twin)]
-    drop(first);
-    let _second = mapping.i_mmap_lock_read();
-    //~[wrong]^ ERROR: E0499: cannot borrow `*mapping` as mutable more than once
-    #[cfg(wrong)]
-    drop(first);
+    mapping.i_mmap_lock_read(|_second| ());
 }

@@ -16,13 +16,16 @@ use mmops::{
 
 pub fn case(mapping: &mut Mapping, range: &PageRange, words: &mut [u64]) -> Result {
     let mut bitmap = RecordBitmap::new(words, range.first());
-    let guard = mapping.i_mmap_lock_read();
+    let transfer = Transfer::ToFolio;
 
+    mapping.i_mmap_lock_read(|_guard| -> Result {
+        //~[wrong]^ ERROR: E0501: cannot borrow `*mapping` as mutable because previous closure
+        //~[wrong]| ERROR: E0500: closure requires unique access to `*mapping`
+        #[cfg(wrong)]
+        dirty::clean_record(mapping, range, &mut bitmap, Huge::Keep, transfer)?;
+        Ok(())
+    })?;
     #[cfg(twin)]
-    drop(guard);
-    dirty::clean_record(mapping, range, &mut bitmap, Huge::Keep, Transfer::ToFolio)?;
-    //~[wrong]^ ERROR: E0499: cannot borrow `*mapping` as mutable more than once
-    #[cfg(wrong)]
-    drop(guard);
+    dirty::clean_record(mapping, range, &mut bitmap, Huge::Keep, transfer)?;
     Ok(())
 }

@@ -21,6 +21,8 @@
 #define MMOPS_NOTIFY_KEEP	8	/* a value in a static, of each kind */
 #define MMOPS_NOTIFY_DEBUG	9	/* {:?} of what a driver gets */
 #define MMOPS_NOTIFY_THREAD	10	/* kthread::run() */
+#define MMOPS_NOTIFY_DROP_TRACKER 11	/* the drop of a Tracker of the range */
+#define MMOPS_NOTIFY_WRITE_PROTECT 12	/* dirty::write_protect() of the file */
 
 /* mmops_notify::where: inside of what */
 #define MMOPS_NOTIFY_OUTSIDE	0
@@ -30,6 +32,8 @@
 #define MMOPS_NOTIFY_LOOK	4	/* checkpoint() of a walk that does not */
 #define MMOPS_NOTIFY_CALLBACK	5	/* a callback of the IntervalNotifier */
 #define MMOPS_NOTIFY_CALLBACK_MM 6	/* a callback of the MmNotifier */
+#define MMOPS_NOTIFY_LOOK_FILE	7	/* checkpoint() of one over the file that does not */
+#define MMOPS_NOTIFY_I_MMAP	8	/* i_mmap_lock_read() of the file */
 
 /**
  * struct mmops_notify - argument of MMOPS_NOTIFY_IOC
@@ -39,7 +43,7 @@
  * @len: in: length of the range, in bytes
  * @told: out: how often IntervalNotifiers of the module had been told before
  * @error: out: the errno that it ended with, or 0
- * @pad: zero
+ * @fd: in: the file, of which as many pages are looked at
  * @text: out: what DEBUG prints, a string
  */
 struct mmops_notify {
@@ -49,7 +53,7 @@ struct mmops_notify {
 	__u64 len;
 	__u64 told;
 	__s32 error;
-	__u32 pad;
+	__s32 fd;
 	char text[256];
 };
 

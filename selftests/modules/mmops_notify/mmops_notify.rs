@@ -29,6 +29,10 @@ use kernel::{
     }, //
 };
 use mmops::{
+    dirty::{
+        self,
+        Huge, //
+    },
     gather::with_gather,
     hmm::{
         self,
@@ -36,6 +40,7 @@ use mmops::{
         Mirror, //
     },
     kthread,
+    mapping::Mapping,
     mm::{
         self,
         MmapRead, //
@@ -52,9 +57,17 @@ use mmops::{
         MmOps, //
     },
     pgtable::PteTable,
-    range::AddrRange,
+    range::{
+        AddrRange,
+        PageRange, //
+    },
     tlb::FlushScope,
+    track::{
+        Mode,
+        Tracker, //
+    },
     walk::{
+        walk_page_mapping,
         walk_page_range,
         Action,
         Unlocked,
@@ -83,6 +96,8 @@ const DROP_MM: u32 = 7;
 const KEEP: u32 = 8;
 const DEBUG: u32 = 9;
 const THREAD: u32 = 10;
+const DROP_TRACKER: u32 = 11;
+const WRITE_PROTECT: u32 = 12;
 
 const OUTSIDE: u32 = 0;
 const WITH: u32 = 1;
@@ -91,6 +106,8 @@ const WALK: u32 = 3;
 const LOOK: u32 = 4;
 const CALLBACK: u32 = 5;
 const CALLBACK_MM: u32 = 6;
+const LOOK_FILE: u32 = 7;
+const I_MMAP: u32 = 8;
 
 const IOC: u32 = _IOWR::<Arg>(0xBB, 0x00);
 
@@ -104,7 +121,7 @@ struct Arg {
     len: u64,
     told: u64,
     error: i32,
-    pad: u32,
+    fd: i32,
     text: [u8; 256],
 }
 
@@ -158,6 +175,7 @@ struct Shared {
     what: u32,
     place: u32,
     range: AddrRange,
+    fd: i32,
     user: ARef<MmWithUser>,
     idle: Pin<KBox<IntervalNotifier<Idle>>>,
     mirror: Pin<KBox<Mirror<Idle>>>,
@@ -165,6 +183,8 @@ struct Shared {
     interval: Mutex<Option<Interval>>,
     #[pin]
     of_mm: Mutex<Option<OfMm>>,
+    #[pin]
+    tracker: Mutex<Option<Tracker>>,
     /// What it came to, and what a callback was told.
     #[pin]
     result: Mutex<Option<(Result, Text)>>,
@@ -334,8 +354,13 @@ fn of_mm<T: MmOps>(mm: &MmWithUser, data: T) -> Result<Pin<KBox<MmNotifier<T>>>>
 }
 
 impl Shared {
-    fn new(what: u32, place: u32, range: AddrRange) -> Result<Arc<Self>> {
+    fn new(what: u32, place: u32, range: AddrRange, fd: i32) -> Result<Arc<Self>> {
         let user = mm::current()?;
+        let tracker = if what == DROP_TRACKER {
+            Some(Tracker::new(&user, &range, Mode::Fast)?)
+        } else {
+            None
+        };
         let idle = interval(&user, range, Idle)?;
         let mirror = KBox::try_pin_init(new_mirror!(&user, range, Idle)?, GFP_KERNEL)?;
         let shared = Arc::pin_init(
@@ -343,11 +368,13 @@ impl Shared {
                 what,
                 place,
                 range,
+                fd,
                 user,
                 idle,
                 mirror,
                 interval <- new_mutex!(None),
                 of_mm <- new_mutex!(None),
+                tracker <- new_mutex!(tracker),
                 result <- new_mutex!(None),
             }),
             GFP_KERNEL,
@@ -385,6 +412,17 @@ impl Shared {
                 drop(notifier);
                 Ok(())
             }
+            DROP_TRACKER => {
+                let tracker = self.tracker.lock().take();
+
+                drop(tracker);
+                Ok(())
+            }
+            WRITE_PROTECT => {
+                let range = PageRange::new(0, self.range.nr_pages())?;
+
+                dirty::write_protect(&mut Mapping::fget(self.fd)?, &range, Huge::Keep)?.check()
+            }
             DEBUG => Ok(()),
             // It could wait for whatever this is inside of.
             THREAD => kthread::run(c"mmops-notify", |_waiter| ()),
@@ -394,8 +432,18 @@ impl Shared {
 
     /// Calls [`Self::act`] inside of what is asked for.
     fn act_inside(&self) -> Result {
-        if self.place == OUTSIDE {
-            return self.act();
+        match self.place {
+            OUTSIDE => return self.act(),
+            I_MMAP => return Mapping::fget(self.fd)?.i_mmap_lock_read(|_guard| self.act()),
+            LOOK_FILE => {
+                let range = PageRange::new(0, self.range.nr_pages())?;
+                let mut walker = Walker::<Reads>::new(self);
+
+                Mapping::fget(self.fd)?
+                    .i_mmap_lock_read(|guard| walk_page_mapping(guard, &range, &mut walker))?;
+                return walker.result.unwrap_or(Err(ENOENT));
+            }
+            _ => {}
         }
 
         let mut guard = MmapRead::lock(&self.user);
@@ -453,7 +501,7 @@ impl Arg {
             return Ok(());
         }
 
-        let shared = Shared::new(self.what, self.place, range)?;
+        let shared = Shared::new(self.what, self.place, range, self.fd)?;
 
         self.error = shared.act_inside().err().map_or(0, Error::to_errno);
         if self.what == DEBUG {

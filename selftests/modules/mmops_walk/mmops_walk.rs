@@ -350,13 +350,13 @@ impl Arg {
 
         if self.op == PROTECT_MAPPING {
             return self.protect(|walker| {
-                walk_page_mapping(&mut mapping.i_mmap_lock_read(), &range, walker)
+                mapping.i_mmap_lock_read(|guard| walk_page_mapping(guard, &range, walker))
             });
         }
 
         let mut found = Found::default();
 
-        walk_page_mapping(&mut mapping.i_mmap_lock_read(), &range, &mut found)?;
+        mapping.i_mmap_lock_read(|guard| walk_page_mapping(guard, &range, &mut found))?;
         self.tell(&found, 0);
         Ok(())
     }
