@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "mmops_walk.h"
+#include "ksm.h"
 #include "leafmap.h"
 #include "notifier.h"
 #include "swap.h"
@@ -104,6 +105,34 @@ TEST(dirty_is_not_lost)
 	EXPECT_EQ(0, walk_addr(dev, MMOPS_WALK_TAKE_DIRTY, map, pages, &arg));
 	EXPECT_EQ(1, arg.changed);
 	EXPECT_EQ(0, remove_swap(&swap));
+}
+
+/*
+ * A zero page that KSM has put there is known by its dirty bit alone, so that it can be
+ * counted when it goes: whoever takes dirty bits leaves it.
+ */
+TEST(zero_page_of_ksm)
+{
+	long before = ksm_number("ksm_zero_pages");
+	const size_t pages = 4;
+	struct mmops_walk arg;
+	char *map;
+	int dev;
+
+	if (before < 0)
+		SKIP(return, "the kernel has no KSM");
+	OPEN_DEV(dev, WALK_DEV);
+	map = map_at(reserve(pages, 0), -1, 0, pages, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS);
+	ASSERT_NE(NULL, map);
+	memset(map, 0, pages * page_size());
+	ASSERT_EQ(0, madvise(map, pages * page_size(), MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_merge_zeroes(map + (pages - 1) * page_size()));
+	ASSERT_EQ(before + (long)pages, ksm_number("ksm_zero_pages"));
+	ASSERT_EQ(0, walk_addr(dev, MMOPS_WALK_TAKE_DIRTY, map, pages, &arg));
+	EXPECT_EQ(0, arg.changed);
+	store_range(map, 0, pages, 1);
+	EXPECT_EQ(before, ksm_number("ksm_zero_pages"));
 }
 
 /*

@@ -33,8 +33,9 @@ impl<'s> PteTable<'_, 's> {
     /// since somebody else has locked their folio.
     ///
     /// If any entry was dirty, the TLB is flushed under the lock of the table, by the rules of the
-    /// scope. An entry that maps no folio (a special one) has nowhere to give the bit to, and is
-    /// told of all the same. Does not sleep.
+    /// scope. An entry of a map of page frames that maps no folio (a special one) has nowhere to
+    /// give the bit to, and is told of all the same. One of other memory keeps it: that is the zero
+    /// page, which KSM knows as its own by the bit. Does not sleep.
     ///
     /// Source: `clean_record_pte()`, `try_to_unmap_one()`.
     pub fn take_dirty(&mut self, scope: &mut FlushScope<'s>, f: impl FnMut(usize)) -> usize {
@@ -60,10 +61,11 @@ impl<'s> PteTable<'_, 's> {
         let mut taken = EntrySet::EMPTY;
         let mut any = false;
         let mut kept = 0;
+        let is_pfn_map = self.vma().is_pfn_map();
 
         self.for_each_selected(
             scope,
-            |pte| pte.dirty(),
+            |pte| pte.dirty() && (is_pfn_map || !pte.special()),
             |i, entry| {
                 // SAFETY: Below, the folio gets the bit, or the entry gets it back.
                 if unsafe { entry.mkclean() }.dirty() {
