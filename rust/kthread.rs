@@ -61,7 +61,8 @@ struct Job<F, R> {
 /// - `EDEADLK` if the current task is inside of a walk or an invalidation, or in a callback of a
 ///   subscriber: the thread is inside of nothing, and `f` might wait for the end of that, with the
 ///   current task waiting for `f`;
-/// - `ENOMEM`; `EINTR` if a fatal signal came before `f` was called.
+/// - `ENOMEM`, or what else keeps the kernel from making a thread, such as `EAGAIN`;
+/// - `EINTR` if a fatal signal came before `f` was called.
 ///
 /// Source: `kthread_create()`, `kthread_stop()`.
 pub fn run<R: Send>(name: &'static CStr, f: impl FnOnce(&Waiter) -> R + Send) -> Result<R> {

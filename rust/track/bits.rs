@@ -126,7 +126,8 @@ impl Bits {
             pages,
             &Pages {
                 first: self.base,
-                end: self.base + self.words.len() * BITS_PER_WORD,
+                // Of a file, pages can be counted up to the last number that there is.
+                end: self.base.saturating_add(self.words.len() * BITS_PER_WORD),
             },
         ) else {
             return;
@@ -221,6 +222,24 @@ mod tests {
         words = [0; 4];
         bits.take(&mut words);
         assert_eq!(words, [0; 4]);
+        Ok(())
+    }
+
+    #[test]
+    fn the_last_pages_of_a_file() -> Result {
+        let last = pages(usize::MAX - 10, usize::MAX);
+        let bits = Bits::new(&last, false)?;
+        let mut words = [0u64];
+
+        assert_eq!((last.words(), last.mask(0)), (1, 0x3ff << 53));
+        bits.set(&pages(usize::MAX - 3, usize::MAX));
+        bits.set(&pages(5, usize::MAX - 9));
+        bits.take(&mut words);
+        assert_eq!(words, [7 << 60 | ((1 << 54) - 1)]);
+        bits.set_words(last.base(), &[1 << 62]);
+        words = [0];
+        bits.take(&mut words);
+        assert_eq!(words, [1 << 62]);
         Ok(())
     }
 

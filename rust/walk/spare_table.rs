@@ -179,8 +179,11 @@ impl SpareTables {
                 return Ok(tables.pop());
             }
         }
-        // SAFETY: The VMA keeps its mm from being freed.
-        self.wanted = Some(unsafe { Mm::from_raw(vma.mm_ptr()) }.into());
+        // Another one is left to the next refill: the last reference may sleep.
+        if self.wanted.is_none() {
+            // SAFETY: The VMA keeps its mm from being freed.
+            self.wanted = Some(unsafe { Mm::from_raw(vma.mm_ptr()) }.into());
+        }
         Err(EAGAIN)
     }
 
