@@ -1,16 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The part of `make bench` that runs in the guest, as root, with mmops.ko, mmops_test.ko and
-# mmops_ref.ko loaded. MMOPS_BIN is the directory of the binaries, MMOPS_OUT the one for
-# bench.json and bench.svg, and with MMOPS_PROFILE set for profile.txt. Arguments go to mmops-bench.
+# The part of `make bench` that runs in the guest, as root, with mmops.ko, mmops_test.ko,
+# mmops_ref.ko and mmops_limit.ko loaded. MMOPS_BIN is the directory of the binaries, MMOPS_OUT the
+# one for bench.json and bench.svg, and with MMOPS_PROFILE set for profile.txt. Arguments go to
+# mmops-bench.
 
 set -eu
 
 : "${MMOPS_BIN:?is not set: the directory of the binaries}"
 : "${MMOPS_OUT:?is not set: the directory for the results}"
 
-for device in /dev/mmops /dev/mmops_ref; do
+for device in /dev/mmops /dev/mmops_ref /dev/mmops_limit; do
 	if [ ! -c "$device" ]; then
 		echo "bench: no $device: is its module loaded?" >&2
 		exit 1

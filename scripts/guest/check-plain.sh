@@ -10,6 +10,7 @@ check load_mmops_test insmod "$(module_file "$MMOPS_MODULES" mmops_test)"
 check load_mmops_ref insmod "$(module_file "$MMOPS_MODULES" mmops_ref)"
 check load_mmops_walk insmod "$(module_file "$MMOPS_MODULES" mmops_walk)"
 check load_mmops_hold insmod "$(module_file "$MMOPS_MODULES" mmops_hold)"
+check load_mmops_limit insmod "$(module_file "$MMOPS_MODULES" mmops_limit)"
 check load_mmops_leafmap load_leafmap "$MMOPS_MODULES"
 minimal=$(module_file "$MMOPS_MODULES" mmops_minimal)
 check load_mmops_minimal insmod "$minimal"

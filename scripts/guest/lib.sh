@@ -13,10 +13,10 @@ module_file() {
 # load_modules DIR: the library, the test driver, and what only tests load when it was built.
 load_modules() {
 	local name file
-	for name in mmops mmops_test mmops_ref mmops_walk mmops_hold; do
+	for name in mmops mmops_test mmops_ref mmops_walk mmops_hold mmops_limit; do
 		file=$(module_file "$1" "$name")
 		if [ -z "$file" ]; then
-			[[ $name != mmops_@(ref|walk|hold) ]] || continue
+			[[ $name != mmops_@(ref|walk|hold|limit) ]] || continue
 			echo "no $name.ko below $1" >&2
 			return 1
 		fi
@@ -64,7 +64,7 @@ load_kvm() {
 
 unload_modules() {
 	local name
-	for name in mmops_mirror mmops_leafmap mmops_hold mmops_walk mmops_ref mmops_test mmops; do
+	for name in mmops_mirror mmops_leafmap mmops_limit mmops_hold mmops_walk mmops_ref mmops_test mmops; do
 		[ ! -d "/sys/module/$name" ] || rmmod "$name" || return 1
 	done
 }

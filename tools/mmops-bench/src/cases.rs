@@ -17,6 +17,7 @@ use crate::protect::{Leaves, ProtectBench};
 use crate::scan::ScanBench;
 use crate::soft_dirty::SoftDirtyBench;
 use crate::track::{self, TrackBench};
+use crate::track_cost::{RemapBench, StoreBench};
 use crate::zap::{Kind, ZapBench};
 
 const PAGES_64: u32 = 64;
@@ -34,6 +35,9 @@ const DONTNEED: &str = "madvise(MADV_DONTNEED)";
 const CLEAR_REFS: &str = "/proc/self/clear_refs";
 const UFFD: &str = "userfaultfd";
 const ONE_TRACKER: &str = "one tracker";
+const UNTRACKED: &str = "the same, not tracked";
+const BARE_READ: &str = "a loop that reads";
+const BARE_EXCHANGE: &str = "a loop that exchanges";
 const CLEAR_YOUNG: &str = "/proc/self/clear_refs (1)";
 
 /// Calls whose times are added up where a single one is too short for the clock.
@@ -44,6 +48,8 @@ const SMALL_CALLS: u32 = 200;
 pub enum Work {
     /// `calls` calls over the whole range, timed inside the kernel.
     Dirty { op: Op, calls: u32 },
+    /// The same against a bare loop that reads each entry, or replaces it by itself.
+    Limit { op: Op, exchange: bool },
     /// One harvest of what was stored to before, timed in userspace.
     Harvest,
     /// The stores and the harvest after them, timed in userspace.
@@ -61,6 +67,10 @@ pub enum Work {
     Age,
     /// What a tracker does, timed in userspace.
     Track(track::Op),
+    /// The stores of so many threads after an epoch has begun.
+    TrackedStore { threads: u32 },
+    /// A loop that maps, stores and unmaps.
+    TrackedRemap,
 }
 
 /// One row of the table.
@@ -87,6 +97,12 @@ impl Case {
             Work::Dirty { op, calls } => {
                 Box::new(DirtyBench::new(op, self.pages, self.density, calls)?)
             }
+            Work::Limit { op, exchange } => Box::new(DirtyBench::with_limit(
+                op,
+                self.pages,
+                self.density,
+                exchange,
+            )?),
             Work::Harvest => Box::new(ScanBench::new(self.pages, self.density, false)?),
             Work::Round => Box::new(ScanBench::new(self.pages, self.density, true)?),
             Work::Zap(memory) => Box::new(ZapBench::new(memory, self.pages)?),
@@ -99,6 +115,8 @@ impl Case {
             }
             Work::Age => Box::new(AgeBench::new(self.pages)?),
             Work::Track(op) => Box::new(TrackBench::new(op, self.pages, self.density)?),
+            Work::TrackedStore { threads } => Box::new(StoreBench::new(self.pages, threads)?),
+            Work::TrackedRemap => Box::new(RemapBench::new(self.pages)?),
         })
     }
 
@@ -111,6 +129,7 @@ impl Case {
         let touched = f64::from(self.density.touched(self.pages));
         let sample = match self.work {
             Work::Dirty { calls, .. } => 3.0 * f64::from(calls) * (touched + WALK * pages),
+            Work::Limit { .. } => 4.0 * (touched + WALK * pages),
             Work::Harvest | Work::Round => (FAULT + 1.0) * touched + 2.0 * WALK * pages,
             Work::Zap(_) => 2.0 * (FAULT + 1.0) * touched,
             Work::Exclusive(op) => {
@@ -126,6 +145,8 @@ impl Case {
             },
             Work::SoftDirty { .. } => 2.0 * (FAULT + WALK) * pages,
             Work::Age => 2.0 * (1.0 + 2.0 * WALK) * pages,
+            Work::TrackedStore { .. } => 4.0 * FAULT * pages,
+            Work::TrackedRemap => 400.0 * FAULT * pages,
             Work::Track(op) => match op {
                 track::Op::Begin => 2.0 * (1.0 + 2.0 * WALK) * pages,
                 track::Op::Trackers(n) => 2.0 * touched + f64::from(n) * WALK * pages,
@@ -143,10 +164,13 @@ impl Case {
             // The memory of a device-DAX is its own.
             Work::Protect(Leaves::Pud) => 0,
             Work::Dirty { .. }
+            | Work::Limit { .. }
             | Work::Zap(_)
             | Work::Exclusive(_)
             | Work::Protect(_)
             | Work::SoftDirty { .. }
+            | Work::TrackedStore { .. }
+            | Work::TrackedRemap
             | Work::Age => 1,
             Work::Track(track::Op::Begin | track::Op::Trackers(_)) => 1,
             Work::Harvest | Work::Round | Work::Track(_) => 2,
@@ -203,6 +227,12 @@ pub const CASES: &[Case] = {
              dirty(CLEAN_TRANSFER)),
         case("dirty/clean/sparse/512MiB", C_CLEAN, 2.5, PAGES_512M, Sparse, dirty(CLEAN)),
         case("dirty/clean/dense/512MiB", C_CLEAN, 1.7, PAGES_512M, Dense, dirty(CLEAN)),
+        case("limit/clean/sparse/4GiB", BARE_READ, 0.85, PAGES_4G, Sparse,
+             Work::Limit { op: CLEAN, exchange: false }),
+        case("limit/clean/dense/4GiB", BARE_EXCHANGE, 0.85, PAGES_4G, Dense,
+             Work::Limit { op: CLEAN, exchange: true }),
+        case("limit/protect/sparse/4GiB", BARE_READ, 0.85, PAGES_4G, Sparse,
+             Work::Limit { op: Op::Protect, exchange: false }),
         case("dirty/harvest-vs-pagemap-scan/sparse/1GiB", SCAN, 2.0, PAGES_1G, Sparse,
              Work::Harvest),
         case("dirty/harvest-vs-pagemap-scan/dense/1GiB", SCAN, 1.5, PAGES_1G, Dense,
@@ -227,6 +257,9 @@ pub const CASES: &[Case] = {
         case("age/1GiB", CLEAR_YOUNG, 1.0, PAGES_1G, Dense, Work::Age),
         case("track/store/8192p/8threads", SCAN, 5.0, 8192, Dense,
              Work::Track(track::Op::Store(8))),
+        case("track/store-vs-soft-dirty/8192p/8threads", CLEAR_REFS, 5.0, 8192, Dense,
+             Work::TrackedStore { threads: 8 }),
+        case("track/remap/64p", UNTRACKED, 0.8, PAGES_64, Dense, Work::TrackedRemap),
         case("track/query/8192p", SCAN, 2.0, 8192, Dense, Work::Track(track::Op::Query)),
         case("track/query/sparse/8192p", SCAN, 2.0, 8192, Sparse, Work::Track(track::Op::Query)),
         case("track/round/anon/sparse/1GiB", SCAN, 3.0, PAGES_1G, Sparse,
@@ -248,6 +281,24 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn each_is_in_the_documentation() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../Documentation/benchmarks.rst"
+        );
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, table) = text.split_once("\nCases\n=====\n").unwrap();
+        let (table, _) = table.split_once("\nProfile\n").unwrap();
+        for case in CASES {
+            let row = table
+                .split("   * - ")
+                .find(|row| row.starts_with(&format!("``{}``\n", case.name)));
+            let wanted = row.and_then(|row| row.trim().rsplit(' ').next()?.parse::<f64>().ok());
+            assert_eq!(wanted, Some(case.wanted), "{}", case.name);
+        }
+    }
 
     #[test]
     fn names_are_unique_and_say_the_size() {

@@ -7,6 +7,9 @@
 //! always dirty in the page cache, so that a transfer of the dirty bit finds its work done by
 //! then on either side; what it costs to find that out is what is measured.
 //!
+//! With a limit the reference is a bare loop over the entries (`/dev/mmops_limit`), which reads them
+//! or replaces each by itself: what is beyond that is the price of all that mmops does.
+//!
 //! Before a clean every entry is writable and clean but for those of the layout, which are dirty
 //! because the pages were stored to. Before a write protection every entry is write-protected but
 //! for those of the layout, which are writable because the pages were stored to, or, where the
@@ -20,7 +23,7 @@ use mmops_uapi::{Bitmap, Device, Flags};
 
 use crate::bench::{Bench, Side};
 use crate::layout::{empty_bitmap, weight, Density, Layout};
-use crate::reference::{self, Reference};
+use crate::reference::{self, Limit, Reference};
 use crate::region::Region;
 
 /// The operation of a case.
@@ -43,6 +46,7 @@ pub struct DirtyBench {
     calls: u32,
     region: Region,
     reference: Reference,
+    limit: Option<(u32, Limit)>,
     device: Device,
     /// For the calls in the kernel, and for those through `/dev/mmops`.
     words: Vec<u64>,
@@ -58,6 +62,19 @@ struct Outcome<'a> {
 }
 
 impl DirtyBench {
+    /// As [`Self::new`], against a bare loop that changes each entry or none.
+    pub fn with_limit(op: Op, pages: u32, density: Density, exchange: bool) -> Result<Self> {
+        let loop_op = if exchange {
+            reference::EXCHANGE
+        } else {
+            reference::READ
+        };
+        Ok(Self {
+            limit: Some((loop_op, Limit::open()?)),
+            ..Self::new(op, pages, density, 1)?
+        })
+    }
+
     /// Sets up a region of `pages` pages on which a sample is the mean of `calls` calls.
     pub fn new(op: Op, pages: u32, density: Density, calls: u32) -> Result<Self> {
         let mut bench = Self {
@@ -70,6 +87,7 @@ impl DirtyBench {
                 Op::Clean { transfer: true } | Op::Protect => Region::new(pages)?,
             },
             reference: Reference::open()?,
+            limit: None,
             device: Device::open()?,
             words: empty_bitmap(pages),
             bitmap: Bitmap::new(0, pages.into()),
@@ -185,9 +203,15 @@ impl Bench for DirtyBench {
         for _ in 0..self.calls {
             self.prepare(&layout)?;
             let op = self.op;
+            // It changes nothing, so what it has gone through is brought to the state between calls
+            // by the call that follows.
+            let bare = match (side, &self.limit) {
+                (Side::Reference, Some((op, limit))) => Some(limit.run(*op, self.region.memory())?),
+                _ => None,
+            };
             let outcome = self.call(side)?;
             check(op, &layout, &outcome)?;
-            ns += outcome.ns;
+            ns += bare.unwrap_or(outcome.ns);
         }
         Ok(ns / f64::from(self.calls))
     }

@@ -27,6 +27,7 @@ mod settle;
 mod soft_dirty;
 mod stats;
 mod track;
+mod track_cost;
 mod zap;
 
 use std::fs;

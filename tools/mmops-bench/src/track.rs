@@ -13,19 +13,17 @@
 //! while nine others are on the same memory.
 
 use std::rc::Rc;
-use std::sync::Barrier;
 use std::time::Instant;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Result};
 use mmops_uapi::sys::mmops_track_range;
 use mmops_uapi::{Mode, Tracker};
-use nix::sys::time::{TimeSpec, TimeValLike};
-use nix::time::{clock_gettime, ClockId};
 
 use crate::bench::{Bench, Side};
 use crate::layout::{empty_bitmap, set_bit, weight, Density, Layout};
 use crate::pagemap::Tracked;
 use crate::region::PAGE_SIZE;
+use crate::track_cost::store;
 use crate::zap::Anonymous;
 
 /// What is timed.
@@ -75,11 +73,6 @@ impl Op {
 
 fn track(memory: &Anonymous, mode: Mode) -> Result<Tracker> {
     Ok(Tracker::new(None, memory.memory().range(), mode)?)
-}
-
-/// CPU time of the thread.
-fn cpu_time() -> Result<TimeSpec> {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("clock_gettime")
 }
 
 impl TrackBench {
@@ -152,33 +145,6 @@ impl TrackBench {
             layout.count()
         );
         Ok(())
-    }
-
-    /// Nanoseconds of CPU time that the threads took for the stores, in all.
-    fn store(&self, side: Side, layout: &Layout, threads: u32) -> Result<f64> {
-        let memory = self.memory(side);
-        let per_thread = layout.order().len().div_ceil(threads as usize);
-        let barrier = Barrier::new(threads as usize);
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = layout
-                .order()
-                .chunks(per_thread)
-                .map(|pages| {
-                    let barrier = &barrier;
-                    scope.spawn(move || {
-                        barrier.wait();
-                        let start = cpu_time()?;
-                        memory.store(pages);
-                        Ok((cpu_time()? - start).num_nanoseconds() as f64)
-                    })
-                })
-                .collect();
-            let times = threads.into_iter().map(|thread| match thread.join() {
-                Ok(time) => time,
-                Err(_) => bail!("a thread has panicked"),
-            });
-            times.sum()
-        })
     }
 
     fn begin(&mut self, side: Side) -> Result<f64> {
@@ -255,7 +221,7 @@ impl Bench for TrackBench {
             Op::Begin => return self.begin(side),
             Op::Trackers(trackers) => return self.with_others(side, &layout, trackers),
             Op::Store(threads) => {
-                let ns = self.store(side, &layout, threads)?;
+                let ns = store(self.memory(side), layout.order(), threads)?;
                 self.query(side)?;
                 ns
             }

@@ -14,6 +14,8 @@ mod ioctl;
 #[cfg(feature = "fuzz")]
 pub mod kcov;
 #[cfg(feature = "memory")]
+pub mod limit;
+#[cfg(feature = "memory")]
 mod memory;
 pub mod process;
 #[cfg(feature = "memory")]
