@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The entry points for people. The modules' own rules are in Kbuild; what a target does is in
-# scripts/. Everything built goes to MMOPS_CACHE (default ~/.cache/mmops), nothing into this tree.
+# scripts/. Everything built goes to MMOPS_CACHE (default ~/.cache/mmops), nothing into this tree
+# but what a target is asked for: out/ of demo and bench, and rust-project.json of rust-analyzer.
 
 FLAVOUR	?= plain
 OUT	?= $(CURDIR)/out
@@ -81,7 +82,7 @@ clippy:
 unsafe-report:
 	@scripts/unsafe-report
 
-## clean: remove all that was built but the kernels
+## clean: remove what was built, but kernels and bindgen
 clean:
 	@scripts/clean
 

@@ -2,13 +2,16 @@
 
 //! Making the memory of a process old, and counting what was young.
 //!
-//! [`age`] clears accessed bits. What is young at the next call was accessed in between.
+//! [`age`] clears accessed bits. What is young at the next call was accessed in between, or mapped
+//! anew: the kernel makes an entry young when it maps a page, that of a neighbour of the one that
+//! faulted included (fault-around), or when a migration ends.
 //!
 //! # Rules
 //!
-//! - Every access that begins after the call is seen by the next one. A CPU sets the bit only when
-//!   it loads a translation, so what it holds of the old ones is flushed before the call returns.
-//!   `/proc/PID/clear_refs` and DAMON do without that flush, and miss accesses.
+//! - Every access that begins after the call sets the bit again. A CPU sets it only when it loads a
+//!   translation, so what it holds of the old ones is flushed before the call returns.
+//!   `/proc/PID/clear_refs` and DAMON do without that flush, and miss accesses. The next call finds
+//!   the bit unless one of them, reclaim or another call took it before, or the entry is gone.
 //! - The device of a secondary MMU sets no bit here. Subscribers are told of
 //!   `Event::ProtectionPage`, so that a device has to look its pages up again, by which they become
 //!   young.
@@ -24,7 +27,8 @@
 //! | present, of a page or special   | made old, counted if it was young                          |
 //! | PMD or PUD leaf, whole          | the same, for all of its base pages                        |
 //! | PMD or PUD leaf, in part        | stays, since its one bit is that of other pages, too       |
-//! | not present                     | stays: it has no accessed bit of a CPU                     |
+//! | not present                     | stays; a page that was young when it was taken for a       |
+//! |                                 | migration is young again when that has ended               |
 //!
 //! hugetlbfs is left out, as from every walk. Reclaim takes what is old for less used than it is.
 

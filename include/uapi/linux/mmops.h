@@ -88,7 +88,8 @@ struct mmops_info {
 
 /**
  * struct mmops_write_protect - argument of MMOPS_IOC_WRITE_PROTECT
- * @fd: in: descriptor of a file that can be mapped shared, open for writing
+ * @fd: in: descriptor of a file that can be mapped shared, open for reading and
+ *	writing
  * @flags: in: MMOPS_SPLIT or 0
  * @first: in: first page offset
  * @nr: in: number of pages
@@ -110,7 +111,8 @@ struct mmops_write_protect {
 
 /**
  * struct mmops_clean_record - argument of MMOPS_IOC_CLEAN_RECORD
- * @fd: in: descriptor of a file that can be mapped shared, open for writing
+ * @fd: in: descriptor of a file that can be mapped shared, open for reading and
+ *	writing
  * @flags: in: MMOPS_SPLIT, MMOPS_NO_TRANSFER or 0
  * @first: in: first page offset
  * @nr: in: number of pages
@@ -124,8 +126,8 @@ struct mmops_write_protect {
  *	if @start < @end on entry; else set anew
  * @end: in, out: last such bit plus one. Only ever raised, likewise. A call
  *	that takes nothing leaves both as they were.
- * @cleaned: out: base pages whose leaf lost its dirty bit, summed over all
- *	mappings of the range
+ * @cleaned: out: base pages whose leaf lost its dirty bit, or keeps it since
+ *	the range covers the leaf in part, summed over all mappings of the range
  * @done: out: pages from @first on that are completely processed; less than
  *	@nr only with an error that comes late: EINTR, ENOMEM, or EFAULT for
  *	@bitmap

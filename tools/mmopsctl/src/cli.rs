@@ -81,12 +81,13 @@ pub enum Command {
     /// pause while the last round is made.
     ///
     /// Which pages changed is told by a tracker of the file, on tmpfs (and of a memfd), ramfs,
-    /// ext2, ext3, ext4 and XFS, though not with DAX. It misses no page, whoever changes it and
-    /// however: stores through any mapping, also of a process that has ended; write(2); holes,
-    /// truncation; and it does not matter what the kernel writes back or swaps out in between. One
-    /// thing alone it does not see: the stores of a virtual machine that has FILE as its memory.
-    /// --verify compares FILE and REPLICA at the end, and copies pages that differ: it finds none
-    /// when all is as it should be.
+    /// ext2, ext3, ext4 and XFS, though not with DAX. It tells of stores through any mapping, also
+    /// of a process that has ended, and of a virtual machine that has FILE as its memory; of
+    /// write(2), holes and truncation; and it does not matter what the kernel writes back or swaps
+    /// out in between. What it does not tell is rare, and listed in Documentation/track.rst: who
+    /// writes to the disk below the file system, for instance, or stores through a buffer that was
+    /// registered with io_uring rounds ago. --verify compares FILE and REPLICA at the end, and
+    /// copies pages that differ: without any of that it finds none.
     ///
     /// For a file without such a tracker, the dirty bits of its mappings are harvested, as by the
     /// command harvest, and a line on standard error says so. They alone do not tell everything:
@@ -179,7 +180,7 @@ pub enum Command {
     /// merged or copied for a child. A page that a device or a virtual machine has pinned counts in
     /// each interval, and so do hugetlbfs, DAX and memory of a device. Of a process that is named
     /// by its number, what it did before is not told; of a program that is run, all that is there
-    /// at the end of the first interval is new.
+    /// at the end of the first interval counts.
     ///
     /// Not seen is what does not go through the page tables of the process: stores by ptrace(2),
     /// /proc/PID/mem and process_vm_writev(2), by a virtual machine, by a device whose pin does not
@@ -571,7 +572,8 @@ pub struct Snapshot {
     pub trust_files: bool,
     /// Compare all that was copied with the memory, before the process goes on
     ///
-    /// Tells how many pages differ. None does, unless an option asks for less than the default; if
+    /// Tells how many pages differ. None does, unless an option asks for less than the default, or
+    /// somebody stores to the memory who is not held: a device, or a process that shares it. If
     /// some do, the command fails, and there is no snapshot. The pause gets longer by it.
     #[arg(long)]
     pub verify: bool,

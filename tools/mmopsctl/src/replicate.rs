@@ -316,7 +316,7 @@ fn in_words(
             units::seconds(verify.seconds)
         ),
         None if start.changes_by == ChangesBy::Tracker => {
-            "not needed: the tracker misses no page".into()
+            "not needed: a tracker told what changed".into()
         }
         None => "left out".into(),
     };
