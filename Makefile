@@ -42,6 +42,10 @@ fuzz soak:
 bench:
 	@scripts/bench
 
+## bench-static: compute cycles per entry of hot loops for some CPUs, by llvm-mca
+bench-static:
+	@modules=$$(scripts/modules) && scripts/bench-static "$$modules"
+
 ## shell: a prompt in the guest, with the modules loaded
 shell:
 	@scripts/shell
@@ -120,6 +124,6 @@ help:
 	@echo 'What is missing on the machine is installed by demo and check, on Debian.'
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
-.PHONY: demo check check-debug check-variants check-models fuzz soak bench shell kernel \
+.PHONY: demo check check-debug check-variants check-models fuzz soak bench bench-static shell kernel \
 	modules modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report \
 	clean help

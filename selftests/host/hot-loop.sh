@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The loops over a PTE table in mmops.ko call nothing for an entry, whether it is changed or not:
-# the C helpers and the closures are inlined, and the atomic exchange stands in the loop itself.
+# The loops of dirty, soft_dirty and age over a PTE table in mmops.ko call nothing for an entry,
+# whether it is changed or not: the C helpers and the closures are inlined, and the atomic exchange
+# stands in the loop itself.
 #
 # These calls may stand in the functions, since the loop over the entries makes none of them: a
 # panic of an overflow check, the release of a folio for which the queue has no room (the walk makes
@@ -10,7 +11,8 @@
 # of the table are counted and put into the bitmap, pinned pages are looked for in a process that
 # has ever pinned any, and the folios are queued. For that the TLB is flushed if they are many, and
 # then they are looked at, 64 at a time; the blocks of one may be marked dirty, and an entry get its
-# bit back whose folio cannot be pinned.
+# bit back whose folio cannot be pinned. A clear of soft-dirty also calls for what is rare: an entry
+# that is not present, and pages that are pinned for the first time meanwhile.
 
 set -u
 
@@ -18,11 +20,12 @@ objdump=${LLVM_OBJDUMP:-$(command -v llvm-objdump-22 llvm-objdump objdump | head
 module=$MMOPS_MODULES/rust/mmops.ko
 disassembly=$("$objdump" -dr --no-show-raw-insn --section=.text "$module")
 
-# Prints the instructions and relocations of the function whose mangled name ends in $1.
+# Prints the instructions and relocations of the function whose mangled name ends in what $1
+# matches.
 instructions()
 {
 	awk -v name="$1" '
-		/^[0-9a-f]+ <.*>:$/ { inside = ($0 ~ "5dirty([0-9]+[a-z_]+)?" name ">:$") }
+		/^[0-9a-f]+ <.*>:$/ { inside = ($0 ~ name ">:$") }
 		inside' <<<"$disassembly"
 }
 
@@ -59,8 +62,11 @@ allowed='panicking|^__folio_put|FlushScope12flush_locked|RecordBitmap9set_words'
 allowed="$allowed|PteTable17maps_dirty_folios|__x86_return_thunk"
 allowed="$allowed|clean_record11(keep_pinned|tell_stored)|clean_record12queue_folios"
 allowed="$allowed|PteTable7redirty|^folio_mark_dirty"
-loops="19write_protect_table 18clean_record_table 24clean_record_table_queue
-	25clean_record_groups_queue 12queue_folios"
+allowed="$allowed|PteTable(27clear_soft_dirty_nonpresent|11keep_pinned|15keep_first_pins)"
+dirty='5dirty([0-9]+[a-z_]+)?'
+loops="${dirty}19write_protect_table ${dirty}18clean_record_table ${dirty}24clean_record_table_queue
+	${dirty}25clean_record_groups_queue ${dirty}12queue_folios 3age9age_table
+	10soft_dirty.*PteTable16clear_soft_dirty"
 set -- $loops
 echo "1..$#"
 number=0
@@ -74,11 +80,11 @@ for loop; do
 		echo "# no function $loop in $module"
 	elif [ -n "$calls" ]; then
 		echo "# called for an entry: $calls"
-	elif [ "$exchanges" -eq 0 ] && [ "$loop" != 12queue_folios ]; then
+	elif [ "$exchanges" -eq 0 ] && [[ $loop != *12queue_folios ]]; then
 		echo "# the atomic exchange is not inlined"
 	else
-		echo "ok $number ${loop#[0-9][0-9]}_calls_nothing"
+		echo "ok $number ${loop##*[0-9]}_calls_nothing"
 		continue
 	fi
-	echo "not ok $number ${loop#[0-9][0-9]}_calls_nothing"
+	echo "not ok $number ${loop##*[0-9]}_calls_nothing"
 done
