@@ -9,6 +9,7 @@
 #include "mmops_notify.h"
 #include "mmops_selftest.h"
 #include "kselftest_harness.h"
+#include "track.h"
 
 #define NOTIFY_DEV	"/dev/mmops_notify"
 #define NOTIFY_MODULE	"mmops_notify"
@@ -169,10 +170,24 @@ TEST_F_TIMEOUT(notify, locks_that_are_held, TEST_SECONDS)
 		}
 }
 
-/*
- * A tracker keeps mmops.ko, whose code its callbacks are: a driver may leave it behind.
- * One that is dropped where its end would wait ends all the same.
- */
+/* A tracker keeps mmops.ko, whose code its callbacks are: a driver may leave it behind. */
+TEST_F_TIMEOUT(notify, tracker_keeps_the_module, TEST_SECONDS)
+{
+	long before = mmops_references();
+	struct tracker process, file;
+
+	ASSERT_LT(0, before);
+	ASSERT_EQ(0, track_open(&process, self->map, PAGES));
+	EXPECT_EQ(before + 1, mmops_references());
+	ASSERT_EQ(0, track_open_file(&file, self->fd, 0, self->map, PAGES));
+	EXPECT_EQ(before + 2, mmops_references());
+	track_close(&process);
+	EXPECT_EQ(before + 1, mmops_references());
+	track_close(&file);
+	EXPECT_EQ(before, mmops_references());
+}
+
+/* One that is dropped where its end would wait ends all the same. */
 TEST_F_TIMEOUT(notify, tracker_dropped_inside, TEST_SECONDS)
 {
 	long before = mmops_references();
