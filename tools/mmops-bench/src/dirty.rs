@@ -7,8 +7,8 @@
 //! always dirty in the page cache, so that a transfer of the dirty bit finds its work done by
 //! then on either side; what it costs to find that out is what is measured.
 //!
-//! With a limit the reference is a bare loop over the entries (`/dev/mmops_limit`), which reads them
-//! or replaces each by itself: what is beyond that is the price of all that mmops does.
+//! With a limit the reference is a bare loop over the entries (`/dev/mmops_limit`), which reads
+//! them or replaces each by itself: what is beyond that is the price of all that mmops does.
 //!
 //! Before a clean every entry is writable and clean but for those of the layout, which are dirty
 //! because the pages were stored to. Before a write protection every entry is write-protected but
