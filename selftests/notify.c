@@ -130,9 +130,12 @@ TEST_F_TIMEOUT(notify, waits_for_itself, TEST_SECONDS)
 	for (i = 0; i < ARRAY_SIZE(whats); i++) {
 		what = whats[i];
 		for (where = MMOPS_NOTIFY_WITH; where <= MMOPS_NOTIFY_I_MMAP; where++) {
-			/* What would be allocated first must not be, in a callback. */
+			/*
+			 * What would be allocated first must not be, in a callback or below
+			 * i_mmap_rwsem.
+			 */
 			if ((what == MMOPS_NOTIFY_NEW || what == MMOPS_NOTIFY_NEW_MM) &&
-			    (where == MMOPS_NOTIFY_CALLBACK || where == MMOPS_NOTIFY_CALLBACK_MM))
+			    where >= MMOPS_NOTIFY_CALLBACK)
 				continue;
 			EXPECT_EQ(-EDEADLK, notify(self, what, where)) {
 				TH_LOG("%u inside of %u", what, where);
