@@ -9,9 +9,10 @@
 //! # Rules
 //!
 //! - Every access that begins after the call sets the bit again. A CPU sets it only when it loads a
-//!   translation, so what it holds of the old ones is flushed before the call returns.
-//!   `/proc/PID/clear_refs` and DAMON do without that flush, and miss accesses. The next call finds
-//!   the bit unless one of them, reclaim or another call took it before, or the entry is gone.
+//!   translation, so what it holds of the old ones is flushed before the call returns: of entries
+//!   that were old before, too, since `/proc/PID/clear_refs`, reclaim and DAMON make them so without
+//!   a flush. The next call finds the bit, unless one of these or another call took it before, or
+//!   the entry is gone.
 //! - The device of a secondary MMU sets no bit here. Subscribers are told of
 //!   `Event::ProtectionPage`, so that a device has to look its pages up again, by which they become
 //!   young.
@@ -146,6 +147,8 @@ impl Walk for Ager {
 fn age_table<'s>(table: &mut PteTable<'_, 's>, scope: &mut FlushScope<'s>) -> usize {
     let mut aged = 0;
 
+    // Those that are old already, too: who made them so may not have flushed.
+    table.record_present(scope);
     table.for_each_selected(scope, Pte::young, |_, pte| {
         aged += usize::from(pte.mkold().young());
     });

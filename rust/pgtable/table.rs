@@ -282,6 +282,19 @@ impl<'t, 's> PteTable<'t, 's> {
         });
     }
 
+    /// Notes all entries in the scope from the first that is present to the last: a CPU may hold
+    /// translations that are older than what the entries are now.
+    #[inline(always)]
+    pub(crate) fn record_present(&self, scope: &mut FlushScope<'s>) {
+        let is_present = |&i: &usize| self.value(i).present();
+
+        if let Some(first) = (0..self.nr).find(is_present) {
+            let last = (first..self.nr).rfind(is_present).unwrap_or(first);
+
+            scope.record(self.addr_of(first), (last - first + 1) << PAGE_SHIFT);
+        }
+    }
+
     /// Whether each of `nr` entries from index `i` on maps a folio that is dirty as a whole. If one
     /// is special or not present, or the table has not as many, no is the answer.
     #[inline(never)]
