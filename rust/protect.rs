@@ -4,8 +4,10 @@
 //!
 //! [`protect`] changes the leaves of a range of addresses and leaves the VMAs alone. A CPU that
 //! meets the lower protection faults, and the kernel resolves the fault as the VMA says: the page
-//! becomes accessible again, and with it the driver learns of the access where it takes part in
-//! the fault (`page_mkwrite`, `pfn_mkwrite`, `huge_fault`), or by the leaf that is writable again.
+//! becomes accessible again (after [`Access::NONE`] with it all of the same large folio that the
+//! table maps, `numa_rebuild_large_mapping()`), and the driver learns of the access where it takes
+//! part in the fault (`page_mkwrite`, `pfn_mkwrite`, `huge_fault`), or by the leaf that is writable
+//! again.
 //!
 //! # Rules
 //!
@@ -25,7 +27,9 @@
 //!   where a write fault would do no more than that. Other pages (to be copied, to be announced to
 //!   the file system, write-protected by userfaultfd, not soft-dirty yet) are left to the fault.
 //! - A leaf that is covered in part is split, and the rest of it keeps its protection; not so a
-//!   leaf of a file system with DAX, which is unmapped.
+//!   leaf of a file system with DAX, which is unmapped, nor an anonymous one that permits nothing
+//!   ([`Access::NONE`]): where that is split, by a call or by the kernel, the PTEs are as the VMA
+//!   says. One of a file that is not present is changed as a whole.
 //!
 //! # What can be asked for
 //!
@@ -46,8 +50,12 @@
 //! | PUD, page frames | in place; see [`LargeFrames`] | replaced in place by 512 PMD leaves |
 //! | PMD or PUD, device-DAX | in place | `EINVAL` |
 //! | PMD, file system with DAX | in place | unmapped; faults map it as the VMA says |
-//! | not present, to be less than writable | comes back read-only, if it was to be writable | |
+//! | not present, to be less than writable | comes back read-only, if it was writable; see below | |
 //! | hugetlbfs | refused | refused |
+//!
+//! An entry that is not present comes back as the VMA says where that has no write faults notified,
+//! as in shared memory. One of a huge page that is covered in part is split if it is anonymous, and
+//! changed as a whole else.
 //!
 //! userfaultfd-wp and -rwp bits, soft-dirty bits: kept, and obeyed when write permission is given
 //! back. A NUMA hint is lost with the change, as by `mprotect(2)`. PUD leaves have neither
@@ -271,9 +279,14 @@ fn check(vma: &VmaRef, part: &AddrRange, access: Access) -> Result {
     {
         return Err(EOPNOTSUPP);
     }
-    if access.0 | Access::WRITE.0 != allowed.0 | Access::WRITE.0
-        && (access != Access::NONE || !(this.is_anonymous() || this.has_page_cache()))
-    {
+
+    let can_be_asked_for = if access == Access::NONE && allowed != Access::NONE {
+        this.is_anonymous() || this.has_page_cache()
+    } else {
+        access.0 | Access::WRITE.0 == allowed.0 | Access::WRITE.0
+    };
+
+    if !can_be_asked_for {
         return Err(EOPNOTSUPP);
     }
     for addr in [part.start(), part.end()] {
@@ -337,11 +350,11 @@ impl Walk for Protect {
         let value = leaf.value();
         let split = leaf.is_partial() || self.splits(vma) && value.special() && value.write();
 
+        // A PUD leaf that maps folios is unmapped in any case.
+        if split && L::SIZE == PMD_SIZE && !(vma.has_page_cache() || vma.is_pfn_map()) {
+            return Ok(Action::Split);
+        }
         if split && !leaf.is_softleaf() {
-            // A PUD leaf that maps folios is unmapped in any case.
-            if L::SIZE == PMD_SIZE && !(vma.has_page_cache() || vma.is_pfn_map()) {
-                return Ok(Action::Split);
-            }
             return Ok(Action::Replace(self.tables.take_for(vma)?.ok_or(ENOMEM)?));
         }
         if leaf.protect(&self.protection(vma), scope) {

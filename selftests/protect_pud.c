@@ -426,6 +426,10 @@ TEST_F_TIMEOUT(frames, refused, TEST_SECONDS)
 	char *read_only;
 
 	ASSERT_EQ(-EOPNOTSUPP, protect_result(self->dev, self->map, self->len, PROT_NONE, NULL));
+	/* Nor where nothing but stores is permitted. */
+	ASSERT_EQ(0, mprotect(self->map, self->len, PROT_WRITE));
+	ASSERT_EQ(-EOPNOTSUPP, protect_result(self->dev, self->map, self->len, PROT_NONE, NULL));
+	ASSERT_EQ(0, mprotect(self->map, self->len, PROT_READ | PROT_WRITE));
 	ASSERT_EQ(-EACCES, protect_result(self->dev, self->map, self->len,
 					  PROT_READ | PROT_WRITE | PROT_EXEC, NULL));
 	ASSERT_EQ(-EINVAL, protect_result(self->dev, self->map + 1, self->len, PROT_READ, NULL));

@@ -271,7 +271,7 @@ static __always_inline softleaf_t mmops_softleaf_wrprotect(softleaf_t entry)
  * change_non_present_huge_pmd(), mm/huge_memory.c
  *
  * An entry that is not present but would come back writable, and no other: it
- * will be read-only. Soft-dirty is not kept for a page of a device, as there.
+ * will be read-only. Soft-dirty is kept for a page of a device, too, unlike there.
  */
 #define MMOPS_PROTECT_SOFTLEAF(level)						\
 	__mmops_helper void							\
@@ -282,7 +282,7 @@ static __always_inline softleaf_t mmops_softleaf_wrprotect(softleaf_t entry)
 		softleaf_t entry = softleaf_from_##level(old);			\
 										\
 		new = softleaf_to_##level(mmops_softleaf_wrprotect(entry));	\
-		if (softleaf_is_migration(entry) && level##_swp_soft_dirty(old))	\
+		if (level##_swp_soft_dirty(old))					\
 			new = level##_swp_mksoft_dirty(new);			\
 		if (level##_swp_uffd(old))					\
 			new = level##_swp_mkuffd(new);				\
