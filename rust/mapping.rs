@@ -35,7 +35,10 @@
 
 use crate::{
     bindings,
-    inside::below_i_mmap, //
+    inside::{
+        below_i_mmap,
+        may_lock_folios, //
+    }, //
 };
 use core::ptr::{
     self,
@@ -129,11 +132,20 @@ impl Mapping {
     /// Sleeps. Taken inside the mmap lock and folio locks, and outside every page-table lock.
     ///
     /// The mapping is borrowed exclusively, as by operations that take the lock themselves: whoever
-    /// takes it twice waits for ever if somebody waits for it for writing. Two `Mapping`s of one
-    /// file have the same lock, which no type knows; lockdep does. Whoever invalidates may wait for
-    /// the lock: so what waits for the end of invalidations is refused in `f` (`EDEADLK`).
+    /// takes it twice waits for ever if somebody waits for it for writing. Whoever invalidates may
+    /// wait for the lock: so what waits for the end of invalidations is refused in `f` (`EDEADLK`).
+    ///
+    /// # Errors
+    ///
+    /// `EDEADLK` if the current task has the lock of a file by this function already, is in the
+    /// callback of a subscriber, whose caller may have it, or in the function that programs a
+    /// device for exclusive pages; else what `f` returns.
     #[inline(always)]
-    pub fn i_mmap_lock_read<R>(&mut self, f: impl FnOnce(&mut IMmapReadGuard<'_>) -> R) -> R {
+    pub fn i_mmap_lock_read<R>(
+        &mut self,
+        f: impl FnOnce(&mut IMmapReadGuard<'_>) -> Result<R>,
+    ) -> Result<R> {
+        may_lock_folios()?;
         below_i_mmap(|| f(&mut self.lock()))
     }
 

@@ -166,11 +166,15 @@ TEST_F_TIMEOUT(notify, locks_that_are_held, TEST_SECONDS)
 	};
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(cases); i++)
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		EXPECT_EQ(cases[i].error,
 			  notify(self, MMOPS_NOTIFY_WRITE_PROTECT, cases[i].where)) {
 			TH_LOG("inside of %u", cases[i].where);
 		}
+		EXPECT_EQ(cases[i].error, notify(self, MMOPS_NOTIFY_LOCK, cases[i].where)) {
+			TH_LOG("inside of %u", cases[i].where);
+		}
+	}
 }
 
 /* A tracker keeps mmops.ko, whose code its callbacks are: a driver may leave it behind. */

@@ -3,12 +3,13 @@
 //! lock is released.
 //@revisions: wrong twin
 //@[twin] check-pass
+use kernel::prelude::*;
 use mmops::mapping::{
     IMmapReadGuard,
     Mapping, //
 };
 
-pub fn case(mapping: &mut Mapping) {
+pub fn case(mapping: &mut Mapping) -> Result {
     let mut kept: Option<&mut IMmapReadGuard<'_>> = None;
 
     mapping.i_mmap_lock_read(|guard| {
@@ -17,6 +18,8 @@ pub fn case(mapping: &mut Mapping) {
         //~[wrong]^ ERROR: E0521: borrowed data escapes outside of closure
         #[cfg(twin)]
         let _ = guard;
-    });
+        Ok(())
+    })?;
     kept.take();
+    Ok(())
 }

@@ -18,7 +18,7 @@ pub fn case(mapping: &mut Mapping, range: &PageRange, words: &mut [u64]) -> Resu
     let mut bitmap = RecordBitmap::new(words, range.first());
     let transfer = Transfer::ToFolio;
 
-    mapping.i_mmap_lock_read(|_guard| -> Result {
+    mapping.i_mmap_lock_read(|_guard| {
         //~[wrong]^ ERROR: E0501: cannot borrow `*mapping` as mutable because previous closure
         //~[wrong]| ERROR: E0500: closure requires unique access to `*mapping`
         #[cfg(wrong)]

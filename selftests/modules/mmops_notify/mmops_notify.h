@@ -23,6 +23,7 @@
 #define MMOPS_NOTIFY_THREAD	10	/* kthread::run() */
 #define MMOPS_NOTIFY_DROP_TRACKER 11	/* the drop of a Tracker of the range */
 #define MMOPS_NOTIFY_WRITE_PROTECT 12	/* dirty::write_protect() of the file */
+#define MMOPS_NOTIFY_LOCK	13	/* Mapping::i_mmap_lock_read() of it */
 
 /* mmops_notify::where: inside of what */
 #define MMOPS_NOTIFY_OUTSIDE	0

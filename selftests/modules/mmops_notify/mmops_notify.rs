@@ -98,6 +98,7 @@ const DEBUG: u32 = 9;
 const THREAD: u32 = 10;
 const DROP_TRACKER: u32 = 11;
 const WRITE_PROTECT: u32 = 12;
+const LOCK: u32 = 13;
 
 const OUTSIDE: u32 = 0;
 const WITH: u32 = 1;
@@ -423,6 +424,7 @@ impl Shared {
 
                 dirty::write_protect(&mut Mapping::fget(self.fd)?, &range, Huge::Keep)?.check()
             }
+            LOCK => Mapping::fget(self.fd)?.i_mmap_lock_read(|_guard| Ok(())),
             DEBUG => Ok(()),
             // It could wait for whatever this is inside of.
             THREAD => kthread::run(c"mmops-notify", |_waiter| ()),
