@@ -221,9 +221,10 @@ impl Member {
 /// has ended. It keeps a file open. As long as there is a value, dropped or not, `mmops.ko` is not
 /// unloaded.
 ///
-/// Dropping it sleeps, and takes locks that are held while the mmap lock is taken: that must not be
-/// held. One that is dropped inside of a walk or an invalidation, below `i_mmap_rwsem`, or in the
-/// callback of a subscriber is ended by a kernel thread, soon after.
+/// Dropping it sleeps. One that is dropped while a harvest of the same address space is under way,
+/// inside of a walk or an invalidation, below `i_mmap_rwsem`, or in the callback of a subscriber is
+/// ended by a kernel thread, soon after. One of a file may let go of its inode, for which the mmap
+/// lock must not be held.
 pub struct Tracker {
     inner: ManuallyDrop<Pin<KBox<Inner>>>,
 }
@@ -259,12 +260,22 @@ enum Subject {
     File(File),
 }
 
+impl Subject {
+    /// Whether it can be dropped at once, by a caller that may hold the mmap lock.
+    fn try_leave(&mut self) -> bool {
+        match self {
+            Self::Process { member, .. } => member.try_leave(),
+            Self::File(_) => true,
+        }
+    }
+}
+
 impl Drop for Tracker {
     fn drop(&mut self) {
         // SAFETY: It is not used again.
-        let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
+        let mut inner = unsafe { ManuallyDrop::take(&mut self.inner) };
 
-        if crate::inside::may_wait().is_err() {
+        if crate::inside::may_wait().is_err() || !inner.as_mut().project().subject.try_leave() {
             workqueue::enqueue(inner);
         }
     }
@@ -379,8 +390,8 @@ impl Tracker {
     /// # Errors
     ///
     /// - `EBUSY` if an epoch is open;
-    /// - `EDEADLK` if the current task is inside of a walk or an invalidation, or in a callback of
-    ///   a subscriber;
+    /// - `EDEADLK` if the current task is inside of a walk or an invalidation, below
+    ///   `i_mmap_rwsem`, or in a callback of a subscriber;
     /// - `EINTR` after a fatal signal, `ENOMEM`.
     ///
     /// No epoch is open then that was not before, and nothing is lost.

@@ -174,6 +174,7 @@ impl Drop for Use {
 pub(super) struct Member {
     marks: Arc<Marks>,
     subject: Use,
+    has_left: bool,
 }
 
 impl Member {
@@ -190,7 +191,21 @@ impl Member {
             .trackers
             .lock()
             .push(marks.clone(), GFP_KERNEL_ACCOUNT)?;
-        Ok(Self { marks, subject })
+        Ok(Self {
+            marks,
+            subject,
+            has_left: false,
+        })
+    }
+
+    /// Leaves the others, unless somebody harvests, who may wait for a lock that the caller holds.
+    /// Whether it has. Does not sleep.
+    pub(super) fn try_leave(&mut self) -> bool {
+        if let Some(mut trackers) = self.subject.0.trackers.try_lock() {
+            trackers.retain(|marks| !Arc::ptr_eq(marks, &self.marks));
+            self.has_left = true;
+        }
+        self.has_left
     }
 
     pub(super) fn subject(&self) -> &Subject {
@@ -200,6 +215,9 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        if self.has_left {
+            return;
+        }
         self.subject
             .0
             .trackers
