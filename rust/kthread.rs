@@ -58,9 +58,9 @@ struct Job<F, R> {
 ///
 /// # Errors
 ///
-/// - `EDEADLK` if the current task is inside of a walk or an invalidation, or in a callback of a
-///   subscriber: the thread is inside of nothing, and `f` might wait for the end of that, with the
-///   current task waiting for `f`;
+/// - `EDEADLK` if the current task is inside of a walk or an invalidation, below `i_mmap_rwsem`, or
+///   in a callback of a subscriber: the thread is inside of nothing, and `f` might wait for the end
+///   of that, with the current task waiting for `f`;
 /// - `ENOMEM`, or what else keeps the kernel from making a thread, such as `EAGAIN`;
 /// - `EINTR` if a fatal signal came before `f` was called.
 ///

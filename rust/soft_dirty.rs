@@ -56,8 +56,9 @@
 //!   pages have one the flag can go.
 //! - Where at most 16 MiB lie outside, a page of anonymous memory that is not there is mapped for
 //!   reading, which gives it the shared zero page, and becomes soft-dirty. It costs page tables,
-//!   and no memory beside (unless huge pages are on and `use_zero_page` is off). A page of a file
-//!   that is not there has nowhere to keep the mark, and to read it in would take memory.
+//!   and no memory beside (unless huge pages are on and `use_zero_page` is off, or pages between
+//!   are in swap or on a device: these come back). A page of a file that is not there has nowhere
+//!   to keep the mark, and to read it in would take memory.
 //! - Else the flag stays, and all pages of the VMA in the range are kept.
 //!
 //! With [`Untouched::Forget`] pages that are not there lose the mark, as if they had been cleared;

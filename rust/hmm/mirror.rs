@@ -194,8 +194,8 @@ impl<D: Device, B: MirrorLock> Mirror<D, B> {
     /// - `EFAULT`, `EPERM`, `ENOMEM`, `EHWPOISON` as [`range_fault`]; pages of tables before are
     ///   entered;
     /// - `EBUSY` if something is invalidated again and again;
-    /// - `EDEADLK` if the current task is inside of a walk or an invalidation, or in a callback of
-    ///   a subscriber: it would wait for itself;
+    /// - `EDEADLK` if the current task is inside of a walk or an invalidation, below
+    ///   `i_mmap_rwsem`, or in a callback of a subscriber: it would wait for itself;
     /// - `EINTR` if a fatal signal came.
     pub fn fault(&self, range: &AddrRange, access: Access) -> Result {
         self.parts(range, |part, mm, pfns| {

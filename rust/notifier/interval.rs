@@ -252,7 +252,7 @@ impl<T: IntervalOps, B: Backend> IntervalNotifier<T, B> {
     /// # Errors
     ///
     /// `ENOMEM`; `EINTR` if a signal came; `EDEADLK` if the current task is inside of a walk or an
-    /// invalidation, or in a callback of a subscriber.
+    /// invalidation, below `i_mmap_rwsem`, or in a callback of a subscriber.
     ///
     /// Source: `mmu_interval_notifier_insert()`.
     pub fn new<'a>(

@@ -228,7 +228,7 @@ impl<T: MmOps> MmNotifier<T> {
     /// # Errors
     ///
     /// `ENOMEM`; `EINTR` if a signal came; `EDEADLK` if the current task is inside of a walk or an
-    /// invalidation, or in a callback of a subscriber.
+    /// invalidation, below `i_mmap_rwsem`, or in a callback of a subscriber.
     ///
     /// Source: `mmu_notifier_register()`.
     pub fn new<'a>(mm: &'a MmWithUser, data: T) -> impl PinInit<Self, Error> + 'a {
