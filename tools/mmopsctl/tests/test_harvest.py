@@ -52,7 +52,10 @@ def test_two_processes_and_one_bit(context):
         one.store(7)
         two.store(7, 8)
         result = context.json("harvest", context.file)
-        assert (result["dirty_pages"], result["cleaned"]) == (2, 3), result
+        assert (result["dirty_pages"], result["ranges"]) == (2, [[7, 2]]), result
+        # The harvest holds the page that both have when it comes to the second, where that counts
+        # as pinned if the process has ever pinned memory, as by a read from 9p.
+        assert result["cleaned"] in (2, 3), result
 
 
 def test_memfd_of_a_process(context):
