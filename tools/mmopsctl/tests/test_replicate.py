@@ -6,11 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
-from common import PAGE, PATIENCE, Context, Skip, Storer, end, file_system
+from common import PAGE, PATIENCE, Context, Skip, Storer, changing, end, file_system
 
 
 def test_replica_after_sigint(context):
@@ -107,80 +106,13 @@ def test_written_back_before_the_last_round(context):
         assert result == (0, 2), result
 
 
-# Changes a file in all ways until a line comes, and then says so.
-FILE_CHANGER = """
-import ctypes, mmap, os, random, select, sys, time
-path, pages, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-PAGE = mmap.PAGESIZE
-random.seed(seed)
-libc = ctypes.CDLL(None, use_errno=True)
-libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_long, ctypes.c_uint]
-fd = os.open(path, os.O_RDWR)
-view = mmap.mmap(fd, pages * PAGE)
-size = pages * PAGE
-
-def store(view, count):
-    for _ in range(count):
-        view[random.randrange(size)] = random.randrange(256)
-
-print("mapped", flush=True)
-while not select.select([sys.stdin], [], [], 0.001)[0]:
-    what = random.random()
-    if what < 0.5:
-        store(view, 3)
-    elif what < 0.6:
-        start = random.randrange(pages * PAGE - 5 * PAGE)
-        end = start + random.randrange(1, 5 * PAGE)
-        os.pwrite(fd, random.randbytes(1) * (end - start), start)
-        size = max(size, end)
-    elif what < 0.7:
-        # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-        length = random.randrange(1, 30 * PAGE)
-        if libc.fallocate(fd, 3, random.randrange(pages * PAGE), length):
-            raise OSError(ctypes.get_errno(), "fallocate")
-    elif what < 0.75:
-        os.ftruncate(fd, random.randrange(size // 2, size) + 1)
-        if random.random() < 0.7:
-            os.ftruncate(fd, pages * PAGE)
-        size = os.fstat(fd).st_size
-    elif what < 0.8:
-        view.close()
-        os.ftruncate(fd, pages * PAGE)
-        size = pages * PAGE
-        view = mmap.mmap(fd, size)
-    elif what < 0.83:
-        if not (child := os.fork()):
-            with mmap.mmap(fd, os.fstat(fd).st_size) as own:
-                store(own, 2)
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-    elif what < 0.92:
-        # SYNC_FILE_RANGE_WRITE
-        libc.sync_file_range(fd, 0, 0, 2)
-    else:
-        os.fsync(fd)
-print("stopped", flush=True)
-sys.stdin.read()
-"""
-
-
 def miss_nothing(context):
-    pages, rounds = 2000, 60
-    with open(context.file, "xb") as file:
-        file.write(os.urandom(pages * PAGE))
-    command = [sys.executable, "-c", FILE_CHANGER, context.file, str(pages), str(os.getpid())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          bufsize=1) as changer:
-        assert changer.stdout.readline() == "mapped\n"
+    with changing(context, 2000) as stop:
         with context.replicate("--interval", "50ms", "--verify") as process:
-            context.wait_for_step("round", process, number=rounds)
-            changer.stdin.write("stop\n")
-            assert changer.stdout.readline() == "stopped\n"
+            context.wait_for_step("round", process, number=60)
+            stop()
             report = end(process)
         subprocess.run(["cmp", context.file, context.replica], check=True)
-        changer.stdin.close()
-        assert changer.wait(PATIENCE) == 0
     assert report["changes_by"] == "tracker" and report["verify"]["differed"] == 0, report
     assert report["pages"] > 0, report
     # Holes stay holes.

@@ -11,11 +11,9 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import termios
 
-from common import PAGE, PATIENCE, Storer, file_system, until
-from test_replicate import FILE_CHANGER
+from common import PAGE, PATIENCE, Storer, changing, file_system, until
 
 
 class Stream:
@@ -114,25 +112,6 @@ def state_of_replica(context):
             return json.load(file)
     except FileNotFoundError:
         return None
-
-
-@contextlib.contextmanager
-def changing(context, pages):
-    """A new file that is changed in all ways; what is yielded stops that."""
-    with open(context.file, "xb") as file:
-        file.write(os.urandom(pages * PAGE))
-    command = [sys.executable, "-c", FILE_CHANGER, context.file, str(pages), str(os.getpid())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          bufsize=1) as changer:
-        assert changer.stdout.readline() == "mapped\n"
-
-        def stop():
-            changer.stdin.write("stop\n")
-            assert changer.stdout.readline() == "stopped\n"
-
-        yield stop
-        changer.stdin.close()
-        assert changer.wait(PATIENCE) == 0
 
 
 def users_of_the_driver():
