@@ -13,19 +13,6 @@
 /* Scans of all memory after which a page table is not going to be collapsed. */
 #define KHUGEPAGED_SCANS	1000
 
-/* The number in a file of sysfs, or 0. */
-static inline unsigned long read_number(const char *path)
-{
-	unsigned long number = 0;
-	FILE *f = fopen(path, "r");
-
-	if (f && fscanf(f, "%lu", &number) != 1)
-		number = 0;
-	if (f)
-		fclose(f);
-	return number;
-}
-
 /*
  * Let khugepaged make one huge page of the PTE table at @map, whose memory is of a
  * memfd. It unmaps the pages, and may or may not map the new one. 0 or -errno.
@@ -33,13 +20,13 @@ static inline unsigned long read_number(const char *path)
 static inline int khugepaged_collapse(char *map)
 {
 	char shmem[32], enabled[32], sleep[32];
-	unsigned long collapsed = read_number(KHUGEPAGED_DIR "pages_collapsed"), scans;
+	long collapsed = read_number(KHUGEPAGED_DIR "pages_collapsed"), scans;
 	int ret = 0;
 
 	if (read_choice(SHMEM_ENABLED, shmem, sizeof(shmem)) ||
 	    read_choice(THP_ENABLED, enabled, sizeof(enabled)))
 		return -ENODEV;
-	snprintf(sleep, sizeof(sleep), "%lu", read_number(SCAN_SLEEP));
+	snprintf(sleep, sizeof(sleep), "%ld", read_number(SCAN_SLEEP));
 	if (write_file(SHMEM_ENABLED, "advise") || write_file(THP_ENABLED, "madvise"))
 		return -ENODEV;
 	if (madvise(map, pmd_size(), MADV_HUGEPAGE))

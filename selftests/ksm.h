@@ -12,17 +12,9 @@
 static inline long ksm_number(const char *name)
 {
 	char path[96];
-	FILE *file;
-	long n = -1;
 
 	snprintf(path, sizeof(path), KSM_DIR "%s", name);
-	file = fopen(path, "re");
-	if (!file)
-		return -1;
-	if (fscanf(file, "%ld", &n) != 1)
-		n = -1;
-	fclose(file);
-	return n;
+	return read_number(path);
 }
 
 static inline long ksm_passes(void)

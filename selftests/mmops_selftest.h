@@ -452,6 +452,20 @@ static inline int nr_cpus(void)
 	return sysconf(_SC_NPROCESSORS_ONLN);
 }
 
+/* The number that a file of sysfs or debugfs holds, or -1. */
+static inline long read_number(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	long n = -1;
+
+	if (!file)
+		return -1;
+	if (fscanf(file, "%ld", &n) != 1)
+		n = -1;
+	fclose(file);
+	return n;
+}
+
 /* Write a string to a file of sysfs or debugfs. 0 or -errno. */
 static inline int write_file(const char *path, const char *text)
 {

@@ -41,15 +41,7 @@ static int unload_notify(void)
 /* References to mmops.ko, or -1. */
 static long mmops_references(void)
 {
-	FILE *file = fopen("/sys/module/mmops/refcnt", "re");
-	long n = -1;
-
-	if (!file)
-		return -1;
-	if (fscanf(file, "%ld", &n) != 1)
-		n = -1;
-	fclose(file);
-	return n;
+	return read_number("/sys/module/mmops/refcnt");
 }
 
 FIXTURE(notify)
