@@ -11,7 +11,6 @@
 mod search;
 
 use crate::{
-    inside::may_lock_folios,
     mapping::Mapping,
     partial::Pages,
     pgtable::{
@@ -47,7 +46,6 @@ pub fn next_piece(
     range: &PageRange,
     done: usize,
 ) -> Result<Option<PageRange>> {
-    may_lock_folios()?;
     search(range, done, |part| first_entry(mapping, part))
 }
 
