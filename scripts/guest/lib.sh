@@ -64,7 +64,8 @@ load_kvm() {
 
 unload_modules() {
 	local name
-	for name in mmops_mirror mmops_leafmap mmops_limit mmops_hold mmops_walk mmops_ref mmops_test mmops; do
+	for name in mmops_mirror mmops_leafmap mmops_limit mmops_hold mmops_walk mmops_ref \
+		mmops_test mmops; do
 		[ ! -d "/sys/module/$name" ] || rmmod "$name" || return 1
 	done
 }
