@@ -12,6 +12,7 @@ import pathlib
 import signal
 import sys
 import tempfile
+import time
 import traceback
 
 # The directory of the sources stays as it is.
@@ -65,6 +66,7 @@ def main():
         # On tmpfs: what the kernel writes back is the subject of other tests.
         with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
             signal.alarm(TEST_PATIENCE)
+            started = time.monotonic()
             try:
                 function(Context(program, directory))
                 print(f"ok {number} {name}", flush=True)
@@ -77,6 +79,7 @@ def main():
                 print(f"not ok {number} {name}", flush=True)
             finally:
                 signal.alarm(0)
+                print(f"# {name} took {time.monotonic() - started:.0f} s", flush=True)
     return failed != 0
 
 
