@@ -30,21 +30,22 @@
 //! Of a file ([`Tracker::of_file`]), all is seen that a `read()` would see, but for what
 //! Documentation/track.rst names under Files. What follows is about a process.
 //!
-//! In mode fast, only what goes through the entries of the process is seen.
+//! In mode fast, only what goes through the entries of the range is seen.
 //!
 //! - Stores by who has looked the page up and has not pinned it, or has let go by the time of the
 //!   begin: `ptrace()`, `/proc/PID/mem`, `process_vm_writev()`, `O_DIRECT` and registered buffers
 //!   of io_uring that end between two begins, RDMA, VFIO, and stores of a virtual machine, which go
 //!   through the page tables of KVM. A page that is pinned and mapped at a begin is in this epoch
 //!   and in the next.
-//! - Changes of a file that is mapped, unless they are made through this mapping: by `write()`, or
-//!   by another process.
+//! - Changes of a file that is mapped, unless they are made through this mapping: by `write()`, by
+//!   another process, or by this one where it maps the page at another place. Shared anonymous
+//!   memory is a file in this sense.
 //!
 //! Mode full sees all of the first kind, since who looks a page up in order to store to it needs
 //! an entry that permits it. Not seen is who keeps a page that it has looked up for a store by a
 //! mere reference, without a pin and without the mmap lock (`get_user_pages_fast()` without
 //! `FOLL_PIN`, as 9p does for direct reads); a device that has pinned a page of a file whose entry
-//! reclaim has taken by the time of a begin; and, as before, changes of a file by others.
+//! reclaim has taken by the time of a begin; and, as before, changes of a file.
 //!
 //! # What is reported though it did not change
 //!
@@ -58,8 +59,9 @@
 //! - A page of a file that is mapped anew, if its folio is dirty and stores are permitted: the
 //!   kernel makes such an entry dirty from the start.
 //! - In each epoch: where nothing is mapped, and what cannot be tracked (hugetlbfs, page frames,
-//!   DAX, shadow stacks), entries of devices (device-private, device-exclusive), guard markers, and
-//!   pages that are pinned.
+//!   DAX, shadow stacks, what a driver maps), entries of devices (device-private,
+//!   device-exclusive), guard markers, the zero page in a private mapping of a file, and pages that
+//!   are pinned.
 //! - A page of a leaf of a file whose bit could not be given to the folio, and a huge leaf that the
 //!   range covers in part: as long as they are dirty.
 //! - In mode full: what `mprotect()` and a clear of soft-dirty cover; a page that is mapped

@@ -179,6 +179,28 @@ TEST_F_TIMEOUT(kvm, track_file, TEST_SECONDS)
 	}
 }
 
+/* What KVM tells of the virtual processor it stores by itself, whatever the entries are. */
+TEST_F_TIMEOUT(kvm, track_state, TEST_SECONDS)
+{
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		struct tracker t;
+
+		track_mode = i ? MMOPS_TRACK_FULL : MMOPS_TRACK_FAST;
+		ASSERT_EQ(0, track_open(&t, (char *)self->run, 1));
+		ASSERT_EPOCH(&t);
+		ASSERT_EPOCH(&t);
+		self->run->exit_reason = KVM_EXIT_UNKNOWN;
+		ASSERT_EPOCH(&t);
+		ASSERT_EQ(0, guest_store(self, PAGE, 22 + i));
+		ASSERT_EQ(1, track_missed(&t));
+		ASSERT_EPOCH(&t);
+		ASSERT_EQ(MMOPS_TRACK_CHANGED, t.kinds[0]);
+		track_close(&t);
+	}
+}
+
 /* What the monitor itself stores is seen beside it. */
 TEST_F_TIMEOUT(kvm, store_of_monitor, TEST_SECONDS)
 {

@@ -49,16 +49,29 @@ __mmops_helper bool mmops_vma_may_mix_large_frames(const struct vm_area_struct *
 }
 
 /*
+ * Whether the VMA maps the page cache of a file. A driver that hands out pages in its
+ * fault handler may store to them by itself, as KVM does to the state of a virtual
+ * processor, and so do the rings of aio.
+ */
+static bool mmops_vma_maps_file(const struct vm_area_struct *vma)
+{
+	return vma->vm_ops && vma->vm_ops->map_pages == filemap_map_pages &&
+	       vma->vm_file && !IS_ANON_FILE(file_inode(vma->vm_file));
+}
+
+/*
  * Whether the dirty bits of a VMA tell of each store that goes through its entries,
  * and the notifiers of each entry that goes. Not so for hugetlbfs, whose page tables
  * have rules of their own; for page frames, which a driver maps and maps anew as it
  * likes; for DAX; nor for shadow stacks, whose entries are dirty by definition.
+ * Who stores without entries is to be known as well.
  */
 __mmops_helper bool mmops_vma_is_trackable(const struct vm_area_struct *vma)
 {
 	const unsigned long flags = VM_HUGETLB | VM_PFNMAP | VM_MIXEDMAP | VM_IO | VM_SHADOW_STACK;
 
-	return !(READ_ONCE(vma->vm_flags) & flags) && !vma_is_dax(vma);
+	return !(READ_ONCE(vma->vm_flags) & flags) && !vma_is_dax(vma) &&
+	       (vma_is_anonymous(vma) || mmops_vma_maps_file(vma));
 }
 
 __mmops_helper bool mmops_vma_has_recency(const struct vm_area_struct *vma)

@@ -67,8 +67,7 @@ use kernel::{
     mm::{
         virt::{
             flags,
-            vm_flags_t,
-            VmaRef, //
+            vm_flags_t, //
         },
         MmWithUser, //
     },
@@ -246,10 +245,12 @@ impl Harvest<'_, '_> {
         guard.for_each_mapped(piece, |vma, part| {
             self.note_hole(behind, part.start());
             behind = part.end();
+            let vma = Vma::from(vma);
+
             if !is_trackable(vma) {
                 set(&mut self.found.unknown, &part);
                 set(&mut self.found.there, &part);
-            } else if !is_anonymous(vma) {
+            } else if !vma.is_anonymous() {
                 // A page of the file comes and goes, and is the same.
                 set(&mut self.found.there, &part);
             }
@@ -284,36 +285,29 @@ impl Harvest<'_, '_> {
     }
 
     /// Notes what the entries of a table are, of which the first is the page with that number.
-    /// With `is_forced` a page of anonymous memory may be stored to untold.
     #[inline(always)]
-    fn note_table(&mut self, table: &PteTable<'_, '_>, scan: &Scan, first: usize, is_forced: bool) {
+    fn note_table(&mut self, table: &PteTable<'_, '_>, scan: &Scan, first: usize, rules: Rules) {
         let mut there = EntrySet::EMPTY;
 
         for start in (0..table.nr()).step_by(GROUP) {
             // Most are of this kind, and their bits go into the bitmap by the word.
-            if scan.mapped.has(start) && !is_forced {
+            if scan.mapped.has(start) && !rules.is_forced {
                 there.insert_group(start);
             } else {
-                self.note_group(table, start, first, is_forced);
+                self.note_group(table, start, first, rules);
             }
         }
         self.found.there.set_words(first, there.words());
     }
 
     #[inline(never)]
-    fn note_group(
-        &mut self,
-        table: &PteTable<'_, '_>,
-        start: usize,
-        first: usize,
-        is_forced: bool,
-    ) {
+    fn note_group(&mut self, table: &PteTable<'_, '_>, start: usize, first: usize, rules: Rules) {
         for i in start..cmp::min(start + GROUP, table.nr()) {
             let pte = table.value(i);
 
             if !pte.none() {
                 // SAFETY: The lock of the table is held.
-                self.note(first + i, 1, unsafe { Content::of(pte, is_forced) });
+                self.note(first + i, 1, unsafe { Content::of(pte, rules) });
             }
         }
     }
@@ -338,23 +332,27 @@ impl Harvest<'_, '_> {
         }
     }
 
-    /// Whether a debugger may store to anonymous pages of the VMA though no entry permits it.
-    ///
-    /// Source: `can_follow_write_common()`.
-    fn is_forced(&self, vma: Vma<'_>) -> bool {
+    /// Source of `is_forced`: `can_follow_write_common()`.
+    fn rules(&self, vma: Vma<'_>) -> Rules {
         const MASK: vm_flags_t = flags::WRITE | flags::SHARED | flags::MAYSHARE | flags::MAYWRITE;
 
-        self.is_full && vma.flags() & MASK == flags::MAYWRITE && !faults::track_skip_forced()
+        Rules {
+            is_forced: self.is_full
+                && vma.flags() & MASK == flags::MAYWRITE
+                && !faults::track_skip_forced(),
+            is_anonymous: vma.is_anonymous(),
+            may_have_pins: vma.may_have_pins(),
+        }
     }
 
     fn pmd_leaf<'s>(&mut self, leaf: &mut PmdLeaf<'_, 's>, scope: &mut FlushScope<'s>) {
         let value = leaf.value();
         let addr = leaf.addr();
         let (first, nr) = (addr >> PAGE_SHIFT, (leaf.end() - addr) >> PAGE_SHIFT);
-        let is_forced = self.is_forced(leaf.vma());
+        let rules = self.rules(leaf.vma());
 
         // SAFETY: The lock of the leaf is held.
-        self.note(first, nr, unsafe { Content::of(value, is_forced) });
+        self.note(first, nr, unsafe { Content::of(value, rules) });
         if !value.present() {
             return;
         }
@@ -388,6 +386,17 @@ unsafe fn maps_anon(pfn: usize) -> bool {
     unsafe { bindings::mmops_folio_test_anon(bindings::mmops_pfn_folio(pfn)) }
 }
 
+/// What there is to know of a VMA, to tell what its entries stand for.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// A debugger may store to anonymous pages of it though no entry permits that.
+    is_forced: bool,
+    /// It has no file.
+    is_anonymous: bool,
+    /// Pages of its mm may be pinned for DMA.
+    may_have_pins: bool,
+}
+
 /// What an entry stands for, to a tracker.
 #[derive(Clone, Copy)]
 enum Content {
@@ -402,30 +411,47 @@ enum Content {
 }
 
 impl Content {
-    /// Of an entry that is not none. With `is_forced` a page of anonymous memory may be stored to
-    /// untold.
+    /// Of an entry that is not none.
     ///
     /// # Safety
     ///
     /// The lock of the entry has been held since it was read.
     #[inline(always)]
-    unsafe fn of<L: Level>(entry: Entry<L>, is_forced: bool) -> Self {
+    unsafe fn of<L: Level>(entry: Entry<L>, rules: Rules) -> Self {
         if !entry.present() {
-            Self::of_nonpresent(entry.soft_leaf())
+            Self::of_nonpresent(entry.soft_leaf(), rules)
         } else if entry.special() {
-            Self::Zeroes
+            Self::of_zero_page(rules)
         // SAFETY: The entry is present and not special, and by this function's safety requirements
         // its lock is held.
-        } else if is_forced && unsafe { maps_anon(entry.pfn()) } {
+        } else if rules.is_forced && unsafe { maps_anon(entry.pfn()) } {
             Self::Unknown
         } else {
             Self::Memory
         }
     }
 
+    /// In a private mapping of a file, `UFFDIO_ZEROPAGE` puts it in the place of a page of the
+    /// file, without an event.
+    ///
+    /// Source: `mfill_atomic_pte_zeropage()`.
+    #[inline(always)]
+    fn of_zero_page(rules: Rules) -> Self {
+        if rules.is_anonymous {
+            Self::Zeroes
+        } else {
+            Self::Unknown
+        }
+    }
+
     #[cold]
-    fn of_nonpresent(leaf: Option<SoftLeaf>) -> Self {
+    fn of_nonpresent(leaf: Option<SoftLeaf>, rules: Rules) -> Self {
         match leaf {
+            // A page of a file may be pinned, which no entry tells of, and no event comes when the
+            // migration is given up.
+            Some(SoftLeaf::Migration { .. }) if rules.may_have_pins && !rules.is_anonymous => {
+                Self::Unknown
+            }
             Some(
                 SoftLeaf::Swap { .. } | SoftLeaf::Migration { .. } | SoftLeaf::HwPoison { .. },
             ) => Self::Memory,
@@ -441,14 +467,9 @@ fn set(bits: &mut RecordBitmap<'_>, range: &AddrRange) {
     bits.set_range(range.start() >> PAGE_SHIFT, range.nr_pages());
 }
 
-fn is_trackable(vma: &VmaRef) -> bool {
-    // SAFETY: The VMA is valid for as long as the reference.
+fn is_trackable(vma: Vma<'_>) -> bool {
+    // SAFETY: The VMA is valid for as long as the value.
     unsafe { bindings::mmops_vma_is_trackable(vma.as_ptr()) }
-}
-
-fn is_anonymous(vma: &VmaRef) -> bool {
-    // SAFETY: As above.
-    unsafe { bindings::mmops_vma_is_anonymous(vma.as_ptr()) }
 }
 
 impl Walk for Harvest<'_, '_> {
@@ -457,8 +478,7 @@ impl Walk for Harvest<'_, '_> {
     const EVENT: ChangeEvent = ChangeEvent::HARVEST;
 
     fn test_vma(&mut self, vma: Vma<'_>) -> bool {
-        // SAFETY: The VMA is valid for as long as the value.
-        unsafe { bindings::mmops_vma_is_trackable(vma.as_ptr()) }
+        is_trackable(vma)
     }
 
     fn checkpoint(&mut self, nr: usize, scope: &mut Unlocked<'_, '_, Self>) -> Result {
@@ -473,7 +493,7 @@ impl Walk for Harvest<'_, '_> {
         scope: &mut FlushScope<'s>,
     ) -> Result<Action> {
         let first = table.addr() >> PAGE_SHIFT;
-        let is_forced = self.is_forced(table.vma());
+        let rules = self.rules(table.vma());
 
         let scan = table.scan();
         // What is stored from here on keeps its dirty bit for the next epoch.
@@ -499,7 +519,7 @@ impl Walk for Harvest<'_, '_> {
             self.found.unknown.set_words(first, pinned.words());
             self.found.pinned.set_words(first, pinned.words());
         }
-        self.note_table(table, &scan, first, is_forced);
+        self.note_table(table, &scan, first, rules);
         Ok(Action::Done)
     }
 

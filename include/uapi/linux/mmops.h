@@ -550,14 +550,14 @@ struct mmops_age {
  * Modes of MMOPS_IOC_TRACK_OPEN.
  *
  * MMOPS_TRACK_FAST: take dirty bits, and leave entries writable. A store costs no
- * fault. Not seen are changes that do not go through the entries of the process:
+ * fault. Not seen are changes that do not go through the entries of the range:
  * by ptrace(2), /proc/PID/mem, process_vm_writev(2), a virtual machine, a device
  * whose pin does not last to the begin of an epoch, and through a mapped file.
  *
  * MMOPS_TRACK_FULL: take write permissions as well. The first store to a page in an
- * epoch faults, and these are seen, but for changes of a mapped file by others, a page
- * of a file that is pinned while reclaim has taken its entry, and one that a driver
- * keeps for a store without a pin.
+ * epoch faults, and these are seen, but for changes of a mapped file by whatever else
+ * (another mapping of the same process included), a page of a file that is pinned while
+ * reclaim has taken its entry, and one that a driver keeps for a store without a pin.
  */
 #define MMOPS_TRACK_FAST		(1U << 0)
 #define MMOPS_TRACK_FULL		(1U << 1)
