@@ -385,6 +385,36 @@ TEST_F_TIMEOUT(memory, permission_given_back, TEST_SECONDS)
 	close(fd);
 }
 
+/*
+ * The same of a page of a huge leaf that the range covers in part: it stays writable, since
+ * nobody would be told of the rest.
+ */
+TEST_F_TIMEOUT(memory, huge_leaf_in_part, TEST_SECONDS)
+{
+	unsigned int round;
+	int fd;
+
+	OPEN_PINS(fd);
+	write_file(THP_ENABLED, "madvise");
+	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_HUGEPAGE));
+	if (madvise(self->map, pmd_size(), MADV_COLLAPSE))
+		SKIP(return, "MADV_COLLAPSE: %s", strerror(errno));
+	ASSERT_EQ((long)(pmd_size() / 1024), smaps_kb(self->map, "ShmemPmdMapped"));
+	for (round = 0; round < 3; round++) {
+		/* Its entry is clean. */
+		ASSERT_GE(clean_only(self->dev, self->fd, 0, PMD_PAGES), 0);
+		ASSERT_EPOCH(&self->t);
+		ASSERT_EQ(0, pin(fd, page(self, 150), 1, true));
+		ASSERT_EQ(0, unpin(fd));
+		ASSERT_EPOCH(&self->t);
+		ASSERT_EQ(variant->full ? MMOPS_TRACK_WRITTEN : 0, IS_REPORTED(150));
+		store(self->map, 160, round);
+		ASSERT_EPOCH(&self->t);
+		ASSERT_EQ(MMOPS_TRACK_WRITTEN, IS_REPORTED(160));
+	}
+	close(fd);
+}
+
 /* All is one huge leaf, in memory. */
 TEST_F_TIMEOUT(memory, collapse, TEST_SECONDS)
 {

@@ -311,10 +311,12 @@ impl Walk for Harvest<'_, '_> {
         // The rest of it is not tracked: it stays as it is, and is found again.
         let is_partial = leaf.is_partial();
 
-        if self.is_full() && value.write() && !is_partial {
-            leaf.wrprotect(scope);
+        if self.is_full() && value.write() {
             self.written.set_range(pages.first(), pages.nr());
-            self.watch.deaf(|| leaf.tell_stored());
+            if !is_partial {
+                leaf.wrprotect(scope);
+                self.watch.deaf(|| leaf.tell_stored());
+            }
         }
         if leaf.is_pinned() {
             self.written.set_range(pages.first(), pages.nr());
