@@ -17,14 +17,14 @@ use kernel::{
     prelude::*, //
 };
 
-/// A folio with a pin of its own.
+/// A folio with a pin of its own, or, of anonymous memory, a reference.
 ///
-/// A pin and not a plain reference: reclaim may take the buffers of a folio that is only
-/// referenced, and ext4 has no way to write back a folio that is marked dirty without them.
+/// Of a file a pin: reclaim may take the buffers of a folio that is only referenced, and ext4 has
+/// no way to write back a folio that is marked dirty without them.
 ///
 /// # Invariants
 ///
-/// The value owns one pin of the folio.
+/// The value owns one pin of the folio, as `mmops_folio_pin()` takes it.
 struct FolioRef(NonNull<bindings::folio>);
 
 // SAFETY: A pin belongs to nobody in particular: any task may use the folio through it, and drop

@@ -122,6 +122,77 @@ FIXTURE_TEARDOWN(rule)
 
 FIXTURE_FAULTS(rule);
 
+/* What a harvest holds on to is no matter to the process. */
+FIXTURE(held)
+{
+	struct tracker t;
+	atomic_int ret;
+};
+
+FIXTURE_SETUP(held)
+{
+	int dev;
+
+	OPEN_DEV(dev, MMOPS_DEV);
+	close(dev);
+	track_mode = MMOPS_TRACK_FAST;
+}
+
+FIXTURE_TEARDOWN(held)
+{
+	if (self->t.map)
+		track_close(&self->t);
+}
+
+FIXTURE_FAULTS(held);
+
+static void *held_epoch(void *arg)
+{
+	FIXTURE_DATA(held) *self = arg;
+
+	atomic_store(&self->ret, track_epoch(&self->t));
+	return NULL;
+}
+
+/* A page whose dirty bit was taken, and which is not marked dirty yet, can be moved. */
+TEST_FAULTS(held, uffd_move)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_move move = { .len = page_size() };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	pthread_t thread;
+	bool met;
+	char *map;
+	int ret;
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd with UFFDIO_MOVE: %s", strerror(errno));
+	map = mmap(NULL, PAGES * page_size(), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_NOHUGEPAGE));
+	store_range(map, 0, 8, 1);
+	move.src = (uintptr_t)(map + 3 * page_size());
+	move.dst = (uintptr_t)(map + 12 * page_size());
+	reg.range.start = move.dst;
+	reg.range.len = page_size();
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, track_open(&self->t, map, 8));
+	ASSERT_EQ(0, close_gate(BEFORE_FLUSH, 1));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, held_epoch, self));
+	met = wait_at_gate(BEFORE_FLUSH, 1, NULL);
+	ret = ioctl(uffd, UFFDIO_MOVE, &move) ? -errno : 0;
+	open_gate(BEFORE_FLUSH);
+	pthread_join(thread, NULL);
+	END_FAULTS();
+	ASSERT_TRUE(met);
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, atomic_load(&self->ret));
+	ASSERT_EQ(4, load(map, 12));
+	close(uffd);
+}
+
 static char *page(FIXTURE_DATA(rule) *self, size_t n)
 {
 	return self->map + n * page_size();

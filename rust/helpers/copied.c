@@ -21,7 +21,8 @@
  * Original: try_grab_folio(), mm/gup.c
  *
  * With FOLL_PIN: beyond a reference, reclaim leaves the file system's data of a pinned
- * folio (buffers) alone, which marking it dirty needs.
+ * folio (buffers) alone, which marking it dirty needs. Of anonymous memory a reference
+ * does, and UFFDIO_MOVE of the process goes on, which refuses what is pinned.
  * Called with the page table lock of a present entry that maps the folio held,
  * so reclaim, which looks after it has unmapped, sees the pin. False if the count
  * has overflowed, which makes it negative: no user may raise it further. With
@@ -31,7 +32,7 @@ __mmops_helper bool mmops_folio_pin(struct folio *folio, bool overflow)
 {
 	if (unlikely((overflow ? INT_MIN : folio_ref_count(folio)) <= 0))
 		return false;
-	if (folio_is_zone_device(folio)) {
+	if (folio_is_zone_device(folio) || folio_test_anon(folio)) {
 		folio_get(folio);
 	} else if (folio_has_pincount(folio)) {
 		folio_ref_add(folio, 1);
@@ -47,7 +48,7 @@ __mmops_helper void mmops_folio_unpin(struct folio *folio)
 {
 	int refs = 1;
 
-	if (!folio_is_zone_device(folio)) {
+	if (!folio_is_zone_device(folio) && !folio_test_anon(folio)) {
 		if (folio_has_pincount(folio))
 			atomic_sub(1, &folio->_pincount);
 		else
