@@ -142,7 +142,8 @@ pub enum Huge {
     /// They are split first, so that the call and later stores are tracked in base pages.
     ///
     /// A PMD leaf that maps the page cache is replaced in place by a PTE table. It stays as it is
-    /// if there is no memory for the table, and so do all other huge leaves.
+    /// if there is no memory for the table, or if others have made new leaves in the same 1 GiB a
+    /// million times, and so do all other huge leaves.
     Split,
 }
 
@@ -250,11 +251,11 @@ pub fn write_protect(
     let mut walker = WriteProtect {
         changed: 0,
         tables: huge.tables(),
-        frame_tables: SpareTables::none(),
+        frame_tables: SpareTables::new(),
     };
     let (done, ret) = pieces::for_each(mapping, range, |mapping, piece| {
-        // Anew, since there is a limit to what one may have.
-        walker.frame_tables = SpareTables::new();
+        walker.tables.renew();
+        walker.frame_tables.renew();
         loop {
             let ret =
                 mapping.i_mmap_lock_read(|guard| walk_page_mapping(guard, piece, &mut walker));

@@ -196,6 +196,9 @@ table! {
     /// A tracker in mode full does not look for anonymous pages that a debugger may store to.
     Fault track_skip_forced;
 
+    /// A call that splits leaves has one page table for each part of its range.
+    Fault few_tables;
+
     /// A clear of soft-dirty met a writable migration entry.
     Count migrations_met;
 

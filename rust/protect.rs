@@ -241,6 +241,7 @@ pub fn protect(
             LargeFrames::Keep => SpareTables::few(),
         },
     };
+    let mut refilled_at = range.start();
     let ret = loop {
         let rest = AddrRange::new(walker.pos, range.end())?;
         let ret = walk_page_range_one_scope(guard, &rest, &mut walker);
@@ -251,7 +252,13 @@ pub fn protect(
                 break Ok(());
             }
             // A leaf is to be split. Leaves before it are done, so each turn gets further.
-            Err(e) if e == EAGAIN => walker.tables.refill(),
+            Err(e) if e == EAGAIN => {
+                if walker.pos != refilled_at {
+                    refilled_at = walker.pos;
+                    walker.tables.renew();
+                }
+                walker.tables.refill();
+            }
             ret => break ret,
         }
         if walker.pos == range.end() {

@@ -184,6 +184,35 @@ TEST_FAULTS(huge, restarted_walk_counts_once)
 	assert_contents(_metadata, self);
 }
 
+/* What one part of a range has used up of page tables is no matter to the next one. */
+TEST_FAULTS(huge, tables_for_each_part)
+{
+	const size_t piece = 1UL << 18;
+	char *map[2];
+	size_t i;
+
+	ASSERT_EQ(0, ftruncate(self->fd, 3 * piece * page_size()));
+	for (i = 0; i < 2; i++) {
+		map[i] = reserve(PMD_PAGES, 0);
+		ASSERT_NE(NULL, map[i]);
+		map[i] = map_at(map[i], self->fd, (1 + i) * piece, PMD_PAGES,
+				PROT_READ | PROT_WRITE, MAP_SHARED);
+		ASSERT_NE(NULL, map[i]);
+		ASSERT_EQ(0, madvise(map[i], pmd_size(), MADV_HUGEPAGE));
+		store_range(map[i], 0, PMD_PAGES, 1);
+		ASSERT_EQ((long)(pmd_size() / 1024), huge_kb(map[i]));
+	}
+	ASSERT_EQ(0, set_fault(FEW_TABLES, 1));
+	ASSERT_EQ(PAGES + 2 * PMD_PAGES,
+		  write_protect_flags(self->dev, self->fd, 0, 3 * piece, MMOPS_SPLIT));
+	ASSERT_EQ(0, set_fault(FEW_TABLES, 0));
+	/* There is one for each part. */
+	ASSERT_EQ((long)((LEAVES - 1) * pmd_size() / 1024), huge_kb(self->map));
+	ASSERT_EQ(0, huge_kb(map[0]));
+	ASSERT_EQ(0, huge_kb(map[1]));
+	assert_contents(_metadata, self);
+}
+
 TEST_F_TIMEOUT(huge, protect_part_of_leaf, TEST_SECONDS)
 {
 	size_t i;

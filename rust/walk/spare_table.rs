@@ -7,6 +7,7 @@
 
 use crate::{
     bindings,
+    faults,
     range::PMD_SIZE,
     vma::Vma, //
 };
@@ -28,9 +29,9 @@ pub(super) const ENTRIES: usize = PMD_SIZE >> PAGE_SHIFT;
 /// Tables that are allocated at a time. Each time costs a walk from the start of the piece.
 const BATCH: usize = 64;
 
-/// How often more tables are allocated for one call: somebody else may make new leaves all the
-/// time.
-const MAX_REFILLS: usize = 1024;
+/// How often more tables are allocated for one part of a range: somebody else may make new leaves
+/// all the time.
+const MAX_REFILLS: usize = 1 << 14;
 
 /// A PTE table that is not in use. [`SpareTables`] has them.
 ///
@@ -164,6 +165,13 @@ impl SpareTables {
         }
     }
 
+    /// The walk has come to another part of its range: what was tried before does not count there.
+    /// Tables in hand stay.
+    pub(crate) fn renew(&mut self) {
+        self.refills = 0;
+        self.exhausted = self.batch == 0;
+    }
+
     /// A table for a leaf in `vma`; `None` if it is not to be split. Does not sleep.
     ///
     /// # Errors
@@ -190,7 +198,8 @@ impl SpareTables {
     /// Allocates tables if the last walk ran out of them. Sleeps; neither below `i_mmap_rwsem` nor
     /// in a callback of a walk.
     ///
-    /// If there is no memory for even one, the leaves that are left will not be split.
+    /// If there is no memory for even one, or after a great many, the leaves that are left will not
+    /// be split.
     #[inline]
     pub fn refill(&mut self) {
         might_sleep();
@@ -203,10 +212,16 @@ impl SpareTables {
     fn refill_for(&mut self, mm: ARef<Mm>) {
         let tables = self.tables.get_or_insert_with(KVec::new);
 
+        let (batch, max_refills) = if faults::few_tables() {
+            (1, 1)
+        } else {
+            (self.batch, MAX_REFILLS)
+        };
+
         // Those that are left are of another address space.
         tables.clear();
         self.refills += 1;
-        while tables.len() < self.batch && self.refills <= MAX_REFILLS {
+        while tables.len() < batch && self.refills <= max_refills {
             let Ok(table) = SpareTable::new(mm.clone()) else {
                 break;
             };
