@@ -644,6 +644,44 @@ TEST_F_TIMEOUT(sd, uffd_wp_stays, TEST_SECONDS)
 	ASSERT_EQ(2, nr_soft_dirty(self, 0, PAGES));
 }
 
+/*
+ * A marker is an entry, but its bit is lost when the page is read: a new mapping has its pages
+ * soft-dirty as before, when another one was cleared.
+ */
+TEST_F_TIMEOUT(sd, marker_of_uffd, TEST_SECONDS)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_ASYNC,
+	};
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_WP };
+	struct uffdio_writeprotect wp = { .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	int fd = new_memfd(PAGES), uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "userfaultfd with write-protection of shmem is not available");
+	ASSERT_NE(map_at(self->map, fd, 0, PAGES, RW, MAP_SHARED), NULL);
+	reg.range.start = wp.range.start = (uintptr_t)self->map;
+	reg.range.len = wp.range.len = PAGES * page_size();
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_WRITEPROTECT, &wp));
+	ASSERT_EQ(1, kept_pages(self, 5, 1, 0));
+	load_range(self->map, 0, PAGES);
+	ASSERT_EQ(PAGES, nr_soft_dirty(self, 0, PAGES));
+}
+
+TEST_F_TIMEOUT(sd, marker_of_guard, TEST_SECONDS)
+{
+	ASSERT_NE(map_at(self->map, -1, 0, PAGES, RW, ANON), NULL);
+	store_range(self->map, 0, PAGES, 1);
+	if (madvise(self->map + 100 * page_size(), 4 * page_size(), MADV_GUARD_INSTALL))
+		SKIP(return, "no guard pages: %s", strerror(errno));
+	ASSERT_EQ(1, kept_pages(self, 5, 1, 0));
+	ASSERT_EQ(0, madvise(self->map + 100 * page_size(), 4 * page_size(), MADV_GUARD_REMOVE));
+	load_range(self->map, 100, 4);
+	ASSERT_EQ(PAGES, nr_soft_dirty(self, 0, PAGES));
+}
+
 /* Dirty bits are still there for a harvest, and for the file system. */
 TEST_F_TIMEOUT(sd, dirty_bits_stay, TEST_SECONDS)
 {

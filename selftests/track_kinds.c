@@ -9,10 +9,6 @@
 #include "pins.h"
 #include "track.h"
 
-#ifndef MADV_GUARD_REMOVE
-#define MADV_GUARD_REMOVE	103
-#endif
-
 #define PAGES	64UL
 #define RW	(PROT_READ | PROT_WRITE)
 

@@ -287,7 +287,8 @@ impl<'s> PteTable<'_, 's> {
         is_pinned
     }
 
-    /// Sets the soft-dirty bit of all entries that are not none, and returns their number.
+    /// Sets the soft-dirty bit of all entries that are not none, and returns the number of those
+    /// that keep it: a marker loses it when the page is read, or the marker is taken away.
     ///
     /// Nothing is taken from an entry, so nothing is owed.
     ///
@@ -298,10 +299,14 @@ impl<'s> PteTable<'_, 's> {
 
         for i in 0..self.nr() {
             // SAFETY: The table has the entry.
-            if unsafe { self.hint(i) }.none() {
+            let value = unsafe { self.hint(i) };
+
+            if value.none() {
                 continue;
             }
-            marked += 1;
+            if value.present() || !matches!(value.soft_leaf(), Some(SoftLeaf::Marker(_))) {
+                marked += 1;
+            }
             // SAFETY: The entry is not none, maps the address, and its lock is held.
             unsafe {
                 bindings::mmops_ptep_mksoft_dirty(

@@ -158,8 +158,8 @@ fn populate(guard: &MmapRead<'_>, range: &AddrRange) -> Result {
     Ok(())
 }
 
-/// Makes all entries in a part of a VMA soft-dirty, and returns the number of base pages that have
-/// one.
+/// Makes all entries in a part of a VMA soft-dirty, and returns the number of base pages that stay
+/// so.
 ///
 /// # Errors
 ///
