@@ -30,7 +30,10 @@ pub use self::{
 
 use crate::{
     bindings,
-    inside::may_wait,
+    inside::{
+        may_lock_folios,
+        may_wait, //
+    },
     mm::MmapRead,
     notifier::{
         IntervalNotifier,
@@ -135,6 +138,8 @@ impl HmmPfn {
 ///
 /// - `EINVAL` if `pfns` has another length, the range is not inside the notifier's, the mmap lock
 ///   held is of another address space, or the token is of another notifier;
+/// - `EDEADLK` in the callback of a subscriber, below `i_mmap_rwsem`, and in the function that
+///   programs a device for exclusive pages, whose folios are locked;
 /// - `EBUSY` if something was invalidated meanwhile: begin anew, with a new token;
 /// - `EFAULT` if something in the range is not mapped, may not be read, or has no ordinary page:
 ///   what is mapped as a page frame may have no `struct page`, whatever the size of its leaf;
@@ -154,6 +159,7 @@ pub fn range_fault<T: IntervalOps, B: Backend>(
     request: Request,
     pfns: &mut [HmmPfn],
 ) -> Result {
+    may_lock_folios()?;
     if !ptr::eq(mmap.mm().as_raw(), notifier.mm().as_raw()) || !notifier.owns(token) {
         return Err(EINVAL);
     }

@@ -858,6 +858,7 @@ TEST_F_TIMEOUT(exclusive, nested, TEST_SECONDS)
 	ASSERT_EQ(-EDEADLK, arg.make);
 	ASSERT_EQ(-EDEADLK, arg.take);
 	ASSERT_EQ(-EDEADLK, arg.revoke);
+	ASSERT_EQ(-EDEADLK, arg.fault);
 	ASSERT_EQ(20, count_exclusive(map, 20));
 	ASSERT_EQ(20, give_back(self->dev, map, 20));
 	for (i = 0; i < 20; i++) {

@@ -129,7 +129,9 @@ struct mmops_ref_nonblock {
  * @make: out: what make_exclusive() of the same notifier said, 0 or -errno
  * @take: out: likewise, take_from_cpu()
  * @revoke: out: likewise, revoke()
+ * @fault: out: likewise, hmm::range_fault() to store
  * @programmed: out: how often the device was programmed
+ * @reserved32: must be zero
  * @reserved: must be zero
  *
  * For memory of the caller. The pages become exclusive; the function that
@@ -142,8 +144,10 @@ struct mmops_ref_nested {
 	__s32 make;
 	__s32 take;
 	__s32 revoke;
+	__s32 fault;
 	__u32 programmed;
-	__u64 reserved[2];
+	__u32 reserved32;
+	__u64 reserved;
 };
 
 #define MMOPS_REF_IOC_DIRTY	_IOWR(0xBE, 0x00, struct mmops_ref_dirty)

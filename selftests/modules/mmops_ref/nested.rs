@@ -12,6 +12,11 @@ use mmops::{
         DevicePages,
         PageResult, //
     },
+    hmm::{
+        self,
+        HmmPfn,
+        Request, //
+    },
     mm::{
         self,
         MmapRead, //
@@ -34,8 +39,10 @@ pub(crate) struct Nested {
     make: i32,
     take: i32,
     revoke: i32,
+    fault: i32,
     programmed: u32,
-    reserved: [u64; 2],
+    reserved32: u32,
+    reserved: u64,
 }
 
 fn errno<T>(ret: Result<Partial<T>>) -> i32 {
@@ -44,7 +51,7 @@ fn errno<T>(ret: Result<Partial<T>>) -> i32 {
 
 impl Nested {
     pub(crate) fn run(&mut self) -> Result {
-        if self.reserved != [0; 2] {
+        if self.reserved32 != 0 || self.reserved != 0 {
             return Err(EINVAL);
         }
 
@@ -52,10 +59,14 @@ impl Nested {
         let range = AddrRange::new(self.addr as usize, end as usize)?;
         let mm = mm::current()?;
         let mut results = KVVec::from_elem(PageResult::Untouched, range.nr_pages(), GFP_KERNEL)?;
+        let mut pfns = KVVec::from_elem(HmmPfn::default(), range.nr_pages(), GFP_KERNEL)?;
         let mut inner = KVVec::from_elem(PageResult::Untouched, range.nr_pages(), GFP_KERNEL)?;
         let pages = DevicePages::new(&range)?;
         let notifier: Pin<KBox<IntervalNotifier<DevicePages>>> =
             KBox::try_pin_init(new_interval_notifier!(&mm, range, pages), GFP_KERNEL)?;
+
+        // Of the time before, so that no change of its own comes between.
+        let token = notifier.read_begin()?;
 
         self.programmed = 0;
         let made = exclusive::make_exclusive(
@@ -78,6 +89,15 @@ impl Nested {
                     &mut guard, &range, None, &mut inner,
                 ));
                 self.revoke = errno(exclusive::revoke(&mut guard, &range));
+                self.fault = hmm::range_fault(
+                    &notifier,
+                    &mut guard,
+                    &token,
+                    &range,
+                    Request::Write,
+                    &mut pfns,
+                )
+                .map_or_else(|error| error.to_errno(), |()| 0);
                 self.programmed += 1;
             },
         )?;
