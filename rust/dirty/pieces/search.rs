@@ -24,7 +24,8 @@ pub(super) fn search(
     let mut skip = done;
     let mut size = PIECE_PAGES;
 
-    while let Some(part) = range.part(skip, size - (range.first() + skip) % PIECE_PAGES) {
+    // Behind the range there is no part; of the sum the remainder alone matters.
+    while let Some(part) = range.part(skip, size - range.first().wrapping_add(skip) % PIECE_PAGES) {
         let mut found = None;
         let mut before = Some(part);
 
@@ -112,6 +113,16 @@ mod tests {
         assert_eq!(found, Ok(None));
         assert_eq!(seen, usize::MAX - 1);
         assert!(looks < 64);
+    }
+
+    #[test]
+    fn behind_the_range_is_nothing() {
+        for done in [1, 2, usize::MAX] {
+            let found = PageRange::new(1, 1)
+                .and_then(|range| search(&range, done, |part| Ok(Some(part.first()))));
+
+            assert_eq!(found, Ok(None));
+        }
     }
 
     #[test]
