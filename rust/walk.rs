@@ -155,7 +155,8 @@ pub trait Walk {
     }
 
     /// A leaf of `size` bytes was split as asked for. Not called if it had vanished, or been split,
-    /// meanwhile. No page-table lock is held.
+    /// before; of two tasks that split one at the same moment as the kernel does
+    /// ([`Action::Split`]), both may be told. No page-table lock is held.
     fn was_split(&mut self, size: usize) {
         let _ = size;
     }
