@@ -670,18 +670,6 @@ TEST_F_TIMEOUT(sd, marker_of_uffd, TEST_SECONDS)
 	ASSERT_EQ(PAGES, nr_soft_dirty(self, 0, PAGES));
 }
 
-TEST_F_TIMEOUT(sd, marker_of_guard, TEST_SECONDS)
-{
-	ASSERT_NE(map_at(self->map, -1, 0, PAGES, RW, ANON), NULL);
-	store_range(self->map, 0, PAGES, 1);
-	if (madvise(self->map + 100 * page_size(), 4 * page_size(), MADV_GUARD_INSTALL))
-		SKIP(return, "no guard pages: %s", strerror(errno));
-	ASSERT_EQ(1, kept_pages(self, 5, 1, 0));
-	ASSERT_EQ(0, madvise(self->map + 100 * page_size(), 4 * page_size(), MADV_GUARD_REMOVE));
-	load_range(self->map, 100, 4);
-	ASSERT_EQ(PAGES, nr_soft_dirty(self, 0, PAGES));
-}
-
 /* Dirty bits are still there for a harvest, and for the file system. */
 TEST_F_TIMEOUT(sd, dirty_bits_stay, TEST_SECONDS)
 {

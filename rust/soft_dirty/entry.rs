@@ -13,6 +13,7 @@ use crate::{
         Entry,
         HugeLevel,
         Leaf,
+        Markers,
         MigrationAccess,
         Pte,
         PteTable,
@@ -33,6 +34,13 @@ fn is_writable_migration(value: Pte) -> bool {
             access: MigrationAccess::Write,
             ..
         })
+    )
+}
+
+fn is_uffd_marker(value: Pte) -> bool {
+    matches!(
+        value.soft_leaf(),
+        Some(SoftLeaf::Marker(Markers { uffd_wp: true, .. }))
     )
 }
 
@@ -288,7 +296,7 @@ impl<'s> PteTable<'_, 's> {
     }
 
     /// Sets the soft-dirty bit of all entries that are not none, and returns the number of those
-    /// that keep it: a marker loses it when the page is read, or the marker is taken away.
+    /// that keep it: a marker of userfaultfd loses it when the page is read.
     ///
     /// Nothing is taken from an entry, so nothing is owed.
     ///
@@ -304,7 +312,7 @@ impl<'s> PteTable<'_, 's> {
             if value.none() {
                 continue;
             }
-            if value.present() || !matches!(value.soft_leaf(), Some(SoftLeaf::Marker(_))) {
+            if value.present() || !is_uffd_marker(value) {
                 marked += 1;
             }
             // SAFETY: The entry is not none, maps the address, and its lock is held.
