@@ -175,12 +175,20 @@ def catches_sigint(pid):
 @contextlib.contextmanager
 def held(context, pid):
     """Holds all threads of a process as a debugger does."""
-    with subprocess.Popen([context.program, "hold", str(pid)], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True, bufsize=1) as holder:
+    def hold():
+        holder = subprocess.Popen([context.program, "hold", str(pid)], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, text=True, bufsize=1)
         holder.stdin.write("h")
         holder.stdin.flush()
         answer = json.loads(holder.stdout.readline())
-        assert answer == "Held" and state_of(pid) == "t", answer
+        if answer == "Held":
+            return holder
+        # On a busy machine a thread may not run in the time that it is given.
+        assert "Waits" in answer, answer
+        holder.communicate(timeout=PATIENCE)
+        return None
+    with until(hold, "it cannot be held") as holder:
+        assert state_of(pid) == "t"
         yield
         holder.stdin.close()
 
