@@ -36,6 +36,9 @@ impl std::str::FromStr for Wanted {
 pub struct Modules {
     /// In ascending order; with the number of the module among those wanted.
     code: Vec<(Range<u64>, Option<usize>)>,
+    /// What all of those wanted are in. KCOV notes each place of the kernel, and one in a thousand
+    /// is in it.
+    all: Range<u64>,
 }
 
 impl Modules {
@@ -59,15 +62,46 @@ impl Modules {
             }
         }
         code.sort_by_key(|(code, _)| code.start);
-        Some(Self { code })
+        let wanted = || code.iter().filter(|(_, number)| number.is_some());
+        let start = wanted().map(|(code, _)| code.start).min();
+        let end = wanted().map(|(code, _)| code.end).max();
+        let all = start.unwrap_or(0)..end.unwrap_or(0);
+        Some(Self { code, all })
     }
 
     /// The module that an address is of. The size of a module is that of its data as well, which
     /// is elsewhere: where the next module begins, the one before has ended.
     pub fn of(&self, addr: u64) -> Option<usize> {
+        if !self.all.contains(&addr) {
+            return None;
+        }
         let next = self.code.partition_point(|(code, _)| code.start <= addr);
         let (code, number) = &self.code[next.checked_sub(1)?];
         number.filter(|_| code.contains(&addr))
+    }
+}
+
+/// Addresses that came lately: most of those that a loop comes to have been there before.
+#[derive(Debug)]
+pub struct Recent(Vec<u64>);
+
+impl Recent {
+    const SLOTS: usize = 1 << 12;
+
+    /// None has come.
+    pub fn new() -> Self {
+        Self(vec![0; Self::SLOTS])
+    }
+
+    /// Whether this one is not known to have come since the last [`Self::forget`].
+    pub fn is_new(&mut self, addr: u64) -> bool {
+        let slot = &mut self.0[addr as usize % Self::SLOTS];
+        std::mem::replace(slot, addr) != addr
+    }
+
+    /// As if none had come.
+    pub fn forget(&mut self) {
+        self.0.fill(0);
     }
 }
 
@@ -131,11 +165,27 @@ mod tests {
         assert_eq!(modules.of(0xffff_ffff_c000_4fff), Some(1));
         assert_eq!(modules.of(0xffff_ffff_c000_5000), None);
         assert_eq!(modules.of(0xffff_ffff_8100_0000), None);
+        assert_eq!(
+            Modules::parse(text, &[]).unwrap().of(0xffff_ffff_c000_0000),
+            None
+        );
         let mut coverage = Coverage::default();
         assert!(coverage.add([0xffff_ffff_c000_0000]));
         assert!(!coverage.add([0xffff_ffff_c000_0000]));
         let table = coverage.table(&modules, &wanted);
         assert_eq!(table[0], "  mmops                 1 of     10 edges, 10 %");
         assert_eq!(table[2], "  all                   1 edges");
+    }
+
+    #[test]
+    fn an_address_is_new_once() {
+        let mut recent = Recent::new();
+        assert!(recent.is_new(7));
+        assert!(!recent.is_new(7));
+        // Two that share a slot.
+        assert!(recent.is_new(7 + Recent::SLOTS as u64));
+        assert!(recent.is_new(7));
+        recent.forget();
+        assert!(recent.is_new(7));
     }
 }

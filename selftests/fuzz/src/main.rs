@@ -143,7 +143,7 @@ fn main() -> Result<ExitCode> {
 }
 
 fn replay(programs: &[PathBuf], times: u64, guest: &Guest) -> Result<ExitCode> {
-    let runner = guest.runner(None)?;
+    let mut runner = guest.runner(None)?;
     let mut log = Log::from_now_on();
     for _ in 0..times {
         for path in programs {
@@ -214,7 +214,7 @@ fn run(options: &Run) -> Result<ExitCode> {
         first.len()
     );
 
-    let runner = options.guest.runner(modules)?;
+    let mut runner = options.guest.runner(modules)?;
     let mut log = Log::from_now_on();
     let (mut coverage, mut corpus) = (Coverage::default(), Corpus::default());
     let mut counts = Counts::default();

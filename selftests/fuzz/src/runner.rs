@@ -14,7 +14,7 @@ use mmops_raw::sandbox::{allow_interrupts, interrupt, this_thread, Sandbox};
 
 use crate::action::{Action, Step};
 use crate::check::run_ioctl;
-use crate::coverage::Modules;
+use crate::coverage::{Modules, Recent};
 use crate::program::{Program, MOST_THREADS};
 use crate::world::{Machine, World};
 
@@ -58,29 +58,55 @@ pub struct Runner {
     workers: Vec<Worker>,
     outcomes: Receiver<Outcome>,
     /// Of this thread, which opens and closes the devices.
-    coverage: Option<(Kcov, Modules)>,
+    tracer: Option<Tracer>,
     hang: Duration,
 }
 
-/// What was noted of places of the modules.
-fn ours<'a>(kcov: &'a Kcov, modules: &'a Modules) -> impl Iterator<Item = u64> + 'a {
-    kcov.addresses()
-        .filter(|place| modules.of(*place).is_some())
+/// Which places of the modules a thread comes to.
+struct Tracer {
+    kcov: Kcov,
+    modules: Modules,
+    recent: Recent,
+}
+
+impl Tracer {
+    /// Of this thread, where there are modules.
+    fn of_this_thread(modules: Option<&Modules>) -> Result<Option<Self>> {
+        let tracer = modules.map(|modules| -> Result<_> {
+            Ok(Self {
+                kcov: Kcov::this_thread(KCOV_WORDS).context("cannot trace a thread by KCOV")?,
+                modules: modules.clone(),
+                recent: Recent::new(),
+            })
+        });
+        tracer.transpose()
+    }
+
+    /// A program begins.
+    fn forget(&mut self) {
+        self.recent.forget();
+        self.kcov.reset();
+    }
+
+    /// Adds what was noted since the last time.
+    fn take(&mut self, places: &mut HashSet<u64>) {
+        for place in self.kcov.addresses() {
+            if self.modules.of(place).is_some() && self.recent.is_new(place) {
+                places.insert(place);
+            }
+        }
+        self.kcov.reset();
+    }
 }
 
 /// What thread `number` does of a program.
-fn steps(
-    number: usize,
-    job: &Job,
-    sandbox: &Sandbox,
-    coverage: Option<(&Kcov, &Modules)>,
-) -> Outcome {
+fn steps(number: usize, job: &Job, sandbox: &Sandbox, mut tracer: Option<&mut Tracer>) -> Outcome {
     let mut outcome = Outcome::default();
+    if let Some(tracer) = &mut tracer {
+        tracer.forget();
+    }
     let mine = job.steps.iter().filter(|step| step.thread == number);
     for step in mine {
-        if let Some((kcov, _)) = coverage {
-            kcov.reset();
-        }
         outcome.calls += 1;
         if let Action::Ioctl {
             file,
@@ -105,8 +131,8 @@ fn steps(
             // Whether it succeeds is between the program and the kernel.
             let _ = job.world.run(sandbox, step.action);
         }
-        if let Some((kcov, modules)) = coverage {
-            outcome.places.extend(ours(kcov, modules));
+        if let Some(tracer) = &mut tracer {
+            tracer.take(&mut outcome.places);
         }
     }
     outcome
@@ -125,32 +151,28 @@ impl Runner {
             let (sandbox, sender) = (sandbox.clone(), sender.clone());
             let modules = modules.cloned();
             thread::spawn(move || {
-                let kcov = modules.as_ref().map(|_| Kcov::this_thread(KCOV_WORDS));
-                let kcov = match kcov.transpose() {
-                    Ok(kcov) => kcov,
+                let mut tracer = match Tracer::of_this_thread(modules.as_ref()) {
+                    Ok(tracer) => tracer,
                     Err(error) => return drop(hello.send(Err(error))),
                 };
                 let _ = hello.send(Ok(this_thread()));
                 while let Ok(job) = todo.recv() {
                     job.begin.wait();
-                    let coverage = kcov.as_ref().zip(modules.as_ref());
-                    let outcome = steps(number, &job, &sandbox, coverage);
+                    let outcome = steps(number, &job, &sandbox, tracer.as_mut());
                     // The world ends with whoever has it last, which is to be the main thread.
                     drop(job);
                     let _ = sender.send(outcome);
                 }
             });
-            let thread = answer.recv()?.context("cannot trace a thread by KCOV")?;
+            let thread = answer.recv()??;
             workers.push(Worker { jobs, thread });
         }
-        let coverage = modules
-            .map(|modules| -> Result<_> { Ok((Kcov::this_thread(KCOV_WORDS)?, modules.clone())) });
         Ok(Self {
             sandbox,
             machine,
             workers,
             outcomes,
-            coverage: coverage.transpose()?,
+            tracer: Tracer::of_this_thread(modules)?,
             hang,
         })
     }
@@ -160,9 +182,9 @@ impl Runner {
     /// # Errors
     ///
     /// It does not end. No other can be run then.
-    pub fn run(&self, program: &Program) -> Result<Outcome> {
-        if let Some((kcov, _)) = &self.coverage {
-            kcov.reset();
+    pub fn run(&mut self, program: &Program) -> Result<Outcome> {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.forget();
         }
         let world = Arc::new(World::new(&self.machine)?);
         for action in program.layout() {
@@ -201,8 +223,8 @@ impl Runner {
         }
         drop(world);
         self.sandbox.clear()?;
-        if let Some((kcov, modules)) = &self.coverage {
-            all.places.extend(ours(kcov, modules));
+        if let Some(tracer) = &mut self.tracer {
+            tracer.take(&mut all.places);
         }
         Ok(all)
     }
