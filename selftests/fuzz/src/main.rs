@@ -113,8 +113,8 @@ struct Guest {
 
 impl Guest {
     fn runner(&self, modules: Option<&Modules>) -> Result<Runner> {
-        let disk = self.disk.clone();
-        Runner::new(Machine { disk }, modules, Duration::from_secs(self.hang))
+        let machine = Machine::new(self.disk.as_deref())?;
+        Runner::new(machine, modules, Duration::from_secs(self.hang))
     }
 }
 

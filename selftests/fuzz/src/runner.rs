@@ -54,7 +54,7 @@ struct Worker {
 /// Runs programs.
 pub struct Runner {
     sandbox: Arc<Sandbox>,
-    machine: Machine,
+    machine: Arc<Machine>,
     workers: Vec<Worker>,
     outcomes: Receiver<Outcome>,
     /// Of this thread, which opens and closes the devices.
@@ -169,7 +169,7 @@ impl Runner {
         }
         Ok(Self {
             sandbox,
-            machine,
+            machine: Arc::new(machine),
             workers,
             outcomes,
             tracer: Tracer::of_this_thread(modules)?,
@@ -186,7 +186,7 @@ impl Runner {
         if let Some(tracer) = &mut self.tracer {
             tracer.forget();
         }
-        let world = Arc::new(World::new(&self.machine)?);
+        let world = Arc::new(World::new(self.machine.clone())?);
         for action in program.layout() {
             let _ = world.run(&self.sandbox, action);
         }

@@ -2,11 +2,11 @@
 
 //! What a program finds: open devices and files, always with the same numbers, and what it makes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{ensure, Context, Result};
@@ -35,26 +35,40 @@ pub mod fds {
     pub const CHILDREN: i32 = 121;
 }
 
-/// What is there.
-#[derive(Clone, Debug)]
+const MMOPS: &str = "/dev/mmops";
+const MIRROR: &str = "/dev/hmm_dmirror0";
+const WALK: &str = "/dev/mmops_walk";
+const LEAFMAP: &str = "/dev/mmops_leafmap";
+
+/// What is there, and stays from program to program.
+#[derive(Debug)]
 pub struct Machine {
-    /// A directory on a disk.
-    pub disk: Option<PathBuf>,
+    mmops: Mmops,
+    walk: Option<Walk>,
+    leafmap: Option<Leafmap>,
+    /// A file on a disk, if there is one.
+    disk: Option<OwnedFd>,
+    zero: OwnedFd,
+    _others: [OwnedFd; 2],
+    /// The memory of this process, for stores by force.
+    memory: File,
 }
 
 /// The state of a program, from its begin to its end.
 #[derive(Debug)]
 pub struct World {
+    machine: Arc<Machine>,
     mmops: [Mmops; 2],
     mirror: Option<Mirror>,
     walk: Option<Walk>,
     leafmap: Option<Leafmap>,
-    files: [OwnedFd; 4],
-    _others: [OwnedFd; 3],
+    memfd: OwnedFd,
+    /// Where there is no disk, another memfd.
+    no_disk: Option<OwnedFd>,
+    frames: OwnedFd,
+    _read_only: OwnedFd,
     children: Mutex<Vec<OwnedFd>>,
     userfaults: Mutex<Vec<Arc<Userfault>>>,
-    /// The memory of this process, for stores by force.
-    memory: File,
 }
 
 /// A descriptor at a number of its own.
@@ -80,51 +94,80 @@ fn open(path: impl AsRef<Path>) -> Result<File> {
     file.with_context(|| format!("cannot open {}", path.display()))
 }
 
-impl World {
-    /// All is as if no program had been before.
-    pub fn new(machine: &Machine) -> Result<Self> {
-        let device = || Mmops::open(Path::new("/dev/mmops")).context("cannot open /dev/mmops");
-        let memfd = || -> Result<File> {
-            let file = File::from(memfd_create("fuzz", MemfdFlags::CLOEXEC)?);
-            file.set_len(LEN)?;
-            Ok(file)
-        };
-        let memory = memfd()?;
-        let disk = match &machine.disk {
-            Some(directory) => {
-                let mut options = OpenOptions::new();
-                options.read(true).write(true).create(true).truncate(true);
-                let file = options.open(directory.join("mmops-fuzz"))?;
-                file.set_len(LEN)?;
-                file
-            }
-            None => memfd()?,
-        };
-        let leafmap = optional(Leafmap::open(Path::new("/dev/mmops_leafmap")))?;
-        let frames = match &leafmap {
-            Some(device) => device.as_fd().try_clone_to_owned()?,
-            None => open("/dev/zero")?.into(),
-        };
-        let read_only = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
+fn memfd() -> Result<OwnedFd> {
+    let file = File::from(memfd_create("fuzz", MemfdFlags::CLOEXEC)?);
+    file.set_len(LEN)?;
+    Ok(file.into())
+}
+
+/// A file in a directory that has no name there.
+fn nameless(directory: &Path) -> Result<File> {
+    let path = directory.join(format!("mmops-fuzz-{}", getpid()));
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    let file = options.open(&path);
+    let file = file.with_context(|| format!("cannot make {}", path.display()))?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+impl Machine {
+    /// With a file in a directory on a disk.
+    pub fn new(disk: Option<&Path>) -> Result<Self> {
+        let disk = disk.map(|directory| number(nameless(directory)?, fds::FILES + 1));
         Ok(Self {
-            mmops: [device()?, device()?],
-            mirror: optional(Mirror::open(Path::new("/dev/hmm_dmirror0")))?,
-            walk: optional(Walk::open(Path::new("/dev/mmops_walk")))?,
-            files: [
-                number(memory, fds::FILES)?,
-                number(disk, fds::FILES + 1)?,
-                number(frames, fds::FILES + 2)?,
-                number(open("/dev/zero")?, fds::FILES + 3)?,
-            ],
-            leafmap,
+            mmops: Mmops::open(Path::new(MMOPS)).context("cannot open /dev/mmops")?,
+            walk: optional(Walk::open(Path::new(WALK)))?,
+            leafmap: optional(Leafmap::open(Path::new(LEAFMAP)))?,
+            disk: disk.transpose()?,
+            zero: number(open("/dev/zero")?, fds::FILES + 3)?,
             _others: [
-                number(read_only, fds::READ_ONLY)?,
                 number(open("/dev/null")?, fds::NULL)?,
                 number(pidfd_open(getpid(), PidfdFlags::empty())?, fds::OWN)?,
             ],
+            memory: open("/proc/self/mem")?,
+        })
+    }
+}
+
+impl World {
+    /// All is as if no program had been before.
+    pub fn new(machine: Arc<Machine>) -> Result<Self> {
+        let mmops = || machine.mmops.open_again(Path::new(MMOPS));
+        let walk = machine.walk.as_ref();
+        let leafmap = machine.leafmap.as_ref();
+        let leafmap = leafmap.map(|device| device.open_again(Path::new(LEAFMAP)));
+        let leafmap = leafmap.transpose()?;
+        let frames = match &leafmap {
+            Some(device) => device.as_fd().try_clone_to_owned()?,
+            None => machine.zero.try_clone()?,
+        };
+        let memfd = number(memfd()?, fds::FILES)?;
+        let no_disk = match &machine.disk {
+            Some(disk) => {
+                let disk = File::from(disk.try_clone()?);
+                disk.set_len(0)?;
+                disk.set_len(LEN)?;
+                None
+            }
+            None => Some(number(self::memfd()?, fds::FILES + 1)?),
+        };
+        let read_only = File::open(format!("/proc/self/fd/{}", fds::FILES))?;
+        Ok(Self {
+            mmops: [mmops()?, mmops()?],
+            // While it is open, it mirrors this process: so it is not from program to program.
+            mirror: optional(Mirror::open(Path::new(MIRROR)))?,
+            walk: walk
+                .map(|device| device.open_again(Path::new(WALK)))
+                .transpose()?,
+            leafmap,
+            memfd,
+            no_disk,
+            frames: number(frames, fds::FILES + 2)?,
+            _read_only: number(read_only, fds::READ_ONLY)?,
             children: Mutex::default(),
             userfaults: Mutex::default(),
-            memory: open("/proc/self/mem")?,
+            machine,
         })
     }
 
@@ -148,9 +191,21 @@ impl World {
         self.leafmap.as_ref()
     }
 
+    /// The file of this number from [`fds::FILES`] on.
+    fn fd(&self, file: usize) -> BorrowedFd<'_> {
+        let disk = || self.no_disk.as_ref().or(self.machine.disk.as_ref());
+        match file {
+            0 => self.memfd.as_fd(),
+            1 => disk().expect("one of both").as_fd(),
+            2 => self.frames.as_fd(),
+            _ => self.machine.zero.as_fd(),
+        }
+    }
+
     fn file(&self, file: usize) -> File {
         // A descriptor more, so that a close is nobody else's.
-        File::from(self.files[file].try_clone().expect("a descriptor"))
+        let fd = self.fd(file).try_clone_to_owned();
+        File::from(fd.expect("a descriptor"))
     }
 
     fn map(&self, sandbox: &Sandbox, action: (Span, What, i32, bool)) -> nix::Result<()> {
@@ -158,8 +213,8 @@ impl World {
         let what = match what {
             What::Anonymous => Mapped::Anonymous,
             What::SharedAnonymous => Mapped::SharedAnonymous,
-            What::Shared(file, page) => Mapped::Shared(self.files[file].as_fd(), page),
-            What::Private(file, page) => Mapped::Private(self.files[file].as_fd(), page),
+            What::Shared(file, page) => Mapped::Shared(self.fd(file), page),
+            What::Private(file, page) => Mapped::Private(self.fd(file), page),
         };
         sandbox.map(span, what, prot, populate)
     }
@@ -200,7 +255,7 @@ impl World {
             Action::Sync(span) => sandbox.sync(span),
             Action::Store(span) => sandbox.store(span).map(drop),
             Action::Load(span) => sandbox.load(span).map(drop),
-            Action::StoreByForce(addr) => io(self.memory.write_all_at(&[0xa5; 8], addr)),
+            Action::StoreByForce(addr) => io(self.machine.memory.write_all_at(&[0xa5; 8], addr)),
             Action::Fork(span, life) => self.fork(sandbox, span, life),
             Action::Kill(child) => {
                 let children = self.children.lock().unwrap();
@@ -213,7 +268,7 @@ impl World {
                 let mode =
                     FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
                 let (first, nr) = (first * PAGE, nr * PAGE);
-                fallocate(&self.files[file], mode, first as i64, nr as i64)
+                fallocate(self.fd(file), mode, first as i64, nr as i64)
             }
             Action::Write(file, page) => io(self.file(file).write_all_at(&[1; 64], page * PAGE)),
             Action::Register(span, wp_async, missing, wp) => {

@@ -28,6 +28,16 @@ impl Mmops {
     pub fn open(path: &Path) -> io::Result<Self> {
         misc(path, "mmops").map(Self)
     }
+
+    /// Opens the device once more: `path` is where this one was opened.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTTY` if it is another one now.
+    #[cfg(feature = "fuzz")]
+    pub fn open_again(&self, path: &Path) -> io::Result<Self> {
+        again(path, &self.0).map(Self)
+    }
 }
 
 impl AsFd for Mmops {
@@ -52,6 +62,18 @@ pub(crate) fn misc(path: &Path, name: &str) -> io::Result<File> {
     Err(Errno::ENOTTY.into())
 }
 
+/// Opens the device that a file is of once more. That it is open keeps its number, so its name need
+/// not be looked for again.
+#[cfg(feature = "fuzz")]
+pub(crate) fn again(path: &Path, known: &File) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let (metadata, known) = (file.metadata()?, known.metadata()?);
+    if metadata.file_type().is_char_device() && metadata.rdev() == known.rdev() {
+        return Ok(file);
+    }
+    Err(Errno::ENOTTY.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +85,17 @@ mod tests {
         assert_eq!(error("/dev/null").raw_os_error(), enotty);
         assert_eq!(error("/proc/self/comm").raw_os_error(), enotty);
         assert_eq!(error("/nonexistent").kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    #[cfg(feature = "fuzz")]
+    fn only_the_same_device_is_opened_again() {
+        let null = File::open("/dev/null").unwrap();
+        assert!(again(Path::new("/dev/null"), &null).is_ok());
+        let error = |path: &str| again(Path::new(path), &null).unwrap_err();
+        let enotty = Some(Errno::ENOTTY as i32);
+        assert_eq!(error("/dev/zero").raw_os_error(), enotty);
+        assert_eq!(error("/proc/self/comm").raw_os_error(), enotty);
     }
 
     /// With a misc device that any machine has; this is for one that may be opened.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::span::{array, Span, PAGE};
-use crate::device::misc;
+use crate::device::{again, misc};
 use crate::ioctl::number_for;
 use crate::sys::*;
 use crate::Mmops;
@@ -94,6 +94,15 @@ macro_rules! device {
             /// `ENOTTY` if it is another one.
             pub fn open(path: &Path) -> io::Result<Self> {
                 misc(path, $name).map(Self)
+            }
+
+            /// Opens the device once more: `path` is where this one was opened.
+            ///
+            /// # Errors
+            ///
+            /// `ENOTTY` if it is another one now.
+            pub fn open_again(&self, path: &Path) -> io::Result<Self> {
+                again(path, &self.0).map(Self)
             }
         }
 
