@@ -106,6 +106,7 @@ clean:
 #= MMOPS_FAULTS=1 (modules, shell): the faults for negative controls
 #= OUT=dir (demo, bench): where results are written
 #= PROFILE=1 (bench): write profile.txt as well
+#= PROCESSES=4 (fuzz): so many run programs at the same time
 #= SECONDS_MAX=3600 (fuzz): it ends after that long as well
 #= SEED=7 (fuzz): the seed of a run that is to be repeated
 #= SHAKE=7 (check): move threads from CPU to CPU, with this seed

@@ -17,14 +17,18 @@ mod mutate;
 mod print;
 mod program;
 mod progress;
+mod remote;
 mod report;
 mod request;
 mod runner;
 mod world;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -36,8 +40,9 @@ use crate::corpus::Corpus;
 use crate::coverage::{Coverage, Modules, Wanted};
 use crate::program::Program;
 use crate::progress::Progress;
+use crate::remote::Remote;
 use crate::report::{Last, Log};
-use crate::runner::Runner;
+use crate::runner::{Outcome, Runner};
 use crate::world::Machine;
 
 /// Fuzz /dev/mmops, in a guest that may break
@@ -60,6 +65,15 @@ enum Command {
         /// How often
         #[arg(long, default_value_t = 1)]
         times: u64,
+        #[command(flatten)]
+        guest: Guest,
+    },
+    /// Run programs for the process that has started this one
+    #[command(hide = true)]
+    Serve {
+        /// As of `run`
+        #[arg(long)]
+        module: Vec<Wanted>,
         #[command(flatten)]
         guest: Guest,
     },
@@ -88,6 +102,9 @@ struct Run {
     /// Seconds after which it ends as well
     #[arg(long)]
     seconds: Option<u64>,
+    /// Processes that run programs at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=16))]
+    processes: u64,
     /// Directory with programs to begin with
     #[arg(long)]
     corpus: Option<PathBuf>,
@@ -116,6 +133,18 @@ impl Guest {
         let machine = Machine::new(self.disk.as_deref())?;
         Runner::new(machine, modules, Duration::from_secs(self.hang))
     }
+
+    /// A process with these options.
+    fn remote(&self, modules: Option<&[Wanted]>) -> Result<Remote> {
+        let mut arguments = vec![format!("--hang={}", self.hang)];
+        if let Some(disk) = &self.disk {
+            arguments.push(format!("--disk={}", disk.display()));
+        }
+        for module in modules.unwrap_or_default() {
+            arguments.push(format!("--module={}", module.name));
+        }
+        Remote::start(&arguments)
+    }
 }
 
 fn main() -> Result<ExitCode> {
@@ -126,6 +155,11 @@ fn main() -> Result<ExitCode> {
             times,
             guest,
         } => replay(&programs, times, &guest),
+        Command::Serve { module, guest } => {
+            let modules = (!module.is_empty()).then(|| Modules::loaded(&module));
+            remote::serve(&mut guest.runner(modules.transpose()?.as_ref())?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Print { program } => {
             print!("{}", print::in_c(&corpus::read_one(&program)?));
             Ok(ExitCode::SUCCESS)
@@ -157,15 +191,6 @@ fn replay(programs: &[PathBuf], times: u64, guest: &Guest) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a run counts.
-#[derive(Debug, Default)]
-struct Counts {
-    programs: u64,
-    calls: u64,
-    ioctls: u64,
-    successes: u64,
-}
-
 /// The next program. Its choices are by its number, so they do not depend on those before but by
 /// what these have added to the corpus.
 fn next(seed: u64, number: u64, first: &[Program], corpus: &Corpus) -> Program {
@@ -190,69 +215,81 @@ fn next(seed: u64, number: u64, first: &[Program], corpus: &Corpus) -> Program {
     program.mutated(rng, other)
 }
 
-fn run(options: &Run) -> Result<ExitCode> {
-    let has_kcov = Path::new("/sys/kernel/debug/kcov").exists();
-    let loaded = Modules::loaded(&options.module)?;
-    let modules = has_kcov.then_some(&loaded);
-    fs::create_dir_all(&options.out)
-        .with_context(|| format!("cannot make {}", options.out.display()))?;
-    let mut last = Last::create(&options.out.join("last"))?;
-    let first = options
-        .corpus
-        .as_deref()
-        .map(corpus::read)
-        .transpose()?
-        .unwrap_or_default();
-    let guided = if has_kcov {
-        "guided by KCOV"
-    } else {
-        "without KCOV, so not guided"
-    };
-    eprintln!(
-        "seed {}, {} programs to begin with, {guided}",
-        options.seed,
-        first.len()
-    );
+/// Who runs programs.
+enum Executor {
+    Here(Runner),
+    There(Remote),
+}
 
-    let mut runner = options.guest.runner(modules)?;
-    let mut log = Log::from_now_on();
-    let (mut coverage, mut corpus) = (Coverage::default(), Corpus::default());
-    let mut counts = Counts::default();
-    let mut progress = Progress::new(options.calls);
-    let mut failure = None;
-    while counts.calls < options.calls {
-        if options
-            .seconds
-            .is_some_and(|seconds| progress.elapsed().as_secs() >= seconds)
-        {
-            break;
+impl Executor {
+    fn run(&mut self, program: &Program) -> Result<Outcome> {
+        match self {
+            Self::Here(runner) => runner.run(program),
+            Self::There(remote) => remote.run(program),
         }
-        let program = next(options.seed, counts.programs, &first, &corpus);
-        last.add(&program)?;
-        let outcome = match runner.run(&program) {
+    }
+}
+
+/// What a run has come to.
+struct State<'a> {
+    options: &'a Run,
+    first: Vec<Program>,
+    is_guided: bool,
+    last: Last,
+    log: Log,
+    coverage: Coverage,
+    corpus: Corpus,
+    progress: Progress,
+    /// Programs that were begun, and those that have ended.
+    begun: u64,
+    ended: u64,
+    /// Of all of them.
+    outcome: Outcome,
+    /// The first program that failed, and why.
+    failure: Option<(Program, String)>,
+}
+
+impl State<'_> {
+    /// The program to be run next; none at the end.
+    fn begin(&mut self) -> Result<Option<Program>> {
+        let seconds = self.progress.elapsed().as_secs();
+        if self.failure.is_some()
+            || self.outcome.calls >= self.options.calls
+            || self.options.seconds.is_some_and(|most| seconds >= most)
+        {
+            return Ok(None);
+        }
+        let program = next(self.options.seed, self.begun, &self.first, &self.corpus);
+        self.begun += 1;
+        self.last.add(&program)?;
+        Ok(Some(program))
+    }
+
+    /// This is what came of it.
+    fn end(&mut self, program: Program, result: Result<Outcome>) {
+        let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => {
-                failure = Some((program, format!("{error:#}")));
-                break;
+                self.failure.get_or_insert((program, format!("{error:#}")));
+                return;
             }
         };
-        counts.programs += 1;
-        counts.calls += outcome.calls;
-        counts.ioctls += outcome.ioctls;
-        counts.successes += outcome.successes;
-        let is_new = coverage.add(outcome.places.iter().copied());
-        // Not guided, others are made of those to begin with.
-        let is_first = !has_kcov && counts.programs <= first.len() as u64;
-        if let Some(wrong) = outcome.wrong.or_else(|| log.report()) {
-            failure = Some((program, wrong));
-            break;
+        self.ended += 1;
+        self.outcome.calls += outcome.calls;
+        self.outcome.ioctls += outcome.ioctls;
+        self.outcome.successes += outcome.successes;
+        let is_new = self.coverage.add(outcome.places.iter().copied());
+        if let Some(wrong) = outcome.wrong.or_else(|| self.log.report()) {
+            self.failure.get_or_insert((program, wrong));
+            return;
         }
-        if is_new || is_first {
-            corpus.add(program, outcome.places);
+        if is_new {
+            self.corpus.add(program, outcome.places);
         }
-        progress.at(counts.calls, || {
-            let (ioctls, edges, programs) = (counts.ioctls, coverage.len(), corpus.len());
-            match has_kcov {
+        self.progress.at(self.outcome.calls, || {
+            let ioctls = self.outcome.ioctls;
+            let (edges, programs) = (self.coverage.len(), self.corpus.len());
+            match self.is_guided {
                 true => {
                     format!("{ioctls} ioctls, {edges} edges, {programs} programs in the corpus")
                 }
@@ -260,40 +297,129 @@ fn run(options: &Run) -> Result<ExitCode> {
             }
         });
     }
-    let seconds = progress.elapsed().as_secs_f64();
-    progress.finish();
+}
 
-    let Counts {
-        programs,
+fn lock<'m, 'a>(state: &'m Mutex<State<'a>>) -> MutexGuard<'m, State<'a>> {
+    state.lock().expect("no thread has panicked")
+}
+
+/// Runs programs until there were enough.
+fn work(executor: &mut Executor, state: &Mutex<State<'_>>) -> Result<()> {
+    loop {
+        let Some(program) = lock(state).begin()? else {
+            return Ok(());
+        };
+        let result = executor.run(&program);
+        lock(state).end(program, result);
+    }
+}
+
+fn run(options: &Run) -> Result<ExitCode> {
+    let is_guided = !options.module.is_empty() && Path::new("/sys/kernel/debug/kcov").exists();
+    let loaded = Modules::loaded(&options.module)?;
+    fs::create_dir_all(&options.out)
+        .with_context(|| format!("cannot make {}", options.out.display()))?;
+    let first = options
+        .corpus
+        .as_deref()
+        .map(corpus::read)
+        .transpose()?
+        .unwrap_or_default();
+    let guided = if is_guided {
+        "guided by KCOV"
+    } else {
+        "not guided"
+    };
+    eprintln!(
+        "seed {}, {} programs to begin with, {guided}",
+        options.seed,
+        first.len()
+    );
+    let mut corpus = Corpus::default();
+    if !is_guided {
+        // Nothing is added then, and the others are made of these.
+        for program in &first {
+            corpus.add(program.clone(), HashSet::new());
+        }
+    }
+    let state = Mutex::new(State {
+        options,
+        first,
+        is_guided,
+        last: Last::create(&options.out.join("last"))?,
+        log: Log::from_now_on(),
+        coverage: Coverage::default(),
+        corpus,
+        progress: Progress::new(options.calls),
+        begun: 0,
+        ended: 0,
+        outcome: Outcome::default(),
+        failure: None,
+    });
+    if options.processes == 1 {
+        let modules = is_guided.then_some(&loaded);
+        work(&mut Executor::Here(options.guest.runner(modules)?), &state)?;
+    } else {
+        let one = || -> Result<()> {
+            let modules = is_guided.then_some(&options.module[..]);
+            let mut executor = Executor::There(options.guest.remote(modules)?);
+            work(&mut executor, &state)?;
+            match executor {
+                // What hangs would not end.
+                Executor::There(remote) if lock(&state).failure.is_none() => remote.finish(),
+                _ => Ok(()),
+            }
+        };
+        thread::scope(|scope| -> Result<()> {
+            let threads: Vec<_> = (0..options.processes).map(|_| scope.spawn(one)).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("no thread panics"))
+        })?;
+    }
+    let state = state.into_inner().expect("no thread has panicked");
+    report(&state, &loaded)
+}
+
+/// Prints what has come of a run.
+fn report(state: &State<'_>, loaded: &Modules) -> Result<ExitCode> {
+    let options = state.options;
+    let seconds = state.progress.elapsed().as_secs_f64();
+    state.progress.finish();
+    let Outcome {
         calls,
         ioctls,
         successes,
-    } = counts;
+        ..
+    } = state.outcome;
     println!(
-        "{programs} programs of seed {} in {seconds:.0} s",
-        options.seed
+        "{} programs of seed {} in {seconds:.0} s",
+        state.ended, options.seed
     );
-    println!("{calls} calls, of which {ioctls} ioctls, of which {successes} succeeded");
-    if has_kcov {
+    println!(
+        "{calls} calls, of which {ioctls} ioctls, of which {successes} succeeded; {:.0} ioctls/s",
+        ioctls as f64 / seconds
+    );
+    if state.is_guided {
         println!("edges of the modules that were reached:");
-        for line in coverage.table(&loaded, &options.module) {
+        for line in state.coverage.table(loaded, &options.module) {
             println!("{line}");
         }
-        let few = corpus.write(&options.out.join("corpus"))?;
+        let few = state.corpus.write(&options.out.join("corpus"))?;
         println!(
             "{} programs in the corpus; {few} of them reach all of that",
-            corpus.len()
+            state.corpus.len()
         );
     } else {
-        println!("{} programs in the corpus", corpus.len());
+        println!("{} programs in the corpus", state.corpus.len());
     }
-    let Some((program, failure)) = failure else {
+    let Some((program, failure)) = &state.failure else {
         return Ok(ExitCode::SUCCESS);
     };
     let path = options.out.join("reproducer");
     fs::write(&path, program.bytes())?;
-    fs::write(path.with_extension("c"), print::in_c(&program))?;
-    println!("{}", print::in_c(&program));
+    fs::write(path.with_extension("c"), print::in_c(program))?;
+    println!("{}", print::in_c(program));
     println!("FAILED: {failure}");
     println!(
         "program: {0}, in C: {0}.c; the last programs: last",

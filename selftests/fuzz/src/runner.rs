@@ -24,7 +24,7 @@ const KCOV_WORDS: usize = 1 << 17;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What came of a program.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Places of the modules that were reached.
     pub places: HashSet<u64>,
