@@ -93,7 +93,7 @@ clean:
 # What `make help` says of the variables: "#= VARIABLE (targets): text".
 #= BENCH_ARGS (bench): options of mmops-bench
 #= BUSY=1 (check): keep all CPUs of this machine busy meanwhile
-#= CALLS=1000000 (fuzz): how many calls
+#= CALLS=1000000 (fuzz): how many ioctls
 #= CONTROLS=20 (check): run the negative controls alone, so often
 #= FIXES=1 (check, check-debug): with kernel/fixes, which it shows to work
 #= FLAVOUR=debug (kernel, modules, shell): the debug kernel

@@ -68,7 +68,7 @@ end
 
 	# The same programs in each run, but for what KCOV finds, and as many as there is time for.
 	begin 48-fuzz
-	check fuzz "$MMOPS_BIN/mmops-fuzz" run --seed 1 --calls 5000 --seconds 30 \
+	check fuzz "$MMOPS_BIN/mmops-fuzz" run --seed 1 --calls 3000 --seconds 30 \
 		--corpus "$top/selftests/fuzz/corpus" --out "$MMOPS_SHARE/fuzz" --disk "$MMOPS_DISK"
 	end
 }

@@ -96,7 +96,7 @@ struct Run {
     /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Calls to make
+    /// Calls of the devices to make; those that change mappings are not counted
     #[arg(long, default_value_t = 100_000)]
     calls: u64,
     /// Seconds after which it ends as well
@@ -254,7 +254,7 @@ impl State<'_> {
     fn begin(&mut self) -> Result<Option<Program>> {
         let seconds = self.progress.elapsed().as_secs();
         if self.failure.is_some()
-            || self.outcome.calls >= self.options.calls
+            || self.outcome.ioctls >= self.options.calls
             || self.options.seconds.is_some_and(|most| seconds >= most)
         {
             return Ok(None);
@@ -286,14 +286,14 @@ impl State<'_> {
         if is_new {
             self.corpus.add(program, outcome.places);
         }
-        self.progress.at(self.outcome.calls, || {
-            let ioctls = self.outcome.ioctls;
+        self.progress.at(self.outcome.ioctls, || {
+            let calls = self.outcome.calls;
             let (edges, programs) = (self.coverage.len(), self.corpus.len());
             match self.is_guided {
                 true => {
-                    format!("{ioctls} ioctls, {edges} edges, {programs} programs in the corpus")
+                    format!("{calls} calls, {edges} edges, {programs} programs in the corpus")
                 }
-                false => format!("{ioctls} ioctls"),
+                false => format!("{calls} calls"),
             }
         });
     }

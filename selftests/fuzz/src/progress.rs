@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Between two lines.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Progress in calls.
+/// Progress in ioctls.
 pub struct Progress {
     bar: Option<ProgressBar>,
     begin: Instant,
@@ -19,11 +19,11 @@ pub struct Progress {
 
 impl Progress {
     /// Begins.
-    pub fn new(calls: u64) -> Self {
-        let style = "{elapsed_precise} [{bar:30}] {pos}/{len} calls, {msg}";
+    pub fn new(ioctls: u64) -> Self {
+        let style = "{elapsed_precise} [{bar:30}] {pos}/{len} ioctls, {msg}";
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(style).expect("a constant template");
-            ProgressBar::new(calls).with_style(style.progress_chars("=> "))
+            ProgressBar::new(ioctls).with_style(style.progress_chars("=> "))
         });
         let begin = Instant::now();
         let last = begin;
@@ -35,15 +35,15 @@ impl Progress {
         self.begin.elapsed()
     }
 
-    /// So many calls are done; `text` says more.
-    pub fn at(&mut self, calls: u64, text: impl FnOnce() -> String) {
+    /// So many are done; `text` says more.
+    pub fn at(&mut self, ioctls: u64, text: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
-            bar.set_position(calls);
+            bar.set_position(ioctls);
             bar.set_message(text());
         } else if self.last.elapsed() >= EVERY {
             self.last = Instant::now();
             let seconds = self.begin.elapsed().as_secs();
-            eprintln!("  [{seconds:4} s] {calls} calls, {}", text());
+            eprintln!("  [{seconds:4} s] {ioctls} ioctls, {}", text());
         }
     }
 
