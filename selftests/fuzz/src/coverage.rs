@@ -5,29 +5,37 @@
 use std::collections::HashSet;
 use std::fs;
 use std::ops::Range;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// A module whose places count: its name, and how many there are, if that is known.
+/// A module whose places count: its name, and how many there are, as far as that is known.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// As `/proc/modules` has it.
     pub name: String,
     /// Calls of `__sanitizer_cov_trace_pc` in it.
     pub places: Option<usize>,
+    /// Of these, those that no call of a program comes to: `scripts/edges` says which.
+    pub never: usize,
 }
 
 impl std::str::FromStr for Wanted {
     type Err = std::num::ParseIntError;
 
-    /// `NAME` or `NAME=PLACES`.
+    /// `NAME`, `NAME=PLACES` or `NAME=PLACES,NEVER`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, places) = match text.split_once('=') {
-            Some((name, places)) => (name, Some(places.parse()?)),
-            None => (text, None),
+        let (name, places) = text.split_once('=').unzip();
+        let name = name.unwrap_or(text).to_owned();
+        let (places, never) = match places.and_then(|places| places.split_once(',')) {
+            Some((places, never)) => (Some(places.parse()?), never.parse()?),
+            None => (places.map(str::parse).transpose()?, 0),
         };
-        let name = name.to_owned();
-        Ok(Self { name, places })
+        Ok(Self {
+            name,
+            places,
+            never,
+        })
     }
 }
 
@@ -130,20 +138,53 @@ impl Coverage {
                 reached[module] += 1;
             }
         }
-        let line = |name: &str, reached: usize, places: Option<usize>| match places {
+        let line = |name: &str, reached: usize, places: Option<usize>, never: usize| match places {
             Some(places @ 1..) => {
-                let percent = 100 * reached / places;
-                format!("  {name:<16} {reached:>6} of {places:>6} edges, {percent} %")
+                let percent = |of: usize| 100 * reached / of.max(1);
+                let mut line = format!(
+                    "  {name:<16} {reached:>6} of {places:>6} edges, {} %",
+                    percent(places)
+                );
+                if never > 0 {
+                    let can = places.saturating_sub(never);
+                    line += &format!("; {} % of {can} that calls can reach", percent(can));
+                }
+                line
             }
             _ => format!("  {name:<16} {reached:>6} edges"),
         };
         let modules = wanted.iter().zip(&reached);
         let mut lines: Vec<_> = modules
-            .map(|(module, reached)| line(&module.name, *reached, module.places))
+            .map(|(module, reached)| line(&module.name, *reached, module.places, module.never))
             .collect();
         let all = wanted.iter().map(|module| module.places).sum();
-        lines.push(line("all", reached.iter().sum(), all));
+        let never = wanted.iter().map(|module| module.never).sum();
+        lines.push(line("all", reached.iter().sum(), all, never));
         lines
+    }
+
+    /// What was reached of each module, by offsets in its section `.text`, which begins at `start`.
+    pub fn offsets(&self, modules: &Modules, module: usize, start: u64) -> Vec<u64> {
+        let of_module = |addr: &&u64| modules.of(**addr) == Some(module);
+        let places = self.0.iter().filter(of_module);
+        let mut offsets: Vec<_> = places.map(|addr| addr.wrapping_sub(start)).collect();
+        offsets.sort_unstable();
+        offsets
+    }
+
+    /// Writes these to a directory, one a line, each module's to a file of its name.
+    pub fn write(&self, directory: &Path, modules: &Modules, wanted: &[Wanted]) -> Result<()> {
+        fs::create_dir_all(directory)?;
+        for (number, Wanted { name, .. }) in wanted.iter().enumerate() {
+            let section = format!("/sys/module/{name}/sections/.text");
+            let text = fs::read_to_string(&section);
+            let text = text.with_context(|| format!("cannot read {section}"))?;
+            let start = u64::from_str_radix(text.trim().trim_start_matches("0x"), 16)?;
+            let lines = self.offsets(modules, number, start);
+            let lines: String = lines.iter().map(|place| format!("{place:#x}\n")).collect();
+            fs::write(directory.join(name), lines)?;
+        }
+        Ok(())
     }
 }
 
@@ -153,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_address_is_of_the_module_before_it() {
-        let wanted: Vec<Wanted> = ["mmops=10", "mmops_test"]
+        let wanted: Vec<Wanted> = ["mmops=10,2", "mmops_test"]
             .map(|module| module.parse().unwrap())
             .into();
         let text = "mmops_test 8192 0 - Live 0xffffffffc0003000 (O)\n\
@@ -173,8 +214,15 @@ mod tests {
         assert!(coverage.add([0xffff_ffff_c000_0000]));
         assert!(!coverage.add([0xffff_ffff_c000_0000]));
         let table = coverage.table(&modules, &wanted);
-        assert_eq!(table[0], "  mmops                 1 of     10 edges, 10 %");
+        assert_eq!(
+            table[0],
+            "  mmops                 1 of     10 edges, 10 %; 12 % of 8 that calls can reach"
+        );
+        assert_eq!(table[1], "  mmops_test            0 edges");
         assert_eq!(table[2], "  all                   1 edges");
+        let start = 0xffff_ffff_bfff_fff0;
+        assert_eq!(coverage.offsets(&modules, 0, start), [0x10]);
+        assert_eq!(coverage.offsets(&modules, 1, start), [0; 0]);
     }
 
     #[test]

@@ -111,8 +111,9 @@ struct Run {
     /// Directory for the last programs, and for those that reached something new
     #[arg(long)]
     out: PathBuf,
-    /// A module to reach places of, and how many it has; may be given again
-    #[arg(long, value_name = "NAME[=PLACES]")]
+    /// A module to reach places of, how many it has, and how many of them no call can reach; may be
+    /// given again
+    #[arg(long, value_name = "NAME[=PLACES[,NEVER]]")]
     module: Vec<Wanted>,
     #[command(flatten)]
     guest: Guest,
@@ -405,6 +406,8 @@ fn report(state: &State<'_>, loaded: &Modules) -> Result<ExitCode> {
         for line in state.coverage.table(loaded, &options.module) {
             println!("{line}");
         }
+        let places = options.out.join("places");
+        state.coverage.write(&places, loaded, &options.module)?;
         let few = state.corpus.write(&options.out.join("corpus"))?;
         println!(
             "{} programs in the corpus; {few} of them reach all of that",
