@@ -219,7 +219,9 @@ fn harvest(
             walker.queue.transfer();
             match ret {
                 // The queue was full of folios whose lock was taken. What is clean already is not
-                // found again, so each turn gets further.
+                // found again, so each turn gets further. Or an entry got a leaf or a table while
+                // the walk waited for a zap: for as long as others do that all the time, and a
+                // fatal signal ends it.
                 Err(e) if e == EAGAIN => continue,
                 ret => break ret?,
             }
