@@ -29,19 +29,11 @@ impl Tracked {
     pub fn new(memory: &Memory) -> Result<Self> {
         let registration = Registration::new(memory)
             .context("asynchronous write protection by userfaultfd, which the kernel may lack")?;
-        // Beyond some 512 regions the kernel returns a stale `walk_end`, and a caller that goes on
-        // from there sees pages twice. A vector that can never fill up needs one call only.
-        let most = memory.len() / PAGE_SIZE / 2 + 2;
-        let empty = page_region {
-            start: 0,
-            end: 0,
-            categories: 0,
-        };
         Ok(Self {
             registration,
             range: memory.range(),
             pagemap: Pagemap::open().context("/proc/self/pagemap")?,
-            vector: vec![empty; most],
+            vector: room(memory.len() / PAGE_SIZE),
             regions: 0,
         })
     }
@@ -53,27 +45,12 @@ impl Tracked {
 
     /// Finds the pages that were written since the last harvest and write-protects them again.
     pub fn harvest(&mut self) -> Result<()> {
-        let mut scan = pm_scan_arg {
-            size: size_of::<pm_scan_arg>() as u64,
-            flags: (PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC).into(),
-            start: self.range.start,
-            end: self.range.end,
-            walk_end: 0,
-            vec: 0,
-            vec_len: 0,
-            max_pages: 0,
-            category_inverted: 0,
-            category_mask: PAGE_IS_WRITTEN.into(),
-            category_anyof_mask: 0,
-            return_mask: PAGE_IS_WRITTEN.into(),
-        };
-        let regions = ioctl(&self.pagemap, &mut scan, (), &mut self.vector[..]);
-        let regions = regions.context("PAGEMAP_SCAN")? as usize;
-        ensure!(
-            regions < self.vector.len(),
-            "PAGEMAP_SCAN returned {regions} regions, more than there can be"
-        );
-        self.regions = regions;
+        self.regions = scan(
+            &self.pagemap,
+            self.range.clone(),
+            PM_SCAN_CHECK_WPASYNC,
+            &mut self.vector,
+        )?;
         Ok(())
     }
 
@@ -81,6 +58,50 @@ impl Tracked {
     pub fn record(&self, bitmap: &mut [u64]) {
         record(&self.vector[..self.regions], self.range.start, bitmap);
     }
+}
+
+/// Room for the regions of so many pages.
+///
+/// Beyond some 512 regions the kernel returns a stale `walk_end`, and a caller that goes on from
+/// there sees pages twice. A vector that can never fill up needs one call only.
+pub fn room(pages: usize) -> Vec<page_region> {
+    let empty = page_region {
+        start: 0,
+        end: 0,
+        categories: 0,
+    };
+    vec![empty; pages / 2 + 2]
+}
+
+/// Puts the pages of a range that were written since they were last write-protected into `vector`,
+/// and write-protects them again. Returns how many regions they are.
+pub fn scan(
+    pagemap: &Pagemap,
+    range: Range<u64>,
+    flags: u32,
+    vector: &mut [page_region],
+) -> Result<usize> {
+    let mut scan = pm_scan_arg {
+        size: size_of::<pm_scan_arg>() as u64,
+        flags: (PM_SCAN_WP_MATCHING | flags).into(),
+        start: range.start,
+        end: range.end,
+        walk_end: 0,
+        vec: 0,
+        vec_len: 0,
+        max_pages: 0,
+        category_inverted: 0,
+        category_mask: PAGE_IS_WRITTEN.into(),
+        category_anyof_mask: 0,
+        return_mask: PAGE_IS_WRITTEN.into(),
+    };
+    let regions = ioctl(pagemap, &mut scan, (), &mut *vector);
+    let regions = regions.context("PAGEMAP_SCAN")? as usize;
+    ensure!(
+        regions < vector.len(),
+        "PAGEMAP_SCAN returned {regions} regions, more than there can be"
+    );
+    Ok(regions)
 }
 
 fn record(regions: &[page_region], base: u64, bitmap: &mut [u64]) {
