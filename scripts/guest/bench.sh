@@ -39,8 +39,16 @@ mount -t ramfs ramfs "$MMOPS_RAMFS"
 # come to its time limit.
 local=/tmp/mmops-bench
 mkdir -p "$local/out"
-mapfile -t libraries < <(ldd "$MMOPS_BIN/mmops-bench" | awk '$2 == "=>" && $3 ~ "^/" { print $3 }')
-cp "$MMOPS_BIN/mmops-bench" "${libraries[@]}" "$local"
+programs=("$MMOPS_BIN/mmops-bench")
+# That of redis-tools is the server as well, by another name.
+redis=$(command -v redis-check-rdb) && programs+=("$redis")
+mapfile -t libraries < <(ldd "${programs[@]}" |
+	awk '$2 == "=>" && $3 ~ "^/" { print $3 }' | sort -u)
+cp "${programs[@]}" "${libraries[@]}" "$local"
+if [ -n "$redis" ]; then
+	mv "$local/redis-check-rdb" "$local/redis-server"
+	export MMOPS_REDIS=$local/redis-server
+fi
 bench=(env "LD_LIBRARY_PATH=$local" "$local/mmops-bench" --out "$local/out")
 carry_over() { cp "$local"/out/* "$MMOPS_OUT/" 2>/dev/null || true; }
 while sleep 5; do carry_over; done &
@@ -55,7 +63,7 @@ fi
 # count, and not the preparation in between: the parent is the reference, or the function of mmops
 # that is nearest.
 sides='_shared_mapping_range$|^(make_device_exclusive|change_protection|clear_refs_write)$'
-sides="$sides|^(madvise_vma_behavior|pagemap_scan_pmd_entry)$|^_R.*5mmops"
+sides="$sides|^(madvise_vma_behavior|pagemap_(read|scan_pmd_entry))$|^_R.*5mmops"
 data=/tmp/perf.data
 echo 0 >/proc/sys/kernel/kptr_restrict
 perf record --quiet -a -g -e cpu-clock -F 4999 -o "$data" \

@@ -2,6 +2,9 @@
 
 //! What a case has to provide, and how its samples are taken.
 
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+
 use anyhow::{ensure, Context, Result};
 
 /// Who does the work of a sample.
@@ -14,6 +17,18 @@ pub enum Side {
     /// mmops through `/dev/mmops`, timed in userspace around the whole call.
     Ioctl,
 }
+
+/// What a case needs is not installed: it is left out.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl Display for Missing {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Missing {}
 
 /// A case that is set up.
 pub trait Bench {

@@ -14,10 +14,12 @@ use crate::dirty::{DirtyBench, Op};
 use crate::exclusive::{self, ExclusiveBench};
 use crate::layout::Density;
 use crate::protect::{Leaves, ProtectBench};
+use crate::redis::{self, RedisBench};
 use crate::scan::ScanBench;
 use crate::soft_dirty::SoftDirtyBench;
 use crate::track::{self, TrackBench};
 use crate::track_cost::{RemapBench, StoreBench};
+use crate::watch::Way;
 use crate::zap::{Kind, ZapBench};
 
 const PAGES_64: u32 = 64;
@@ -33,6 +35,7 @@ const MAKE_EXCLUSIVE: &str = "make_device_exclusive";
 const FAULTS: &str = "a fault per page";
 const DONTNEED: &str = "madvise(MADV_DONTNEED)";
 const CLEAR_REFS: &str = "/proc/self/clear_refs";
+const CLEAR_REFS_OF: &str = "/proc/PID/clear_refs";
 const UFFD: &str = "userfaultfd";
 const ONE_TRACKER: &str = "one tracker";
 const UNTRACKED: &str = "the same, not tracked";
@@ -71,6 +74,8 @@ pub enum Work {
     TrackedStore { threads: u32 },
     /// A loop that maps, stores and unmaps.
     TrackedRemap,
+    /// Requests to redis, which is watched in this way by the reference.
+    Redis(Way),
 }
 
 /// One row of the table.
@@ -117,6 +122,15 @@ impl Case {
             Work::Track(op) => Box::new(TrackBench::new(op, self.pages, self.density)?),
             Work::TrackedStore { threads } => Box::new(StoreBench::new(self.pages, threads)?),
             Work::TrackedRemap => Box::new(RemapBench::new(self.pages)?),
+            Work::Redis(reference) => Box::new(RedisBench::new(reference)?),
+        })
+    }
+
+    /// Number of pairs, if so many are asked for, or none in particular.
+    pub fn runs(&self, asked: Option<u32>) -> u32 {
+        asked.unwrap_or(match self.work {
+            Work::Redis(_) => 5,
+            _ => 21,
         })
     }
 
@@ -147,6 +161,8 @@ impl Case {
             Work::Age => 2.0 * (1.0 + 2.0 * WALK) * pages,
             Work::TrackedStore { .. } => 4.0 * FAULT * pages,
             Work::TrackedRemap => 400.0 * FAULT * pages,
+            // Seconds, whatever the pages.
+            Work::Redis(_) => 2e7,
             Work::Track(op) => match op {
                 track::Op::Begin => 2.0 * (1.0 + 2.0 * WALK) * pages,
                 track::Op::Trackers(n) => 2.0 * touched + f64::from(n) * WALK * pages,
@@ -174,6 +190,8 @@ impl Case {
             | Work::Age => 1,
             Work::Track(track::Op::Begin | track::Op::Trackers(_)) => 1,
             Work::Harvest | Work::Round | Work::Track(_) => 2,
+            // Two servers, each with twice what the values have.
+            Work::Redis(_) => 4,
         };
         u64::from(self.pages) * mappings
     }
@@ -273,6 +291,12 @@ pub const CASES: &[Case] = {
         case("track/begin/4GiB", UFFD, 20.0, PAGES_4G, Dense, Work::Track(track::Op::Begin)),
         case("track/round/sparse/1GiB/10trackers", ONE_TRACKER, 0.67, PAGES_1G, Sparse,
              Work::Track(track::Op::Trackers(10))),
+        case("track/redis/100ms", CLEAR_REFS_OF, 1.3, redis::PAGES, Dense,
+             Work::Redis(Way::SoftDirty)),
+        case("track/redis-vs-pagemap-scan/100ms", SCAN, 1.2, redis::PAGES, Dense,
+             Work::Redis(Way::Scan)),
+        case("track/redis-vs-untracked/100ms", UNTRACKED, 0.9, redis::PAGES, Dense,
+             Work::Redis(Way::Untracked)),
     ]
 };
 
@@ -322,6 +346,7 @@ mod tests {
                 "512MiB" => 131_072,
                 "1GiB" => 262_144,
                 "4GiB" => 1_048_576,
+                "100ms" => 25_600,
                 other => panic!("unknown size {other} in {}", case.name),
             };
             assert_eq!(case.pages, pages, "{}", case.name);

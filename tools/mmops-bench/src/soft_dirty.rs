@@ -24,7 +24,8 @@ use crate::bench::{Bench, Side};
 use crate::region::{Region, PAGE_SIZE};
 use crate::settle;
 
-const SOFT_DIRTY: u64 = 1 << 55;
+/// The bit in an entry of a pagemap.
+pub const SOFT_DIRTY: u64 = 1 << 55;
 
 /// A case of clearing soft-dirty bits.
 pub struct SoftDirtyBench {
