@@ -358,6 +358,8 @@ pub fn clean_record(
     let (done, ret) = pieces::for_each(mapping, range, |mapping, piece| {
         let mut kept = 0;
 
+        walker.tables.renew();
+        walker.frame_tables.renew();
         loop {
             walker.kept = 0;
             let ret =
