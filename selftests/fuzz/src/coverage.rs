@@ -44,8 +44,8 @@ impl std::str::FromStr for Wanted {
 pub struct Modules {
     /// In ascending order; with the number of the module among those wanted.
     code: Vec<(Range<u64>, Option<usize>)>,
-    /// What all of those wanted are in. KCOV notes each place of the kernel, and one in a thousand
-    /// is in it.
+    /// What all of those wanted are in. A kernel with `KCOV_INSTRUMENT_ALL` notes a thousand places
+    /// for each that is in it.
     all: Range<u64>,
 }
 
