@@ -196,8 +196,20 @@ table! {
     /// A tracker in mode full does not look for anonymous pages that a debugger may store to.
     Fault track_skip_forced;
 
+    /// A tracker takes memory that only a driver maps for what it can track.
+    Fault track_skip_driver;
+
+    /// A tracker takes a page of zeroes in a private mapping of a file for nothing.
+    Fault track_skip_zero_page;
+
+    /// A tracker of a file in mode full does not report a huge leaf that its range covers in part.
+    Fault track_skip_partial;
+
     /// A call that splits leaves has one page table for each part of its range.
     Fault few_tables;
+
+    /// What was used up of page tables in one part of a range is so in all later ones.
+    Fault skip_renew;
 
     /// A clear of soft-dirty met a writable migration entry.
     Count migrations_met;

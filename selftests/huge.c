@@ -185,7 +185,8 @@ TEST_FAULTS(huge, restarted_walk_counts_once)
 }
 
 /* What one part of a range has used up of page tables is no matter to the next one. */
-TEST_FAULTS(huge, tables_for_each_part)
+static void tables_for_each_part(struct __test_metadata *_metadata, FIXTURE_DATA(huge) *self,
+				 bool left_out)
 {
 	const size_t piece = 1UL << 18;
 	char *map[2];
@@ -203,14 +204,24 @@ TEST_FAULTS(huge, tables_for_each_part)
 		ASSERT_EQ((long)(pmd_size() / 1024), huge_kb(map[i]));
 	}
 	ASSERT_EQ(0, set_fault(FEW_TABLES, 1));
+	ASSERT_EQ(0, set_fault(SKIP_RENEW, left_out));
 	ASSERT_EQ(PAGES + 2 * PMD_PAGES,
 		  write_protect_flags(self->dev, self->fd, 0, 3 * piece, MMOPS_SPLIT));
-	ASSERT_EQ(0, set_fault(FEW_TABLES, 0));
-	/* There is one for each part. */
+	/* There is one for each part, or one for all. */
 	ASSERT_EQ((long)((LEAVES - 1) * pmd_size() / 1024), huge_kb(self->map));
-	ASSERT_EQ(0, huge_kb(map[0]));
-	ASSERT_EQ(0, huge_kb(map[1]));
+	ASSERT_EQ(left_out ? (long)(pmd_size() / 1024) : 0, huge_kb(map[0]));
+	ASSERT_EQ(left_out ? (long)(pmd_size() / 1024) : 0, huge_kb(map[1]));
 	assert_contents(_metadata, self);
+}
+
+TEST_FAULTS(huge, tables_for_each_part)
+{
+	tables_for_each_part(_metadata, self, false);
+}
+
+TEST_FAULTS(huge, control_no_renew)
+{
+	tables_for_each_part(_metadata, self, true);
 }
 
 TEST_F_TIMEOUT(huge, protect_part_of_leaf, TEST_SECONDS)

@@ -7,6 +7,7 @@
 
 #include <linux/falloc.h>
 
+#include "faults.h"
 #include "pins.h"
 #include "swap.h"
 #include "track_file.h"
@@ -41,6 +42,8 @@ FIXTURE_TEARDOWN(memory)
 {
 	end((FIXTURE_DATA(file) *)self);
 }
+
+FIXTURE_FAULTS(memory);
 
 /* Exactly what was stored to. */
 TEST_F_TIMEOUT(file, stores, TEST_SECONDS)
@@ -389,7 +392,8 @@ TEST_F_TIMEOUT(memory, permission_given_back, TEST_SECONDS)
  * The same of a page of a huge leaf that the range covers in part: it stays writable, since
  * nobody would be told of the rest.
  */
-TEST_F_TIMEOUT(memory, huge_leaf_in_part, TEST_SECONDS)
+static void huge_leaf_in_part(struct __test_metadata *_metadata, FIXTURE_DATA(memory) *self,
+			      bool reported)
 {
 	unsigned int round;
 	int fd;
@@ -407,12 +411,23 @@ TEST_F_TIMEOUT(memory, huge_leaf_in_part, TEST_SECONDS)
 		ASSERT_EQ(0, pin(fd, page(self, 150), 1, true));
 		ASSERT_EQ(0, unpin(fd));
 		ASSERT_EPOCH(&self->t);
-		ASSERT_EQ(variant->full ? MMOPS_TRACK_WRITTEN : 0, IS_REPORTED(150));
+		ASSERT_EQ(reported ? MMOPS_TRACK_WRITTEN : 0, IS_REPORTED(150));
 		store(self->map, 160, round);
 		ASSERT_EPOCH(&self->t);
 		ASSERT_EQ(MMOPS_TRACK_WRITTEN, IS_REPORTED(160));
 	}
 	close(fd);
+}
+
+TEST_F_TIMEOUT(memory, huge_leaf_in_part, TEST_SECONDS)
+{
+	huge_leaf_in_part(_metadata, self, variant->full);
+}
+
+TEST_FAULTS(memory, control_skip_partial)
+{
+	ASSERT_EQ(0, set_fault(TRACK_SKIP_PARTIAL, 1));
+	huge_leaf_in_part(_metadata, self, false);
 }
 
 /* All is one huge leaf, in memory. */

@@ -8,6 +8,7 @@
 #include <linux/aio_abi.h>
 #include <linux/userfaultfd.h>
 
+#include "faults.h"
 #include "kselftest_harness.h"
 #include "track.h"
 
@@ -53,11 +54,14 @@ FIXTURE_TEARDOWN(mappings)
 		track_close(&self->t);
 }
 
+FIXTURE_FAULTS(mappings);
+
 /*
  * A page of zeroes in the place of a page of a file, in a private mapping: no dirty bit, no
  * event, and other contents.
  */
-TEST_F_TIMEOUT(mappings, uffd_zeropage, TEST_SECONDS)
+static void uffd_zeropage(struct __test_metadata *_metadata, FIXTURE_DATA(mappings) *self,
+			  bool left_out)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
@@ -86,8 +90,13 @@ TEST_F_TIMEOUT(mappings, uffd_zeropage, TEST_SECONDS)
 	zero.range.len = 2 * page_size();
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_UNREGISTER, &reg.range));
-	ASSERT_EPOCH(&self->t);
+	if (left_out)
+		ASSERT_EQ(0, set_fault(TRACK_SKIP_ZERO_PAGE, 1));
+	ASSERT_EQ(0, track_epoch(&self->t));
 	ASSERT_EQ(0, load(map, 5));
+	ASSERT_EQ(left_out ? 2 : 0, track_missed(&self->t));
+	if (left_out)
+		return;
 	ASSERT_EQ(MMOPS_TRACK_CHANGED, self->t.kinds[5]);
 	ASSERT_EQ(MMOPS_TRACK_CHANGED, self->t.kinds[6]);
 	/* Nothing tells when it becomes another one. */
@@ -95,6 +104,16 @@ TEST_F_TIMEOUT(mappings, uffd_zeropage, TEST_SECONDS)
 	ASSERT_EPOCH(&self->t);
 	ASSERT_EQ(0, track_missed(&self->t));
 	close(uffd);
+}
+
+TEST_F_TIMEOUT(mappings, uffd_zeropage, TEST_SECONDS)
+{
+	uffd_zeropage(_metadata, self, false);
+}
+
+TEST_FAULTS(mappings, control_skip_zero_page)
+{
+	uffd_zeropage(_metadata, self, true);
 }
 
 /*
@@ -131,7 +150,8 @@ TEST_F_TIMEOUT(mappings, alias, TEST_SECONDS)
 }
 
 /* The kernel stores what has ended into the ring, which the process has as memory. */
-TEST_F_TIMEOUT(mappings, ring_of_aio, TEST_SECONDS)
+static void ring_of_aio(struct __test_metadata *_metadata, FIXTURE_DATA(mappings) *self,
+			bool left_out)
 {
 	struct io_event event;
 	aio_context_t ring = 0;
@@ -146,9 +166,12 @@ TEST_F_TIMEOUT(mappings, ring_of_aio, TEST_SECONDS)
 	if (syscall(__NR_io_setup, 1, &ring))
 		SKIP(return, "io_setup: %s", strerror(errno));
 	ASSERT_EQ(0, track_open(&self->t, (char *)ring, 1));
+	if (left_out)
+		ASSERT_EQ(0, set_fault(TRACK_SKIP_DRIVER, 1));
 	for (round = 0; round < 4; round++) {
-		ASSERT_EPOCH(&self->t);
-		ASSERT_EQ(MMOPS_TRACK_CHANGED, self->t.kinds[0]);
+		ASSERT_EQ(0, track_epoch(&self->t));
+		ASSERT_EQ(left_out && round ? 0 : MMOPS_TRACK_CHANGED, self->t.kinds[0]);
+		ASSERT_EQ(left_out && round, track_missed(&self->t));
 		iocb.aio_data = round;
 		ASSERT_EQ(1, syscall(__NR_io_submit, ring, 1, &list));
 		ASSERT_EQ(1, syscall(__NR_io_getevents, ring, 1, 1, &event, NULL));
@@ -157,8 +180,19 @@ TEST_F_TIMEOUT(mappings, ring_of_aio, TEST_SECONDS)
 	}
 	/* The last of them is there since the epoch. */
 	ASSERT_EQ(1, track_missed(&self->t));
-	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(0, track_epoch(&self->t));
+	ASSERT_EQ(left_out, track_missed(&self->t));
 	ASSERT_EQ(0, syscall(__NR_io_destroy, ring));
+}
+
+TEST_F_TIMEOUT(mappings, ring_of_aio, TEST_SECONDS)
+{
+	ring_of_aio(_metadata, self, false);
+}
+
+TEST_FAULTS(mappings, control_skip_driver)
+{
+	ring_of_aio(_metadata, self, true);
 }
 
 TEST_HARNESS_MAIN

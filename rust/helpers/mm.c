@@ -64,14 +64,21 @@ static bool mmops_vma_maps_file(const struct vm_area_struct *vma)
  * and the notifiers of each entry that goes. Not so for hugetlbfs, whose page tables
  * have rules of their own; for page frames, which a driver maps and maps anew as it
  * likes; for DAX; nor for shadow stacks, whose entries are dirty by definition.
- * Who stores without entries is to be known as well.
  */
-__mmops_helper bool mmops_vma_is_trackable(const struct vm_area_struct *vma)
+__mmops_helper bool mmops_vma_entries_tell(const struct vm_area_struct *vma)
 {
 	const unsigned long flags = VM_HUGETLB | VM_PFNMAP | VM_MIXEDMAP | VM_IO | VM_SHADOW_STACK;
 
-	return !(READ_ONCE(vma->vm_flags) & flags) && !vma_is_dax(vma) &&
-	       (vma_is_anonymous(vma) || mmops_vma_maps_file(vma));
+	return !(READ_ONCE(vma->vm_flags) & flags) && !vma_is_dax(vma);
+}
+
+/*
+ * Whether a VMA is of anonymous memory or of the page cache. Whoever stores to these
+ * without an entry is known. To other memory its driver may.
+ */
+__mmops_helper bool mmops_vma_is_memory(const struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) || mmops_vma_maps_file(vma);
 }
 
 __mmops_helper bool mmops_vma_has_recency(const struct vm_area_struct *vma)

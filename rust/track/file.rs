@@ -314,7 +314,9 @@ impl Walk for Harvest<'_, '_> {
         let is_partial = leaf.is_partial();
 
         if self.is_full() && value.write() {
-            self.written.set_range(pages.first(), pages.nr());
+            if !is_partial || !faults::track_skip_partial() {
+                self.written.set_range(pages.first(), pages.nr());
+            }
             if !is_partial {
                 leaf.wrprotect(scope);
                 self.watch.deaf(|| leaf.tell_stored());

@@ -437,7 +437,7 @@ impl Content {
     /// Source: `mfill_atomic_pte_zeropage()`.
     #[inline(always)]
     fn of_zero_page(rules: Rules) -> Self {
-        if rules.is_anonymous {
+        if rules.is_anonymous || faults::track_skip_zero_page() {
             Self::Zeroes
         } else {
             Self::Unknown
@@ -467,9 +467,17 @@ fn set(bits: &mut RecordBitmap<'_>, range: &AddrRange) {
     bits.set_range(range.start() >> PAGE_SHIFT, range.nr_pages());
 }
 
+/// Whether entries and notifiers tell of each store to a VMA.
 fn is_trackable(vma: Vma<'_>) -> bool {
     // SAFETY: The VMA is valid for as long as the value.
-    unsafe { bindings::mmops_vma_is_trackable(vma.as_ptr()) }
+    let entries_tell = unsafe { bindings::mmops_vma_entries_tell(vma.as_ptr()) };
+
+    entries_tell && (is_memory(vma) || faults::track_skip_driver())
+}
+
+fn is_memory(vma: Vma<'_>) -> bool {
+    // SAFETY: As above.
+    unsafe { bindings::mmops_vma_is_memory(vma.as_ptr()) }
 }
 
 impl Walk for Harvest<'_, '_> {

@@ -168,6 +168,9 @@ impl SpareTables {
     /// The walk has come to another part of its range: what was tried before does not count there.
     /// Tables in hand stay.
     pub(crate) fn renew(&mut self) {
+        if faults::skip_renew() {
+            return;
+        }
         self.refills = 0;
         self.exhausted = self.batch == 0;
     }
