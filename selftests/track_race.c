@@ -552,7 +552,7 @@ TEST_FAULTS(full, lowered)
 /* A debugger stores to private memory that its owner may not store to. */
 TEST_FAULTS(full, forced)
 {
-	struct tracer tracer;
+	struct tracer tracer = {};
 	struct tracker t;
 	char *map;
 
