@@ -336,6 +336,9 @@ fn run<K>(
         return Err(EINVAL);
     }
 
+    // Of pages that the call does not come to the caller must not find what was there before.
+    results.fill(PageResult::Untouched);
+
     let mut few = [Slot::EMPTY; FEW];
     let mut many = None;
     let mut batch = Batch::new(room(range.nr_pages(), &mut few, &mut many)?);

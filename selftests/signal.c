@@ -27,7 +27,13 @@
 #define BYTES	(COPIES * PAGES * page_size())
 #define TRIES	40
 
-enum op { CLEAN_RECORD, WRITE_PROTECT, ZAP, SOFT_DIRTY_CLEAR, AGE, PROTECT, TRACK_BEGIN };
+/* Pages that EXCLUSIVE takes at a time. */
+#define STEP	512UL
+#define STEPS	4
+
+enum op {
+	CLEAN_RECORD, WRITE_PROTECT, ZAP, SOFT_DIRTY_CLEAR, AGE, PROTECT, TRACK_BEGIN, EXCLUSIVE,
+};
 
 struct shared {
 	volatile bool calling;
@@ -40,7 +46,9 @@ struct shared {
 	struct mmops_age age;
 	struct mmops_protect protect_leaves;
 	struct mmops_track_begin track;
+	struct mmops_exclusive exclusive;
 	uint64_t bitmap[PAGES / BITS_PER_WORD];
+	uint8_t results[STEPS * STEP];
 };
 
 FIXTURE(fatal)
@@ -114,6 +122,9 @@ static void call(FIXTURE_DATA(fatal) *self, enum op op)
 		break;
 	case TRACK_BEGIN:
 		ret = ioctl(self->dev, MMOPS_IOC_TRACK_BEGIN, &s->track);
+		break;
+	case EXCLUSIVE:
+		ret = ioctl(self->dev, MMOPS_IOC_EXCLUSIVE, &s->exclusive);
 		break;
 	}
 	s->error = ret ? errno : 0;
@@ -696,6 +707,59 @@ TEST_F_TIMEOUT(target, dies, TEST_SECONDS)
 
 		ASSERT_EQ(zapped ? 0 : 1 + i, load(self->map, i));
 	}
+}
+
+/*
+ * What is said of each page: those that the call had come to, those of the step at whose begin
+ * the signal was seen, and those of the step behind.
+ */
+TEST_FAULTS(fatal, exclusive)
+{
+	struct mmops_exclusive *arg = &self->s->exclusive;
+	const uint8_t *results = self->s->results;
+	size_t i, nr[3] = {};
+	int status;
+	bool met;
+	char *map;
+	pid_t pid;
+
+	map = mmap(NULL, STEPS * STEP * page_size(), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, madvise(map, STEPS * STEP * page_size(), MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, madvise(map, STEPS * STEP * page_size(), MADV_DONTFORK));
+	store_range(map, 0, STEPS * STEP, 1);
+	memset(self->s->results, 0xff, sizeof(self->s->results));
+	*arg = (struct mmops_exclusive){
+		.pidfd = self->pidfd, .addr = (uintptr_t)map, .len = STEPS * STEP * page_size(),
+		.results = (uintptr_t)results,
+	};
+	/* The signal comes while the second step is under way, which is completed. */
+	ASSERT_EQ(0, close_gate_after(BEFORE_FLUSH, 1, 1));
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		call(self, EXCLUSIVE);
+		_exit(0);
+	}
+	met = wait_at_gate(BEFORE_FLUSH, 1, NULL);
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	END_FAULTS();
+	ASSERT_TRUE(met);
+	ASSERT_EQ(SIGKILL, WTERMSIG(status));
+	ASSERT_EQ(2 * STEP * page_size(), arg->done);
+	ASSERT_EQ(2 * STEP, arg->exclusive);
+	for (i = 0; i < STEPS * STEP; i++) {
+		nr[0] += i < 2 * STEP && results[i] == MMOPS_PAGE_EXCLUSIVE;
+		nr[1] += i / STEP == 2 && results[i] == MMOPS_PAGE_UNTOUCHED;
+		nr[2] += i / STEP == 3 && results[i] == 0xff;
+	}
+	ASSERT_EQ(2 * STEP, nr[0]);
+	ASSERT_EQ(STEP, nr[1]);
+	ASSERT_EQ(STEP, nr[2]);
+	ASSERT_EQ(1, load(map, 0));
 }
 
 TEST_HARNESS_MAIN
