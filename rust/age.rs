@@ -10,9 +10,9 @@
 //!
 //! - Every access that begins after the call sets the bit again. A CPU sets it only when it loads a
 //!   translation, so what it holds of the old ones is flushed before the call returns: of entries
-//!   that were old before, too, since `/proc/PID/clear_refs`, reclaim and DAMON make them so without
-//!   a flush. The next call finds the bit, unless one of these or another call took it before, or
-//!   the entry is gone.
+//!   that were old before, too, since `/proc/PID/clear_refs`, reclaim and DAMON make them so
+//!   without a flush. The next call finds the bit, unless one of these or another call took it
+//!   before, or the entry is gone.
 //! - The device of a secondary MMU sets no bit here. Subscribers are told of
 //!   `Event::ProtectionPage`, so that a device has to look its pages up again, by which they become
 //!   young.
@@ -134,8 +134,13 @@ impl Walk for Ager {
             if leaf.mkold(scope).is_some_and(Entry::young) {
                 self.result.aged += nr;
             }
-        } else if !leaf.is_softleaf() && leaf.value().young() {
+        } else if leaf.is_softleaf() {
+            // Nobody has a translation of it.
+        } else if leaf.value().young() {
             self.result.kept += nr;
+        } else {
+            // As for entries of a table: who made it old may not have flushed.
+            leaf.record(scope);
         }
         self.reached = leaf.end();
         Ok(Action::Done)

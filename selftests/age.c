@@ -243,6 +243,30 @@ TEST_F_TIMEOUT(age, old_already, TEST_SECONDS)
 	stop_other(_metadata, &other);
 }
 
+/* The same of a huge leaf, of which the range covers a part. */
+TEST_F_TIMEOUT(age, old_already_in_part, TEST_SECONDS)
+{
+	struct mmops_age result;
+	struct other other = {};
+	char *map = map_thp(1);
+	int round;
+
+	if (!map)
+		SKIP(return, "no transparent huge page");
+	start_other(_metadata, &other, map);
+	for (round = 0; round < ROUNDS; round++) {
+		ask_other(&other, 2 * round + 1);
+		ASSERT_EQ(0, write_file("/proc/self/clear_refs", "1"));
+		ASSERT_EQ(0, age(self->dev, map + page_size(), 10, &result));
+		ASSERT_EQ(0, result.aged);
+		ASSERT_EQ(0, result.kept);
+		ask_other(&other, 2 * round + 2);
+		ASSERT_EQ(0, age(self->dev, map, PMD_PAGES, &result));
+		ASSERT_EQ(PMD_PAGES, result.aged);
+	}
+	stop_other(_metadata, &other);
+}
+
 /* Without the flush an access goes by the old translation, and sets no bit. */
 TEST_FAULTS(age, control_no_flush)
 {
