@@ -9,13 +9,15 @@
 //!
 //! - A store that is made through an entry after [`clear`] has returned makes it soft-dirty. So the
 //!   write permission is taken with the bit, and the TLB is flushed, over what was changed, if any
-//!   entry was writable; else not at all. Data integrity would need no flush here (see the thread
-//!   below), exact tracking does.
-//! - A page outside the range that reads as soft-dirty before the call does so after it.
+//!   entry was writable; else not at all, unless somebody else is changing entries of the address
+//!   space. Data integrity would need no flush here (see the thread below), exact tracking does.
+//! - A page outside the range that reads as soft-dirty before the call does so after it. One that
+//!   is clean stays so, unless it is in a leaf that cannot be split and is pinned or writable.
 //! - Dirty, accessed and uffd-wp bits stay.
 //! - What cannot be tracked reads as before and counts as [`Cleared::kept`]: hugetlbfs and PFN
-//!   maps, whose entries never fault for this, mixed maps of a driver with large leaves, and new
-//!   VMAs as below. C clears `VM_SOFTDIRTY` of all VMAs. Then the first two read as never stored
+//!   maps, whose entries never fault for this, mixed maps of a driver with large leaves, a leaf
+//!   that the range covers in part and that cannot be split, if it is soft-dirty, and new VMAs as
+//!   below. C clears `VM_SOFTDIRTY` of all VMAs. Then the first two read as never stored
 //!   to, and a store to the third faults for ever if the driver does nothing about it.
 //! - A page that is pinned reads as soft-dirty, and is kept: a device may store to it at any time,
 //!   and no fault tells; see [`PteTable::clear_soft_dirty`]. C does this for private mappings.
@@ -62,7 +64,7 @@
 //! - Else the flag stays, and all pages of the VMA in the range are kept.
 //!
 //! With [`Untouched::Forget`] pages that are not there lose the mark, as if they had been cleared;
-//! only entries that are there count for the 256 MiB.
+//! only PTE tables and leaves that are there count for the 256 MiB, each with all that it covers.
 //!
 //! A caller who wants every page to be cleared, at no cost, clears a VMA as a whole when it is new.
 //! All of its pages were soft-dirty until then, and no store after it goes unseen.
@@ -444,9 +446,11 @@ impl Walk for Clear {
                     return Ok(Action::Replace(table));
                 }
             }
-            // All of it is soft-dirty, or it would not be tracked at all.
-            leaf.mark_soft_dirty(scope);
-            self.result.kept += leaf.pages()?.nr();
+            if !leaf.is_tracked() {
+                // All of it is soft-dirty, or it would not be tracked at all.
+                leaf.mark_soft_dirty(scope);
+                self.result.kept += leaf.pages()?.nr();
+            }
         }
         self.reached = leaf.end();
         Ok(Action::Done)

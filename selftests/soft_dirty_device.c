@@ -164,6 +164,12 @@ static void dax_leaves(struct __test_metadata *_metadata, FIXTURE_DATA(device) *
 	ASSERT_EQ(0, leaf->writable);
 	ASSERT_EQ(1, leaf->dirty);
 	ASSERT_EQ(0, soft_dirty_clear(self->dev, map, pages));
+
+	/* In part, where nothing is to be cleared: as it is. */
+	ASSERT_EQ(0, kept_pages(self, map + 10 * page_size(), 30));
+	ASSERT_EQ(0, count_leaves(self->dev, map, leaf_size, &counts));
+	ASSERT_EQ(1, leaf->nr);
+	ASSERT_EQ(0, leaf->soft_dirty);
 	faults = minor_faults();
 	ASSERT_EQ(1, load(map, 0));
 	ASSERT_EQ(2, load(map, pages - 1));

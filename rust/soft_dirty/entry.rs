@@ -348,6 +348,21 @@ impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
         Self::PAGES
     }
 
+    /// Whether the leaf is present and clean, the next store faults, which makes it soft-dirty, and
+    /// no page of it is pinned.
+    #[inline]
+    pub(super) fn is_tracked(&self) -> bool {
+        let value = self.value();
+        let vma = self.vma();
+
+        if !value.present() || value.soft_dirty() || value.write() {
+            return false;
+        }
+        // SAFETY: The leaf is present and of the VMA, and its lock is held.
+        !vma.may_have_pins()
+            || !unsafe { L::is_pinned(vma.as_ptr(), self.leaf_addr(), value.as_raw()) }
+    }
+
     #[inline(always)]
     fn track(&mut self, scope: &mut FlushScope<'s>) -> Cleared {
         let vma = self.vma();
