@@ -125,6 +125,6 @@ help:
 	@echo 'What is missing on the machine is installed by demo and check, on Debian.'
 	@echo 'Everything built goes to $${MMOPS_CACHE:-~/.cache/mmops}.'
 
-.PHONY: demo check check-debug check-variants check-models fuzz soak bench bench-static shell kernel \
-	modules modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report \
+.PHONY: demo check check-debug check-variants check-models fuzz soak bench bench-static shell \
+	kernel modules modules_install rustdoc rust-analyzer rustfmt rustfmtcheck clippy unsafe-report \
 	clean help

@@ -57,7 +57,8 @@
 //!   its leaf;
 //! - `munmap()`, and the end of the process;
 //! - writeback of a disk file system;
-//! - a [tracker](crate::track) of a process that maps the page, which takes the bit for itself;
+//! - a [tracker](crate::track) of the file, or of a process that maps the page, which takes the bit
+//!   for itself;
 //! - migration, on a machine whose migration entries have no room for a dirty bit.
 //!
 //! Nor if there never was one, since the store went through no entry of the file's mappings:
@@ -70,8 +71,8 @@
 //!   alone (udmabuf), or whose process has unmapped the page;
 //! - stores of a virtual machine: they go through the page tables of KVM.
 //!
-//! `selftests/harvest_contract.c` and `harvest_pinned.c` have a test of each that can be driven in
-//! a guest.
+//! `selftests/harvest_contract.c` and `harvest_pinned.c` have a test of each but `ptrace()`, RDMA,
+//! VFIO and udmabuf, and `kvm.c` has that of a virtual machine.
 //!
 //! # Leaves
 //!

@@ -4,7 +4,8 @@
 //!
 //! Whoever begins to look pages up, subscribes, ends a subscription, or waits for a thread that may
 //! do so, waits for the end of invalidations or of callbacks, or for the mmap lock, and cannot be
-//! killed meanwhile. So a task that is inside of one itself gets an error. Lockdep would not do:
+//! killed meanwhile. So a task that is inside of one itself gets an error; a subscription that it
+//! drops there stays, and a line in the log says so. Lockdep would not do:
 //! between start and end of an invalidation no lock is held that it knows, and safe code must not
 //! come to one of its reports.
 //!

@@ -6,11 +6,11 @@
 //! ([`walk`]), the TLB flush that a removed permission owes ([`tlb`]), the events that secondary
 //! MMUs have to see ([`notifier`]), pages that wait for a flush ([`gather`]), and values of
 //! page-table entries ([`pgtable`]). On top of it stand the operations themselves: [`dirty`],
-//! [`soft_dirty`], [`zap`], [`protect`], [`exclusive`] and [`track`], and mirrors for devices
-//! ([`hmm`]).
+//! [`soft_dirty`], [`zap`], [`protect`], [`age`], [`exclusive`] and [`track`], and mirrors for
+//! devices ([`hmm`]).
 //!
 //! A driver uses the operations, or writes one of its own as a [`walk::Walk`]; neither needs
-//! `unsafe`. Three rules are carried by types:
+//! `unsafe`. Types carry the rules, in short:
 //!
 //! - a page-table entry is reachable only through a reference that lives as long as its page-table
 //!   lock is held;

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | regular file, memfd, shared memory of System V | that of its inode |
 //! | regular file of overlayfs | that of the inode in the upper layer |
+//! | regular file of eCryptfs | that of its inode, whose pages are its own |
 //! | regular file of another stacked file system (FUSE with passthrough), of Coda | refused |
 //! | regular file with an address space of a device (`resource0` of PCI) | refused |
 //! | block device | that of the device |

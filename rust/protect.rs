@@ -50,7 +50,7 @@
 //! | PUD, page frames | in place; see [`LargeFrames`] | replaced in place by 512 PMD leaves |
 //! | PMD or PUD, device-DAX | in place | `EINVAL` |
 //! | PMD, file system with DAX | in place | unmapped; faults map it as the VMA says |
-//! | not present, to be less than writable | comes back read-only, if it was writable; see below | |
+//! | not present, to be less than writable | comes back read-only if it was writable; see below | |
 //! | hugetlbfs | refused | refused |
 //!
 //! An entry that is not present comes back as the VMA says where that has no write faults notified,

@@ -217,7 +217,7 @@ impl Member {
 /// A range of an address space, or of a file, of which is known what changes.
 ///
 /// Any number of them may be on one address space or file, on the same pages or on others, and none
-/// notices the others: what a harvest of one takes is told to all.
+/// misses a page for the others: what a harvest of one takes is told to all.
 ///
 /// It keeps the `mm_struct`, not the memory: after exit or exec of the process it reports that it
 /// has ended. It keeps a file open. As long as there is a value, dropped or not, `mmops.ko` is not

@@ -12,7 +12,8 @@
 //! | [`walk_page_range`]     | [`MmapRead`] of a process              | all VMAs in a range       |
 //! | [`walk_page_range_vma`] | [`MmapRead`] of a process              | a range inside one VMA    |
 //!
-//! Each takes a [`Walk`], which reads, or changes entries inside a [`FlushScope`]; its
+//! [`walk_page_range_one_scope`] is the second with one flush scope for all VMAs. Each takes a
+//! [`Walk`], which reads, or changes entries inside a [`FlushScope`]; its
 //! [`Walk::Hold`] says which.
 //!
 //! A walk takes its guard exclusively, so that none begins in a callback of another, which holds a

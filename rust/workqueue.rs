@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work that the task which owes it must not do itself, or cannot wait for: done by a kernel thread.
+//! Work that the task which owes it must not do itself, or cannot wait for: done by a kernel
+//! thread.
 
 use crate::bindings;
 use core::{

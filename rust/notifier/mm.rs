@@ -64,8 +64,8 @@ pub trait MmOps: Send + Sync + 'static {
 /// The address space may end while the subscription lives: it is not kept alive. Dropping the
 /// subscription waits until no callback runs and none will; it sleeps. It must not be done by who
 /// is inside of an invalidation, below `i_mmap_rwsem`, for which somebody else may wait inside of
-/// one, or in the callback of a subscriber: that would wait for itself. Then the subscription stays,
-/// with what it holds, and an error is logged.
+/// one, or in the callback of a subscriber: that would wait for itself. Then the subscription
+/// stays, with what it holds, and an error is logged.
 ///
 /// One that is never dropped, as in a `static`, ends when the module of its callbacks is unloaded:
 /// then [`MmOps::release`] is called as by a drop, and what is held stays in memory.

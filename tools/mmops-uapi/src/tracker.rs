@@ -54,8 +54,8 @@ pub struct Changed {
     pub kind: Kind,
 }
 
-/// Tells which pages of a range may have changed since it was asked last: of addresses of a process,
-/// or of bytes of a file.
+/// Tells which pages of a range may have changed since it was asked last: of addresses of a
+/// process, or of bytes of a file.
 ///
 /// It is an open device, and ends when it is dropped.
 #[derive(Debug)]
@@ -207,8 +207,8 @@ impl Epoch<'_> {
     }
 
     /// Sets the bits of the pages that are reported, of whatever kind, and clears all others: bit
-    /// `n % 64` of word `n / 64` is the page `n` behind `addr`, which lies in the range. Returns how
-    /// many are set.
+    /// `n % 64` of word `n / 64` is the page `n` behind `addr`, which lies in the range. Returns
+    /// how many are set.
     pub fn bitmap(&self, addr: u64, words: &mut [u64]) -> Result<u64, Error> {
         let mut arg = mmops_track_bitmap {
             addr,

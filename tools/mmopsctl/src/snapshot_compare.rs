@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The comparison of a snapshot with the memory: for `--verify`, and of what others may have changed
-//! without anybody telling.
+//! The comparison of a snapshot with the memory: for `--verify`, and of what others may have
+//! changed without anybody telling.
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `mmopsctl snapshot` tells: of each round while they are made, and of all of them at the end.
+//! What `mmopsctl snapshot` tells: of each round while they are made, and of all of them at the
+//! end.
 
 use std::time::Duration;
 

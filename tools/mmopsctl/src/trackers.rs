@@ -103,8 +103,8 @@ impl Trackers {
     /// Begins an epoch of each.
     ///
     /// None if the process has executed another program. Any of them may be the only one to tell,
-    /// since others may be of the new program already. [`Trackers::follow`] makes new ones then, and
-    /// all of the memory is new.
+    /// since others may be of the new program already. [`Trackers::follow`] makes new ones then,
+    /// and all of the memory is new.
     pub fn begin(&mut self) -> Result<Option<Epochs<'_>>, Error> {
         let (mut epochs, mut pages) = (Vec::new(), Vec::new());
         for tracker in &mut self.trackers {
