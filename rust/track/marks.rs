@@ -245,4 +245,37 @@ mod tests {
         }
         assert_eq!((in_flight.nr, in_flight.more), (0, 0));
     }
+
+    #[test]
+    fn too_many_in_flight_mark_all() -> Result {
+        let all = Pages {
+            first: 100,
+            end: 300,
+        };
+        let one = Pages {
+            first: 150,
+            end: 151,
+        };
+        let bits = (Bits::new(&all, false)?, Bits::new(&all, false)?);
+        let marks = Marks::new(all, Mode::Fast, Some(bits))?;
+        let marked = || -> u32 {
+            let mut words = [0u64; 4];
+
+            marks.mark_in_flight();
+            marks.changed.take(&mut words);
+            words.iter().map(|word| word.count_ones()).sum()
+        };
+
+        for _ in 0..IN_FLIGHT {
+            marks.in_flight.lock().begin(one);
+        }
+        assert_eq!(marked(), 1);
+        marks.in_flight.lock().begin(one);
+        assert_eq!(marked(), 200);
+        for _ in 0..=IN_FLIGHT {
+            marks.in_flight.lock().end(one);
+        }
+        assert_eq!(marked(), 0);
+        Ok(())
+    }
 }
