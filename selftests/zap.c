@@ -16,6 +16,7 @@
 #include "dmirror.h"
 #include "faults.h"
 #include "kselftest_harness.h"
+#include "leaves.h"
 #include "notifier.h"
 #include "swap.h"
 #include "zap.h"
@@ -393,6 +394,7 @@ static void on_poison(int number)
 TEST_F_TIMEOUT(zap, hwpoison, TEST_SECONDS)
 {
 	char *map = map_anon(PAGES);
+	struct leaf_counts counts;
 
 	ASSERT_NE(map, NULL);
 	madvise(map, PAGES * page_size(), MADV_NOHUGEPAGE);
@@ -402,6 +404,9 @@ TEST_F_TIMEOUT(zap, hwpoison, TEST_SECONDS)
 	if (madvise(map + 10 * page_size(), page_size(), MADV_HWPOISON))
 		SKIP(return, "no MADV_HWPOISON: %s", strerror(errno));
 	ASSERT_FALSE(can_read(map, 10));
+	ASSERT_EQ(0, count_leaves(self->dev, map, PAGES * page_size(), &counts));
+	ASSERT_EQ(1, counts.absent[MMOPS_LEAF_HWPOISON]);
+	ASSERT_EQ(PAGES - 1, counts.pte.nr);
 	read_counters(self);
 	ASSERT_EQ(PAGES, zap(self->dev, map, PAGES));
 	/* A poisoned page is not charged any more. */
@@ -681,6 +686,55 @@ TEST_F_TIMEOUT(zap, sealed, TEST_SECONDS)
 	ASSERT_EQ(10, zap(self->dev, sealed + 10 * page_size(), 10));
 	ASSERT_EQ(0, load(map, 110));
 	ASSERT_EQ(121, load(map, 120));
+}
+
+/*
+ * The range is looked at first, then the process, then what is mapped: there, the error of
+ * the lowest address comes.
+ */
+TEST_F_TIMEOUT(zap, order_of_errors, TEST_SECONDS)
+{
+	enum { LOCKED = 100, HOLE = 200, LOCKED_2 = 300, SEALED = 400, HOLE_2 = 500,
+	       LOCKED_3 = 600, SEALED_2 = 700 };
+	char *map = map_anon(PAGES);
+	size_t page = page_size(), i;
+
+#define AT(n)		(map + (n) * page)
+/* From some pages before @first to some behind @last. */
+#define ZAP(first, last)	zap(self->dev, AT((first) - 50), (last) - (first) + 60)
+	ASSERT_NE(map, NULL);
+	store_range(map, 0, PAGES, 1);
+	ASSERT_EQ(0, mlock(AT(LOCKED), page));
+	ASSERT_EQ(0, munmap(AT(HOLE), page));
+	ASSERT_EQ(0, mlock(AT(LOCKED_2), page));
+	ASSERT_EQ(0, munmap(AT(HOLE_2), page));
+	ASSERT_EQ(0, mlock(AT(LOCKED_3), page));
+	ASSERT_EQ(-EINVAL, zap_raw(self->dev, self->dev, 0, (uintptr_t)AT(0) + 1, page));
+	ASSERT_EQ(-EBADF, zap_of(self->dev, self->dev, AT(HOLE), 1));
+	ASSERT_EQ(-EBADF, zap_of(self->dev, self->dev, AT(LOCKED), 1));
+	ASSERT_EQ(-EINVAL, ZAP(LOCKED, HOLE));
+	ASSERT_EQ(-ENOMEM, ZAP(HOLE, LOCKED_2));
+	for (i = 0; i < PAGES; i++) {
+		if (i != HOLE && i != HOLE_2) {
+			ASSERT_EQ(1 + i, load(map, i));
+		}
+	}
+
+	ASSERT_EQ(0, mprotect(AT(SEALED), page, PROT_READ));
+	ASSERT_EQ(0, mprotect(AT(SEALED_2), page, PROT_READ));
+	if (syscall(__NR_mseal, AT(SEALED), page, 0) || syscall(__NR_mseal, AT(SEALED_2), page, 0))
+		SKIP(return, "the kernel has no mseal()");
+	ASSERT_EQ(-EINVAL, ZAP(LOCKED_2, SEALED));
+	ASSERT_EQ(-EPERM, ZAP(SEALED, HOLE_2));
+	ASSERT_EQ(-ENOMEM, ZAP(HOLE_2, SEALED_2));
+	ASSERT_EQ(-EINVAL, ZAP(LOCKED_3, SEALED_2));
+	for (i = 0; i < PAGES; i++) {
+		if (i != HOLE && i != HOLE_2) {
+			ASSERT_EQ(1 + i, load(map, i));
+		}
+	}
+#undef ZAP
+#undef AT
 }
 
 /* Another process, by pidfd. */
