@@ -575,6 +575,56 @@ TEST_F_TIMEOUT(protect, refused, TEST_SECONDS)
 	ASSERT_EQ(leaves, counts.pte.executable + counts.pmd.executable);
 }
 
+/*
+ * The range is looked at first, then the process, then what is mapped: there, the error of
+ * the lowest address comes. EINVAL is that of a device-DAX.
+ */
+TEST(order_of_errors)
+{
+	enum { NR = 16, NONE = 2, HOLE = 4, NONE_2 = 6, EXEC = 8, HOLE_2 = 10, EXEC_2 = 12,
+	       NONE_3 = 14 };
+	struct mmops_protect arg = { .prot = PROT_READ };
+	struct leaf_counts counts;
+	size_t p = page_size();
+	char *map;
+	int dev;
+
+/* Protect from the page before @first to the one behind @last. */
+#define PROTECT(first, last)							\
+	protect(dev, map + ((first) - 1) * p, ((last) - (first) + 3) * p, PROT_READ)
+	OPEN_DEV(dev, MMOPS_DEV);
+	map = mmap(NULL, NR * p, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(map, MAP_FAILED);
+	store_range(map, 0, NR, 1);
+	ASSERT_EQ(0, munmap(map + HOLE * p, p));
+	ASSERT_EQ(0, munmap(map + HOLE_2 * p, p));
+	ASSERT_EQ(0, mprotect(map + NONE * p, p, PROT_NONE));
+	ASSERT_EQ(0, mprotect(map + NONE_2 * p, p, PROT_NONE));
+	ASSERT_EQ(0, mprotect(map + NONE_3 * p, p, PROT_NONE));
+	/* PROT_READ takes a permission that no fault gives back. */
+	ASSERT_EQ(0, mprotect(map + EXEC * p, p, RW | PROT_EXEC));
+	ASSERT_EQ(0, mprotect(map + EXEC_2 * p, p, RW | PROT_EXEC));
+	arg.pidfd = dev;
+	arg.addr = (uintptr_t)map + 1;
+	arg.len = p;
+	ASSERT_EQ(-1, ioctl(dev, MMOPS_IOC_PROTECT, &arg));
+	ASSERT_EQ(EINVAL, errno);
+	arg.addr = (uintptr_t)map + HOLE * p;
+	ASSERT_EQ(-1, ioctl(dev, MMOPS_IOC_PROTECT, &arg));
+	ASSERT_EQ(EBADF, errno);
+	ASSERT_EQ(-EACCES, PROTECT(NONE, HOLE));
+	ASSERT_EQ(-ENOMEM, PROTECT(HOLE, NONE_2));
+	ASSERT_EQ(-EACCES, PROTECT(NONE_2, EXEC));
+	ASSERT_EQ(-EOPNOTSUPP, PROTECT(EXEC, HOLE_2));
+	ASSERT_EQ(-ENOMEM, PROTECT(HOLE_2, EXEC_2));
+	ASSERT_EQ(-EOPNOTSUPP, PROTECT(EXEC_2, NONE_3));
+	ASSERT_EQ(0, count_leaves(dev, map, NR * p, &counts));
+	ASSERT_EQ(NR - 2, counts.pte.nr);
+	ASSERT_EQ(3, counts.pte.unreadable);
+	ASSERT_EQ(NR - 5, counts.pte.writable);
+#undef PROTECT
+}
+
 /* Another process, by its pidfd, and one that is gone. */
 TEST_F_TIMEOUT(protect, other_process, TEST_SECONDS)
 {
@@ -769,8 +819,9 @@ TEST_F_TIMEOUT(protect, list, TEST_SECONDS)
 /* hugetlbfs, and entries that are no leaves. */
 TEST(other_mappings)
 {
+	struct mmops_age age = { .pidfd = -1, .aged = ~0ULL, .kept = ~0ULL };
 	struct leaf_counts counts;
-	size_t p = page_size();
+	size_t p = page_size(), i;
 	char *map;
 	int dev;
 
@@ -798,6 +849,18 @@ TEST(other_mappings)
 		store(map, 0, 1);
 		ASSERT_EQ(-EOPNOTSUPP, protect(dev, map, pmd_size(), PROT_READ));
 		store(map, 0, 2);
+		/* Passed over, as what is not mapped. */
+		ASSERT_EQ(0, count_leaves(dev, map, pmd_size(), &counts));
+		ASSERT_EQ(0, counts.pte.nr + counts.pmd.nr + counts.pud.nr);
+		for (i = 0; i < ARRAY_SIZE(counts.absent); i++) {
+			ASSERT_EQ(0, counts.absent[i]);
+		}
+		age.addr = (uintptr_t)map;
+		age.len = pmd_size();
+		ASSERT_EQ(0, ioctl(dev, MMOPS_IOC_AGE, &age));
+		ASSERT_EQ(0, age.aged);
+		ASSERT_EQ(0, age.kept);
+		ASSERT_EQ(pmd_size(), age.done);
 		munmap(map, pmd_size());
 	}
 	write_file("/proc/sys/vm/nr_hugepages", "0");
