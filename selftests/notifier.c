@@ -775,8 +775,11 @@ TEST_F_TIMEOUT(notifier, errors, TEST_SECONDS)
 	EXPECT_EQ(-EINVAL, probe(self->dev, MMOPS_NOTIFIER_MAX_DELAY_MS + 1, NULL));
 	ASSERT_EQ(0, madvise(self->map, len, MADV_DONTNEED));
 #define LOG_ERR(err) do {							\
+	unsigned int _nr = log.nr;						\
+										\
 	EXPECT_EQ(-1, ioctl(self->dev, MMOPS_IOC_NOTIFIER_LOG, &log));		\
 	EXPECT_EQ(err, errno);							\
+	EXPECT_EQ(_nr, log.nr);							\
 } while (0)
 	log.nr = 0;
 	LOG_ERR(EINVAL);
@@ -787,11 +790,12 @@ TEST_F_TIMEOUT(notifier, errors, TEST_SECONDS)
 	LOG_ERR(EINVAL);
 	log.events = 8;
 	LOG_ERR(EFAULT);
+	log.nr = 3;
+	LOG_ERR(EFAULT);
 	log.events = -8ULL;
 	log.nr = 1;
 	LOG_ERR(EFAULT);
 	log.flags = 2;
-	log.nr = 1;
 	LOG_ERR(EINVAL);
 	/* All of it without taking what was there. */
 	EXPECT_HEARD("clear 0-1");
@@ -855,12 +859,43 @@ TEST_F_TIMEOUT(notifier, wait_is_interruptible, TEST_SECONDS)
 	struct sigaction action = { .sa_handler = no_op };
 	/* Again and again: one that comes before the wait ends nothing. */
 	struct itimerval timer = { { 0, 20000 }, { 0, 20000 } };
+	struct mmops_notifier_log log = {
+		.events = (uintptr_t)self->heard.events, .nr = 7, .flags = MMOPS_NOTIFIER_WAIT,
+	};
 
 	SUBSCRIBE(PAGES);
 	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
 	ASSERT_EQ(0, setitimer(ITIMER_REAL, &timer, NULL));
 	EXPECT_EQ(-EINTR, hear(self->dev, self->map, &self->heard, MMOPS_NOTIFIER_WAIT));
+	EXPECT_EQ(-1, ioctl(self->dev, MMOPS_IOC_NOTIFIER_LOG, &log));
+	EXPECT_EQ(EINTR, errno);
+	/* The argument is as it was. */
+	EXPECT_EQ(7, log.nr);
 	ASSERT_EQ(0, setitimer(ITIMER_REAL, &(struct itimerval){}, NULL));
+}
+
+/* When an event was told, counted from the subscription on. */
+TEST_F_TIMEOUT(notifier, time, TEST_SECONDS)
+{
+	const struct mmops_notifier_event *events = self->heard.events;
+	uint64_t before, subscribed, first, second, now;
+
+	before = now_ns();
+	SUBSCRIBE(PAGES);
+	subscribed = now_ns();
+	spin_us(100);
+	first = now_ns();
+	ASSERT_EQ(0, madvise(page(self, 1), page_size(), MADV_DONTNEED));
+	second = now_ns();
+	ASSERT_EQ(0, madvise(page(self, 2), page_size(), MADV_DONTNEED));
+	now = now_ns();
+	EXPECT_HEARD("clear 1-2, clear 2-3");
+	ASSERT_EQ(2, self->heard.nr);
+	ASSERT_LE(first - subscribed, events[0].time);
+	ASSERT_LE(events[0].time, second - before);
+	ASSERT_LE(second - subscribed, events[1].time);
+	ASSERT_LE(events[1].time, now - before);
+	ASSERT_LE(events[0].time, events[1].time);
 }
 
 /* Until the child waits in an ioctl. */
