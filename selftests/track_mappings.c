@@ -116,6 +116,89 @@ TEST_FAULTS(mappings, control_skip_zero_page)
 	uffd_zeropage(_metadata, self, true);
 }
 
+/* Contents that userfaultfd copies to where nothing was come with a dirty bit. */
+TEST_F_TIMEOUT(mappings, uffd_copy, TEST_SECONDS)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_copy copy = { .src = (uintptr_t)self->map };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	char *map;
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd: %s", strerror(errno));
+	map = mmap(NULL, PAGES * page_size(), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, track_open(&self->t, map, PAGES));
+	ASSERT_EPOCH(&self->t);
+	/* The copy has read them: the pages of zeroes go, and nobody reads until they are back. */
+	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_DONTNEED));
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(0, track_end(&self->t, 0));
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(0, track_reported(&self->t));
+	ASSERT_EQ(0, track_end(&self->t, 0));
+
+	reg.range.start = (uintptr_t)map;
+	reg.range.len = PAGES * page_size();
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	copy.dst = (uintptr_t)(map + 5 * page_size());
+	copy.len = 2 * page_size();
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_COPY, &copy));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_UNREGISTER, &reg.range));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_NE(0, self->t.kinds[5]);
+	ASSERT_NE(0, self->t.kinds[6]);
+	ASSERT_EQ(2, track_reported(&self->t));
+	ASSERT_EQ(1, load(map, 5));
+	ASSERT_EQ(2, load(map, 6));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(0, track_reported(&self->t));
+	close(uffd);
+}
+
+/* Write protection by userfaultfd changes nothing, and hides no store. */
+TEST_F_TIMEOUT(mappings, uffd_writeprotect, TEST_SECONDS)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_WP };
+	struct uffdio_writeprotect wp = { .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	char *map;
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd with write protection: %s", strerror(errno));
+	map = mmap(NULL, PAGES * page_size(), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	store_range(map, 0, PAGES, 1);
+	reg.range.start = (uintptr_t)map;
+	reg.range.len = PAGES * page_size();
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, track_open(&self->t, map, PAGES));
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_EQ(0, track_reported(&self->t));
+
+	wp.range.start = (uintptr_t)(map + 5 * page_size());
+	wp.range.len = page_size();
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_WRITEPROTECT, &wp));
+	ASSERT_EPOCH(&self->t);
+	/* In mode full, whoever takes a permission may have come after a store. */
+	if (!variant->full) {
+		ASSERT_EQ(0, track_reported(&self->t));
+	}
+	ASSERT_TRUE(pagemap_entry(map + 5 * page_size()) & PAGEMAP_UFFD_WP);
+	wp.mode = 0;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_WRITEPROTECT, &wp));
+	store(map, 5, 55);
+	ASSERT_EPOCH(&self->t);
+	ASSERT_NE(0, self->t.kinds[5]);
+	if (!variant->full) {
+		ASSERT_EQ(1, track_reported(&self->t));
+	}
+	close(uffd);
+}
+
 /*
  * The same page of a file at two places: a store is reported where it was made, and a
  * tracker of the other place does not see it. One of the file sees both.
