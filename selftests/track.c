@@ -651,10 +651,13 @@ TEST_F_TIMEOUT(track, everything, TEST_SECONDS)
 	}
 }
 
-/* Where huge leaves cross the ends of a range they stay dirty. */
-TEST(huge_leaf_in_part)
+/*
+ * Where huge leaves cross the ends of a range they stay dirty, or nobody would be told of the
+ * rest: a tracker of both leaves is told of a store there, whatever the other one has done.
+ */
+static void stores_around_part(struct __test_metadata *_metadata, uint32_t mode)
 {
-	struct tracker part;
+	struct tracker part, whole;
 	char *map;
 	int dev;
 
@@ -663,14 +666,50 @@ TEST(huge_leaf_in_part)
 	map = map_thp(2);
 	if (!map)
 		SKIP(return, "no huge pages");
+	track_mode = mode;
 	ASSERT_EQ(0, track_open(&part, map + 100 * page_size(), PMD_PAGES));
+	ASSERT_EQ(0, track_open(&whole, map, 2 * PMD_PAGES));
 	ASSERT_EPOCH(&part);
+	ASSERT_EPOCH(&whole);
+	/* That of both leaves has left nothing in them. */
+	ASSERT_EPOCH(&part);
+	ASSERT_EPOCH(&part);
+	ASSERT_EQ(0, track_reported(&part));
+	ASSERT_EPOCH(&whole);
+	ASSERT_EPOCH(&whole);
+	ASSERT_EQ(0, track_reported(&whole));
+
+	/* Before the part. It is told of what it has of the leaf. */
 	store(map, 5, 50);
+	ASSERT_EPOCH(&part);
+	ASSERT_NE(0, part.kinds[0]);
+	ASSERT_EPOCH(&whole);
+	ASSERT_NE(0, whole.kinds[5]);
+	/* In it. */
 	store(map, 205, 60);
 	ASSERT_EPOCH(&part);
 	ASSERT_NE(0, part.kinds[105]);
+	ASSERT_EPOCH(&whole);
+	ASSERT_NE(0, whole.kinds[205]);
+	/* Behind it. */
+	store(map, PMD_PAGES + 300, 70);
+	ASSERT_EPOCH(&part);
+	ASSERT_NE(0, part.kinds[PMD_PAGES - 1]);
+	ASSERT_EPOCH(&whole);
+	ASSERT_NE(0, whole.kinds[PMD_PAGES + 300]);
 	ASSERT_EQ((long)(2 * pmd_size() / 1024), smaps_kb(map, "AnonHugePages"));
 	track_close(&part);
+	track_close(&whole);
+}
+
+TEST(huge_leaf_in_part)
+{
+	stores_around_part(_metadata, MMOPS_TRACK_FAST);
+}
+
+TEST(huge_leaf_in_part_full)
+{
+	stores_around_part(_metadata, MMOPS_TRACK_FULL);
 }
 
 /* A process that ends, by exec and by exit, and the caller's own end. */
