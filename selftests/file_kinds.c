@@ -4,8 +4,8 @@
  * mapping than the one that was opened: each kind of file is either followed to
  * where its mappings are, or refused.
  */
-#include "mmops_selftest.h"
 #include "kselftest_harness.h"
+#include "track.h"
 
 #include <limits.h>
 #include <linux/fuse.h>
@@ -38,22 +38,37 @@ struct fuse_backing_map {
 #define FLAGS2_PASSTHROUGH	(1U << (37 - 32))
 
 /* The bits of a harvest that are set, as a mask of the first 64 pages; or -errno. */
-static int64_t harvest_mask(int dev, int fd, size_t nr, uint64_t *mask)
+static int64_t harvest_mask_flags(int dev, int fd, size_t nr, uint64_t *mask, uint32_t flags)
 {
 	struct harvest h = new_harvest(nr);
-	int64_t ret = clean_record(dev, fd, 0, nr, &h);
+	int64_t ret = clean_record_flags(dev, fd, 0, nr, &h, flags);
 
 	*mask = h.bitmap[0];
 	free(h.bitmap);
 	return ret;
 }
 
-#define ASSERT_HARVEST(fd, expected) do {					\
+static int64_t harvest_mask(int dev, int fd, size_t nr, uint64_t *mask)
+{
+	return harvest_mask_flags(dev, fd, nr, mask, 0);
+}
+
+#define ASSERT_HARVEST_FLAGS(fd, expected, flags) do {				\
 	uint64_t mask;								\
 										\
 	ASSERT_EQ(__builtin_popcountll(expected),				\
-		  harvest_mask(self->dev, fd, PAGES, &mask));			\
+		  harvest_mask_flags(self->dev, fd, PAGES, &mask, flags));	\
 	ASSERT_EQ(expected, mask);						\
+} while (0)
+
+#define ASSERT_HARVEST(fd, expected)	ASSERT_HARVEST_FLAGS(fd, expected, 0)
+
+/* Not all that changes in the file is told, so that it cannot be tracked. */
+#define ASSERT_NOT_TRACKED(fd, map) do {					\
+	struct tracker t;							\
+										\
+	ASSERT_EQ(-EOPNOTSUPP, track_open_file(&t, fd, 0, map, PAGES));		\
+	close(t.dev);								\
 } while (0)
 
 /* Both calls refuse the file, and what is mapped at @map stays writable. */
@@ -450,6 +465,7 @@ TEST_F_TIMEOUT(fuse, is_what_it_is, TEST_SECONDS)
 	map = map_shared(fd, 0, PAGES);
 	ASSERT_NE(NULL, map);
 	store_range(map, 0, PAGES, 1);
+	ASSERT_NOT_TRACKED(fd, map);
 	if (variant->passthrough) {
 		ASSERT_REFUSED(fd, EOPNOTSUPP);
 		/* It is reached by its own name. */
@@ -458,6 +474,9 @@ TEST_F_TIMEOUT(fuse, is_what_it_is, TEST_SECONDS)
 		ASSERT_HARVEST(fd, 0xffffUL);
 		store(map, 3, 1);
 		ASSERT_HARVEST(fd, 1UL << 3);
+		/* It is written back. */
+		store(map, 4, 1);
+		ASSERT_HARVEST_FLAGS(fd, 1UL << 4, MMOPS_NO_TRANSFER);
 	}
 	munmap(map, PAGES * page_size());
 	close(fd);
@@ -614,6 +633,10 @@ TEST_F_TIMEOUT(device, block, TEST_SECONDS)
 	ASSERT_EQ(0, fsync(fd));
 	ASSERT_EQ(sizeof(faults), pread(backing, &faults, sizeof(faults), 3 * page_size()));
 	ASSERT_EQ(33, faults);
+	/* So the caller may do that itself. */
+	store(map, 7, 77);
+	ASSERT_HARVEST_FLAGS(fd, 1UL << 7, MMOPS_NO_TRANSFER);
+	ASSERT_NOT_TRACKED(fd, map);
 
 	munmap(map, PAGES * page_size());
 	ASSERT_EQ(0, ioctl(fd, LOOP_CLR_FD));
