@@ -142,6 +142,31 @@ TEST_F_TIMEOUT(pinned, not_writable, TEST_SECONDS)
 	ASSERT_EQ(ALL_RIGHT, recorded(self, 0, 0, NO_OTHER));
 }
 
+/*
+ * One that is dirty when the harvest comes keeps that, writable or not: it is recorded once
+ * more when the pin is over. The pin comes first, since one for writing gives the permission
+ * back.
+ */
+TEST_F_TIMEOUT(pinned, not_writable_but_dirty, TEST_SECONDS)
+{
+	int i, fd = pin(self->map + FIRST * page_size(), NR);
+
+	if (fd < 0)
+		SKIP(return, "cannot pin through " GUP_TEST_FILE ": %s", strerror(-fd));
+	store(self->map, FIRST + 1, 2);
+	/* The dirty bit stays. */
+	ASSERT_EQ(PAGES, write_protect(self->dev, self->fd, 0, PAGES));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, harvest(self));
+		ASSERT_EQ(ALL_RIGHT, recorded(self, FIRST, NR, NO_OTHER));
+	}
+	ASSERT_EQ(0, unpin(fd));
+	ASSERT_EQ(1, harvest(self));
+	ASSERT_EQ(ALL_RIGHT, recorded(self, FIRST + 1, 1, NO_OTHER));
+	ASSERT_EQ(0, harvest(self));
+	ASSERT_EQ(ALL_RIGHT, recorded(self, 0, 0, NO_OTHER));
+}
+
 /* A pin of one page counts for all of a huge leaf. */
 TEST_F_TIMEOUT(pinned, huge, TEST_SECONDS)
 {
