@@ -48,6 +48,19 @@ static inline const char *make_loop_disk(struct loop_disk *disk, size_t bytes, c
 	return NULL;
 }
 
+/* Mounts one that needs no device. NULL, or why not. */
+static inline const char *make_memory_disk(struct loop_disk *disk, const char *type)
+{
+	*disk = (struct loop_disk){ .loop = -1 };
+	snprintf(disk->dir, sizeof(disk->dir), "/tmp/mmops-disk-XXXXXX");
+	if (!mkdtemp(disk->dir))
+		return "no directory in /tmp";
+	if (mount("none", disk->dir, type, 0, NULL))
+		return "it cannot be mounted: is it in the kernel?";
+	disk->mounted = true;
+	return NULL;
+}
+
 static inline void remove_loop_disk(struct loop_disk *disk)
 {
 	if (disk->mounted)

@@ -45,6 +45,58 @@ FIXTURE_TEARDOWN(memory)
 
 FIXTURE_FAULTS(memory);
 
+/* Other file systems that are told of, in brief. */
+FIXTURE(others)
+{
+	SUBJECT;
+};
+
+FIXTURE_VARIANT(others)
+{
+	const char *type, *mkfs;
+};
+
+/* By the driver of ext4 as well, but without extents and without delayed allocation. */
+FIXTURE_VARIANT_ADD(others, ext2) {
+	.type = "ext2", .mkfs = "mkfs.ext2 -q -F",
+};
+
+FIXTURE_VARIANT_ADD(others, ext3) {
+	.type = "ext3", .mkfs = "mkfs.ext3 -q -F",
+};
+
+FIXTURE_VARIANT_ADD(others, ramfs) {
+	.type = "ramfs",
+};
+
+FIXTURE_SETUP(others)
+{
+	const FIXTURE_VARIANT(file) file = { .type = variant->type, .mkfs = variant->mkfs };
+	const char *why;
+
+	OPEN_DEV(self->dev, MMOPS_DEV);
+	why = track_part(_metadata, (FIXTURE_DATA(file) *)self, &file);
+	if (why)
+		SKIP(return, "%s: %s", variant->type, why);
+}
+
+FIXTURE_TEARDOWN(others)
+{
+	end((FIXTURE_DATA(file) *)self);
+}
+
+/* A store, one that is written back before the epoch, and write(2). */
+TEST_F_TIMEOUT(others, changes, TEST_SECONDS)
+{
+	store_range(self->map, 300, 3, 4711);
+	ASSERT_SEEN(300, 3);
+	store_range(self->map, 400, 3, 4711);
+	ASSERT_EQ(0, msync(self->map, PAGES * page_size(), MS_SYNC));
+	ASSERT_SEEN(400, 3);
+	ASSERT_EQ(0, write_to((FIXTURE_DATA(file) *)self, 500, 4711));
+	ASSERT_SEEN(500, 1);
+}
+
 /* Exactly what was stored to. */
 TEST_F_TIMEOUT(file, stores, TEST_SECONDS)
 {

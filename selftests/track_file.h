@@ -60,7 +60,7 @@ FIXTURE(file)
 
 FIXTURE_VARIANT(file)
 {
-	const char *type, *mkfs;	/* of a disk file system; else a memfd */
+	const char *type, *mkfs;	/* of a file system, and of one on a disk; else a memfd */
 	bool full, has_reflink;
 };
 
@@ -97,7 +97,9 @@ static const char *track_part(struct __test_metadata *_metadata, FIXTURE_DATA(fi
 
 	self->rng.state = test_seed();
 	if (variant->type) {
-		why = make_loop_disk(&self->disk, DISK_BYTES, variant->type, variant->mkfs);
+		why = variant->mkfs ?
+		      make_loop_disk(&self->disk, DISK_BYTES, variant->type, variant->mkfs) :
+		      make_memory_disk(&self->disk, variant->type);
 		if (why)
 			return why;
 		snprintf(self->path, sizeof(self->path), "%s/file", self->disk.dir);
