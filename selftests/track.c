@@ -852,6 +852,103 @@ TEST(last_page)
 	track_close(&t);
 }
 
+/* Who serves the array that records go to, and ends the epoch before. */
+struct server {
+	int uffd, dev;
+	bool begins;	/* another one */
+	int error;
+};
+
+static void *end_and_serve(void *arg)
+{
+	struct server *server = arg;
+	struct mmops_track_begin begin = {};
+	struct mmops_track_end end = {};
+	struct uffdio_zeropage zero = {};
+	struct uffd_msg msg = {};
+
+	if (read(server->uffd, &msg, sizeof(msg)) != sizeof(msg) ||
+	    msg.event != UFFD_EVENT_PAGEFAULT)
+		server->error = EPROTO;
+	else if (ioctl(server->dev, MMOPS_IOC_TRACK_END, &end) ||
+		 (server->begins && ioctl(server->dev, MMOPS_IOC_TRACK_BEGIN, &begin)))
+		server->error = errno;
+	zero.range.start = msg.arg.pagefault.address & -page_size();
+	zero.range.len = page_size();
+	if (ioctl(server->uffd, UFFDIO_ZEROPAGE, &zero) && !server->error)
+		server->error = errno;
+	return NULL;
+}
+
+/*
+ * Another thread ends the epoch, and begins another one or not, while records are copied.
+ * The call looks again when it has copied 64 of them: the rest is not those of the epoch.
+ */
+TEST(epoch_ends_while_it_is_read)
+{
+	enum { NR = 256, COPIED = 64 };
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct server server = { .uffd = syscall(__NR_userfaultfd, O_CLOEXEC) };
+	struct mmops_track_range *vec;
+	struct tracker t;
+	pthread_t thread;
+	size_t p = page_size(), i;
+	char *map;
+	int dev;
+
+	OPEN_DEV(dev, MMOPS_DEV);
+	close(dev);
+	if (server.uffd < 0 || ioctl(server.uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd: %s", strerror(errno));
+	map = mmap(NULL, NR * p, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, madvise(map, NR * p, MADV_NOHUGEPAGE));
+	store_range(map, 0, NR, 1);
+	vec = mmap(NULL, p, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)vec);
+	reg.range.start = (uintptr_t)vec;
+	reg.range.len = p;
+	ASSERT_EQ(0, ioctl(server.uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, track_open(&t, map, NR));
+	ASSERT_EPOCH(&t);
+	server.dev = t.dev;
+	for (server.begins = true;; server.begins = false) {
+		struct mmops_track_read arg = {
+			.vec = (uintptr_t)vec, .vec_len = NR / 2, .nr = ~0ULL, .needed = ~0ULL,
+		};
+
+		/* A record for each second page. */
+		for (i = 0; i < NR; i += 2)
+			store(map, i, 100 + i);
+		ASSERT_EQ(0, track_begin(&t));
+		ASSERT_EQ(NR / 2, t.begun.written);
+		ASSERT_EQ(0, t.begun.changed);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, end_and_serve, &server));
+		ASSERT_EQ(-1, ioctl(t.dev, MMOPS_IOC_TRACK_READ, &arg));
+		ASSERT_EQ(server.begins ? ESTALE : ENOENT, errno);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		ASSERT_EQ(0, server.error);
+		ASSERT_EQ(COPIED, arg.nr);
+		ASSERT_EQ(0, arg.needed);
+		for (i = 0; i < COPIED; i++) {
+			ASSERT_EQ((uintptr_t)map + 2 * i * p, vec[i].addr);
+			ASSERT_EQ(p, vec[i].len);
+			ASSERT_EQ(MMOPS_TRACK_WRITTEN, vec[i].kind);
+		}
+		ASSERT_EQ(0, vec[COPIED].len);
+		/* Behind those, and not behind the begin of the next one. */
+		ASSERT_LE(vec[COPIED - 1].addr + p, arg.addr);
+		ASSERT_LE(arg.addr, (uintptr_t)map + 2 * COPIED * p);
+		ASSERT_EQ(server.begins ? 0 : -ENOENT, track_end(&t, 0));
+		if (!server.begins)
+			break;
+		ASSERT_EQ(0, madvise(vec, p, MADV_DONTNEED));
+	}
+	track_close(&t);
+	close(server.uffd);
+}
+
 #define ASSERT_ERROR(error, dev, call, arg) do {				\
 	ASSERT_EQ(-1, ioctl(dev, call, arg));					\
 	ASSERT_EQ(error, errno);						\
