@@ -49,17 +49,6 @@ __mmops_helper bool mmops_vma_may_mix_large_frames(const struct vm_area_struct *
 }
 
 /*
- * Whether the VMA maps the page cache of a file. A driver that hands out pages in its
- * fault handler may store to them by itself, as KVM does to the state of a virtual
- * processor, and so do the rings of aio.
- */
-static bool mmops_vma_maps_file(const struct vm_area_struct *vma)
-{
-	return vma->vm_ops && vma->vm_ops->map_pages == filemap_map_pages &&
-	       vma->vm_file && !IS_ANON_FILE(file_inode(vma->vm_file));
-}
-
-/*
  * Whether the dirty bits of a VMA tell of each store that goes through its entries,
  * and the notifiers of each entry that goes. Not so for hugetlbfs, whose page tables
  * have rules of their own; for page frames, which a driver maps and maps anew as it
@@ -73,12 +62,17 @@ __mmops_helper bool mmops_vma_entries_tell(const struct vm_area_struct *vma)
 }
 
 /*
- * Whether a VMA is of anonymous memory or of the page cache. Whoever stores to these
- * without an entry is known. To other memory its driver may.
+ * Whether a VMA is of anonymous memory, or of the page cache of a file. Whoever stores
+ * to these without an entry is known. A driver that hands out pages in its fault handler
+ * may store to them by itself, as KVM does to the state of a virtual processor, and so
+ * do the rings of aio, which have the fault handler of files.
  */
 __mmops_helper bool mmops_vma_is_memory(const struct vm_area_struct *vma)
 {
-	return vma_is_anonymous(vma) || mmops_vma_maps_file(vma);
+	if (vma_is_anonymous(vma))
+		return true;
+	return vma->vm_ops && vma->vm_ops->map_pages == filemap_map_pages &&
+	       vma->vm_file && !IS_ANON_FILE(file_inode(vma->vm_file));
 }
 
 __mmops_helper bool mmops_vma_has_recency(const struct vm_area_struct *vma)
