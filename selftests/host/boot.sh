@@ -10,7 +10,6 @@ share=$MMOPS_CACHE/run/host-boot
 qemu=${QEMU:-$(command -v qemu-system-x86_64)}
 # Seconds, several times what a boot takes; a test that has to wait for all of it takes fewer.
 patience=180 start=60
-[ "$FLAVOUR" != debug ] || patience=600 start=300
 rm -rf "$share"
 mkdir -p "$share"
 
