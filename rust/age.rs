@@ -134,13 +134,13 @@ impl Walk for Ager {
             if leaf.mkold(scope).is_some_and(Entry::young) {
                 self.result.aged += nr;
             }
-        } else if leaf.is_softleaf() {
-            // Nobody has a translation of it.
-        } else if leaf.value().young() {
-            self.result.kept += nr;
-        } else {
-            // As for entries of a table: who made it old may not have flushed.
-            leaf.record(scope);
+        } else if !leaf.is_softleaf() {
+            if leaf.value().young() {
+                self.result.kept += nr;
+            } else {
+                // As for entries of a table: who made it old may not have flushed.
+                leaf.record(scope);
+            }
         }
         self.reached = leaf.end();
         Ok(Action::Done)

@@ -353,14 +353,8 @@ impl<'s, L: HugeLevel> Leaf<'_, 's, L> {
     #[inline]
     pub(super) fn is_tracked(&self) -> bool {
         let value = self.value();
-        let vma = self.vma();
 
-        if !value.present() || value.soft_dirty() || value.write() {
-            return false;
-        }
-        // SAFETY: The leaf is present and of the VMA, and its lock is held.
-        !vma.may_have_pins()
-            || !unsafe { L::is_pinned(vma.as_ptr(), self.leaf_addr(), value.as_raw()) }
+        value.present() && !value.soft_dirty() && !value.write() && !self.is_pinned()
     }
 
     #[inline(always)]
