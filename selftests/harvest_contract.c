@@ -457,52 +457,44 @@ TEST_F_TIMEOUT(others, exited, TEST_SECONDS)
 	assert_unseen(_metadata, self);
 }
 
-/* A tracker of a process that maps the file takes what it reports as written. */
+/* What an open tracker of the file's pages reports as written, it has taken. */
+static void assert_takes(struct __test_metadata *_metadata, FIXTURE_DATA(others) *self,
+			 struct tracker *t)
+{
+	ASSERT_EQ(0, track_begin(t));
+	ASSERT_EQ(0, track_end(t, 0));
+	store(self->map, STORED, VALUE);
+	ASSERT_EQ(0, track_begin(t));
+	ASSERT_EQ(1, track_reported(t));
+	ASSERT_EQ(MMOPS_TRACK_WRITTEN, t->kinds[STORED]);
+	assert_unseen(_metadata, self);
+	ASSERT_EQ(0, track_end(t, 0));
+	/* What was stored since is the harvest's, if that comes first; the tracker is told. */
+	store(self->map, STORED + 1, VALUE);
+	ASSERT_EQ(1, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
+	ASSERT_TRUE(test_bit(self->h.bitmap, STORED + 1));
+	ASSERT_EQ(0, track_begin(t));
+	ASSERT_NE(0, t->kinds[STORED + 1]);
+	ASSERT_EQ(0, track_end(t, 0));
+	track_close(t);
+}
+
+/* Of a process that maps the file. */
 TEST_F_TIMEOUT(others, tracker, TEST_SECONDS)
 {
 	struct tracker t;
 
 	ASSERT_EQ(0, track_open(&t, self->map, PAGES));
-	ASSERT_EQ(0, track_begin(&t));
-	ASSERT_EQ(0, track_end(&t, 0));
-	store(self->map, STORED, VALUE);
-	ASSERT_EQ(0, track_begin(&t));
-	ASSERT_EQ(1, track_reported(&t));
-	ASSERT_EQ(MMOPS_TRACK_WRITTEN, t.kinds[STORED]);
-	assert_unseen(_metadata, self);
-	ASSERT_EQ(0, track_end(&t, 0));
-	/* What was stored since is the harvest's, if that comes first; the tracker is told. */
-	store(self->map, STORED + 1, VALUE);
-	ASSERT_EQ(1, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
-	ASSERT_TRUE(test_bit(self->h.bitmap, STORED + 1));
-	ASSERT_EQ(0, track_begin(&t));
-	ASSERT_NE(0, t.kinds[STORED + 1]);
-	ASSERT_EQ(0, track_end(&t, 0));
-	track_close(&t);
+	assert_takes(_metadata, self, &t);
 }
 
-/* So does a tracker of the file itself. */
+/* Of the file itself. */
 TEST_F_TIMEOUT(others, tracker_of_file, TEST_SECONDS)
 {
 	struct tracker t;
 
 	ASSERT_EQ(0, track_open_file(&t, self->fd, 0, self->map, PAGES));
-	ASSERT_EQ(0, track_begin(&t));
-	ASSERT_EQ(0, track_end(&t, 0));
-	store(self->map, STORED, VALUE);
-	ASSERT_EQ(0, track_begin(&t));
-	ASSERT_EQ(1, track_reported(&t));
-	ASSERT_EQ(MMOPS_TRACK_WRITTEN, t.kinds[STORED]);
-	assert_unseen(_metadata, self);
-	ASSERT_EQ(0, track_end(&t, 0));
-	/* What was stored since is the harvest's, if that comes first; the tracker is told. */
-	store(self->map, STORED + 1, VALUE);
-	ASSERT_EQ(1, clean_record(self->dev, self->fd, 0, PAGES, &self->h));
-	ASSERT_TRUE(test_bit(self->h.bitmap, STORED + 1));
-	ASSERT_EQ(0, track_begin(&t));
-	ASSERT_NE(0, t.kinds[STORED + 1]);
-	ASSERT_EQ(0, track_end(&t, 0));
-	track_close(&t);
+	assert_takes(_metadata, self, &t);
 }
 
 struct migration {

@@ -56,6 +56,21 @@ FIXTURE_TEARDOWN(mappings)
 
 FIXTURE_FAULTS(mappings);
 
+/* Track a mapping until nothing is reported of it, and no entry is there. */
+static void track_absent(struct __test_metadata *_metadata, FIXTURE_DATA(mappings) *self,
+			 char *map)
+{
+	ASSERT_EQ(0, track_open(&self->t, map, PAGES));
+	ASSERT_EPOCH(&self->t);
+	/* The copy has read the pages: their entries go, and nobody reads from here on. */
+	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_DONTNEED));
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(0, track_end(&self->t, 0));
+	ASSERT_EQ(0, track_begin(&self->t));
+	ASSERT_EQ(0, track_reported(&self->t));
+	ASSERT_EQ(0, track_end(&self->t, 0));
+}
+
 /*
  * A page of zeroes in the place of a page of a file, in a private mapping: no dirty bit, no
  * event, and other contents.
@@ -73,16 +88,7 @@ static void uffd_zeropage(struct __test_metadata *_metadata, FIXTURE_DATA(mappin
 		SKIP(return, "no userfaultfd: %s", strerror(errno));
 	map = mmap(NULL, PAGES * page_size(), RW, MAP_PRIVATE, self->fd, 0);
 	ASSERT_NE(MAP_FAILED, map);
-	ASSERT_EQ(0, track_open(&self->t, map, PAGES));
-	ASSERT_EPOCH(&self->t);
-	/* The copy has read them, and there is an entry: it goes, with an event. */
-	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_DONTNEED));
-	ASSERT_EQ(0, track_begin(&self->t));
-	ASSERT_EQ(0, track_end(&self->t, 0));
-	ASSERT_EQ(0, track_begin(&self->t));
-	ASSERT_EQ(0, track_reported(&self->t));
-	ASSERT_EQ(0, track_end(&self->t, 0));
-
+	track_absent(_metadata, self, map);
 	reg.range.start = (uintptr_t)map;
 	reg.range.len = PAGES * page_size();
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
@@ -129,16 +135,7 @@ TEST_F_TIMEOUT(mappings, uffd_copy, TEST_SECONDS)
 		SKIP(return, "no userfaultfd: %s", strerror(errno));
 	map = mmap(NULL, PAGES * page_size(), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, map);
-	ASSERT_EQ(0, track_open(&self->t, map, PAGES));
-	ASSERT_EPOCH(&self->t);
-	/* The copy has read them: the pages of zeroes go, and nobody reads until they are back. */
-	ASSERT_EQ(0, madvise(map, PAGES * page_size(), MADV_DONTNEED));
-	ASSERT_EQ(0, track_begin(&self->t));
-	ASSERT_EQ(0, track_end(&self->t, 0));
-	ASSERT_EQ(0, track_begin(&self->t));
-	ASSERT_EQ(0, track_reported(&self->t));
-	ASSERT_EQ(0, track_end(&self->t, 0));
-
+	track_absent(_metadata, self, map);
 	reg.range.start = (uintptr_t)map;
 	reg.range.len = PAGES * page_size();
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
