@@ -15,9 +15,7 @@ use mmops_raw::Mmops;
 use nix::errno::Errno;
 use nix::fcntl::{fallocate, FallocateFlags};
 use rustix::fs::{memfd_create, MemfdFlags};
-use rustix::process::{
-    getpid, pidfd_open, pidfd_send_signal, waitid, PidfdFlags, Signal, WaitId, WaitIdOptions,
-};
+use rustix::process::{getpid, pidfd_open, pidfd_send_signal, PidfdFlags, Signal};
 
 use crate::action::{Action, What};
 
@@ -292,9 +290,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for child in self.children.get_mut().unwrap().drain(..) {
-            // It may have ended.
-            let _ = pidfd_send_signal(&child, Signal::KILL);
-            let _ = waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED);
+            end_child(child);
         }
     }
 }

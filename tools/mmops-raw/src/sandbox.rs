@@ -20,7 +20,9 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::libc;
 use rustix::fs::{memfd_create, MemfdFlags};
-use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use rustix::process::{
+    pidfd_open, pidfd_send_signal, waitid, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions,
+};
 
 pub use call::*;
 pub use interrupt::{allow_interrupts, interrupt, this_thread};
@@ -63,12 +65,29 @@ pub enum Life {
 
 /// A child that has the range of the sandbox as it was, and runs nothing of the program.
 #[derive(Debug)]
-pub struct Child(OwnedFd);
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_pid()
+    }
+}
 
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.pidfd.as_fd()
     }
+}
+
+/// Kills a child, if it has not ended by itself, and waits for its end.
+pub fn end_child(pidfd: impl AsFd) {
+    // Both fail where it has ended, and was waited for.
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
 }
 
 /// The range. There is one at a time.
@@ -249,7 +268,8 @@ impl Sandbox {
             }
         }
         let pid = Pid::from_raw(pid as i32).expect("a process");
-        Ok(Child(pidfd_open(pid, PidfdFlags::empty())?))
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Child { pid, pidfd })
     }
 }
 
