@@ -71,6 +71,11 @@ end
 	check fuzz "$MMOPS_BIN/mmops-fuzz" run --seed 1 --calls 3000 --seconds 30 \
 		--corpus "$top/selftests/fuzz/corpus" --out "$MMOPS_SHARE/fuzz" --disk "$MMOPS_DISK"
 	end
+
+	# Many more in `make soak`.
+	begin 49-crowd
+	check crowd "$MMOPS_BIN/mmops-crowd" --processes 50 --files 4 --seconds 5 /dev/shm/crowd
+	end
 }
 
 begin 50-unload

@@ -119,6 +119,16 @@ make_runs_tests() {
 	! "${make[@]}" ARGS=--no-such-option >/dev/null 2>&1 || { echo "no error"; false; }
 }
 
+# crowd_fails FAULT TEXT: mmops-crowd fails with a rule left out, and says so.
+crowd_fails() {
+	local fault=/sys/kernel/debug/mmops/faults/$1 output status=0
+	local crowd=(--processes 8 --files 2 --seconds 5 /dev/shm/crowd)
+	echo 1 >"$fault" || return 1
+	output=$("$MMOPS_BIN/mmops-crowd" "${crowd[@]}" 2>&1) || status=$?
+	echo 0 >"$fault"
+	[ "$status" -eq 1 ] && [[ $output == *"$2"* ]] || { echo "$output"; return 1; }
+}
+
 if [ -n "${MMOPS_SHAKE:-}" ]; then
 	"$top/scripts/guest/shake" --seed "$MMOPS_SHAKE" $$ &
 fi
@@ -157,6 +167,11 @@ check load_mmops_leafmap load_leafmap "$MMOPS_MODULES_FAULTS"
 check load_test_hmm insmod "$MMOPS_KERNEL/lib/test_hmm.ko"
 check test_hmm_appears wait_for_device /dev/hmm_dmirror1
 check fault_build_has_faults test -d /sys/kernel/debug/mmops/faults
+end
+
+begin 62-crowd-faults
+check told_of_invalidations crowd_fails track_skip_mark ", protected: page"
+check told_of_stores crowd_fails track_skip_stored "the tracker of the file"
 end
 
 group 70-negative-controls

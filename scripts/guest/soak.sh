@@ -3,9 +3,9 @@
 #
 # soak.sh SECONDS: the guest's side of `make soak`. In rounds, and the modules are loaded for each.
 #
-# mmops-soak looks at contents, on tmpfs and on a disk. The programs of selftests/ are there for
-# what they do: under such a load they meet what their assertions are not made for, so what they say
-# does not count. One that hangs does.
+# mmops-soak, on tmpfs and on a disk, and mmops-crowd look at contents. The programs of selftests/
+# are there for what they do: under such a load they meet what their assertions are not made for, so
+# what they say does not count. One that hangs does.
 
 set -u
 . "$(dirname "$0")/lib.sh"
@@ -80,6 +80,11 @@ while [ "$SECONDS" -lt "$end" ]; do
 	pids+=("$!")
 	"$MMOPS_BIN/mmops-soak" --seconds "$round" "$disk/file" &
 	pids+=("$!")
+	# Until all of it is there it takes minutes: in the first round alone.
+	if [ "$rounds" -eq 0 ]; then
+		"$MMOPS_BIN/mmops-crowd" --seconds "$round" "$memory/crowd" &
+		pids+=("$!")
+	fi
 	# In another order each time, two at once.
 	mapfile -t order < <(shuf -e "${races[@]}")
 	run_races "$round" "${order[@]:0:4}" &
