@@ -120,9 +120,10 @@ fn wide(number: i32) -> u64 {
     number as i64 as u64
 }
 
-/// All of the range, as it is at first.
+/// How it is mapped at first.
 const RESERVED: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-const ALL: Span = Span {
+/// All of the range.
+pub const ALL: Span = Span {
     addr: START,
     len: LEN,
 };

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
-use mmops_raw::sandbox::{end_child, Child, Life, Mapped, Sandbox, Span, LEN, PAGE, START};
+use mmops_raw::sandbox::{end_child, Child, Life, Mapped, Sandbox, ALL, LEN, PAGE, START};
 use mmops_uapi::sys::mmops_notifier_event;
 use mmops_uapi::{Device, Flags, Mode, Prot, Tracker};
 use rand::rngs::ChaCha8Rng;
@@ -77,11 +77,7 @@ struct Member {
 
 impl Member {
     fn new(sandbox: &Sandbox) -> Result<Self> {
-        let all = Span {
-            addr: START,
-            len: LEN,
-        };
-        let process = sandbox.fork(all, Life::Stays)?;
+        let process = sandbox.fork(ALL, Life::Stays)?;
         let path = format!("/proc/{}/mem", process.pid());
         let memory = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Self {
@@ -139,12 +135,8 @@ impl Crowd {
         let file = make.open(&options.file).context("cannot make the file")?;
         file.set_len(LEN)?;
         let sandbox = Sandbox::new()?;
-        let all = Span {
-            addr: START,
-            len: LEN,
-        };
         let prot = (Prot::READ | Prot::WRITE).bits() as i32;
-        sandbox.map(all, Mapped::Shared(file.as_fd(), 0), prot, false)?;
+        sandbox.map(ALL, Mapped::Shared(file.as_fd(), 0), prot, false)?;
         // Before files are opened: each process has those that there are when it is made.
         let members = (0..options.processes).map(|_| Member::new(&sandbox));
         let mut members = members.collect::<Result<Vec<_>>>()?;
