@@ -266,6 +266,30 @@ TEST_F_TIMEOUT(notifier, own_write_protect, TEST_SECONDS)
 	EXPECT_HEARD("protection-page 0-8");
 }
 
+/*
+ * A range that ends in the 1 GiB that it begins in is not searched for entries
+ * before it is walked, so it is told of though there are none.
+ */
+TEST_F_TIMEOUT(notifier, own_write_protect_of_nothing, TEST_SECONDS)
+{
+	const size_t piece = 1UL << 18;
+	int fd = new_memfd(piece + 8);
+
+	ASSERT_LE(0, fd);
+	ASSERT_NE(map_at(page(self, 0), fd, 0, 8, RW, MAP_SHARED), NULL);
+	ASSERT_NE(map_at(page(self, FAR), fd, piece, 8, RW, MAP_SHARED), NULL);
+	SUBSCRIBE_ALL();
+	ASSERT_EQ(0, write_protect(self->dev, fd, 2, 4));
+	EXPECT_HEARD("protection-page 2-6");
+	ASSERT_EQ(0, write_protect(self->dev, fd, 0, piece + 8));
+	EXPECT_HEARD("");
+	/* What comes behind a piece with an entry is all that is left. */
+	EXPECT_EQ(0, load(self->map, 3));
+	EXPECT_HEARD("");
+	ASSERT_EQ(1, write_protect(self->dev, fd, 0, piece + 8));
+	EXPECT_HEARD("protection-page 0-8, protection-page 1000-1008");
+}
+
 TEST_F_TIMEOUT(notifier, own_clean_record, TEST_SECONDS)
 {
 	struct harvest h = new_harvest(PAGES);

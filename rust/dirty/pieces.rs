@@ -3,10 +3,13 @@
 //! The pieces in which a range is walked.
 //!
 //! A range can be all of a sparse file, of which little is mapped, or a mapping of which little was
-//! ever touched. So each piece is looked for: a walk that reads ends at the first present
-//! entry that it meets, and a range without any costs the visit of its VMAs and of what they have
-//! of page tables. What has no entry when it is looked at has nothing that was dirty or writable
-//! when the call began.
+//! ever touched. So pieces are looked for: a walk that reads ends at the first present entry that
+//! it meets, and a range without any costs the visit of its VMAs and of what they have of page
+//! tables. What has no entry when it is looked at has nothing that was dirty or writable when the
+//! call began.
+//!
+//! What is left of a range and lies in one piece is not looked for. If there is no entry in it,
+//! secondary MMUs are told of it all the same, as by the C functions.
 
 mod search;
 
@@ -29,7 +32,10 @@ use crate::{
     }, //
 };
 use kernel::prelude::*;
-use search::search;
+use search::{
+    last_piece,
+    search, //
+};
 
 pub use search::PIECE_PAGES;
 
@@ -59,7 +65,12 @@ pub(super) fn for_each(
     let mut done = 0;
 
     loop {
-        let piece = match next_piece(mapping, range, done) {
+        // The search costs as much as the walk over a piece, and is no help where that is the last.
+        let next = match last_piece(range, done) {
+            Some(piece) => signal::interruption().map(|()| Some(piece)),
+            None => next_piece(mapping, range, done),
+        };
+        let piece = match next {
             Ok(Some(piece)) => piece,
             Ok(None) => return (Pages(range.nr()), Ok(())),
             Err(e) => return (Pages(done), Err(e)),

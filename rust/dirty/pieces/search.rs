@@ -48,9 +48,35 @@ pub(super) fn search(
     Ok(None)
 }
 
+/// What is left of `range` behind its first `done` pages, if it lies in one piece.
+pub(super) fn last_piece(range: &PageRange, done: usize) -> Option<PageRange> {
+    let rest = range.part(done, usize::MAX)?;
+
+    (rest.nr() <= PIECE_PAGES - rest.first() % PIECE_PAGES).then_some(rest)
+}
+
 #[kunit_tests(mmops_dirty_pieces)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_piece_is_the_rest() {
+        const G: usize = PIECE_PAGES;
+
+        let of = |first, nr, done| {
+            let range = PageRange::new(first, nr).ok()?;
+            let piece = last_piece(&range, done)?;
+
+            Some((piece.first(), piece.end()))
+        };
+
+        assert_eq!(of(G, G, 0), Some((G, 2 * G)));
+        assert_eq!(of(G - 1, G, 0), None);
+        assert_eq!(of(G - 1, G, 1), Some((G, 2 * G - 1)));
+        assert_eq!(of(7, 64, 63), Some((70, 71)));
+        assert_eq!(of(7, 64, 64), None);
+        assert_eq!(of(0, usize::MAX, 0), None);
+    }
 
     /// Looks for `entries` as a walk over VMAs in another order than that of their page offsets.
     fn any_of(entries: &[usize], part: &PageRange) -> Result<Option<usize>> {
