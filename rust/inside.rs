@@ -39,9 +39,10 @@ use kernel::{
 /// Something that has a begin and an end, between which code of a driver is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// A walk that changes nothing: the mmap lock or `i_mmap_rwsem` is held.
+    /// A walk that changes nothing: the mmap lock is held.
     Walk,
-    /// `i_mmap_rwsem` of a file is held. Whoever invalidates may wait for it.
+    /// `i_mmap_rwsem` of a file is held, for a walk or for something else. Whoever invalidates may
+    /// wait for it.
     IMmap,
     /// From `invalidate_range_start` to `invalidate_range_end`, and a little around it.
     Invalidation,

@@ -179,7 +179,7 @@ pub fn walk_page_mapping<W: Walk>(
     range: &PageRange,
     walker: &mut W,
 ) -> Result {
-    Engine::new(walker).walk(|ops, private| {
+    Engine::new(walker).walk_entered(|ops, private| {
         // SAFETY: `private` is an engine, and `ops` are those of an engine.
         unsafe { start::mapping(guard, range, ops, private) }
     })

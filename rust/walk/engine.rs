@@ -74,11 +74,21 @@ impl<'v, W: Walk> Engine<'v, W> {
     /// Runs a walk of C: `start` gets the callbacks, and what they are to be called with.
     #[inline(always)]
     pub(super) fn walk(
+        self,
+        start: impl FnOnce(&bindings::mm_walk_ops, *mut c_void) -> Result,
+    ) -> Result {
+        walking(W::Hold::<'v>::CHANGES, || self.walk_entered(start))
+    }
+
+    /// As [`Self::walk`], by a task that counts already as one that walks, or as one that holds
+    /// `i_mmap_rwsem`, which may do nothing that a walk may not.
+    #[inline(always)]
+    pub(super) fn walk_entered(
         mut self,
         start: impl FnOnce(&bindings::mm_walk_ops, *mut c_void) -> Result,
     ) -> Result {
         let private = ptr::from_mut(&mut self).cast();
-        let ret = walking(W::Hold::<'v>::CHANGES, || start(&Self::OPS, private));
+        let ret = start(&Self::OPS, private);
 
         if self.one_scope {
             W::Hold::end(&mut self.hold);
