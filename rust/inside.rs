@@ -61,7 +61,30 @@ struct Node {
 }
 
 /// The first of a list.
+///
+/// # Invariants
+///
+/// The nodes that follow each other from here on are valid.
 struct Head(Option<NonNull<Node>>);
+
+impl Head {
+    /// Whether the task is inside of a part that is `wanted`.
+    #[inline(always)]
+    fn has(&self, task: *mut bindings::task_struct, wanted: impl Fn(Part) -> bool) -> bool {
+        let mut next = self.0;
+
+        while let Some(node) = next {
+            // SAFETY: By the type invariants; whoever has the head has the lock of the list.
+            let node = unsafe { node.as_ref() };
+
+            if ptr::eq(node.task, task) && wanted(node.part) {
+                return true;
+            }
+            next = node.next;
+        }
+        false
+    }
+}
 
 // SAFETY: The nodes are followed under the lock of the list alone. Each is unlinked under it before
 // it goes.
@@ -151,16 +174,20 @@ fn list_of_current<'a>() -> Option<(&'a List, *mut bindings::task_struct)> {
     Some((lists.of(task), task))
 }
 
+/// Links the node, unless the task is inside of a part that is `refused`. Says whether it has.
+///
 /// # Safety
 ///
 /// The node stays where it is, and is used by nobody else, until [`leave`] is called with it by the
 /// same task.
-#[inline(never)]
-#[link_section = ".text.hot"]
-unsafe fn enter(node: NonNull<Node>) {
+#[inline(always)]
+unsafe fn enter_unless(node: NonNull<Node>, refused: impl Fn(Part) -> bool) -> bool {
     if let Some((list, task)) = list_of_current() {
         let mut head = list.head.lock();
 
+        if head.has(task, refused) {
+            return false;
+        }
         list.nr.store(list.nr.load(Relaxed) + 1, Relaxed);
         // INVARIANT: The node is valid until it is unlinked, and the lock is held.
         // SAFETY: Nobody else uses the node yet.
@@ -170,11 +197,34 @@ unsafe fn enter(node: NonNull<Node>) {
         }
         head.0 = Some(node);
     }
+    true
 }
 
 /// # Safety
 ///
-/// [`enter`] was called with the node, by the same task.
+/// As [`enter_unless`].
+#[inline(never)]
+#[link_section = ".text.hot"]
+unsafe fn enter(node: NonNull<Node>) {
+    // SAFETY: By this function's safety requirements.
+    unsafe { enter_unless(node, |_| false) };
+}
+
+/// As [`enter`], unless the task may not lock folios.
+///
+/// # Safety
+///
+/// As [`enter_unless`].
+#[inline(never)]
+#[link_section = ".text.hot"]
+unsafe fn enter_if_may_lock_folios(node: NonNull<Node>) -> bool {
+    // SAFETY: By this function's safety requirements.
+    unsafe { enter_unless(node, keeps_from_folios) }
+}
+
+/// # Safety
+///
+/// The node was entered, by the same task.
 #[inline(never)]
 #[link_section = ".text.hot"]
 unsafe fn leave(node: NonNull<Node>) {
@@ -199,13 +249,21 @@ unsafe fn leave(node: NonNull<Node>) {
     }
 }
 
+impl Node {
+    /// Of no task yet.
+    #[inline(always)]
+    fn new(part: Part) -> UnsafeCell<Self> {
+        UnsafeCell::new(Self {
+            task: ptr::null_mut(),
+            part,
+            next: None,
+        })
+    }
+}
+
 #[inline(always)]
 fn inside<R>(part: Part, f: impl FnOnce() -> R) -> R {
-    let node = UnsafeCell::new(Node {
-        task: ptr::null_mut(),
-        part,
-        next: None,
-    });
+    let node = Node::new(part);
     // It is not null.
     let node = NonNull::from(&node).cast::<Node>();
 
@@ -237,9 +295,26 @@ pub(crate) fn walking<R>(changes: bool, f: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `f` while the current task counts as one that holds `i_mmap_rwsem`.
+///
+/// # Errors
+///
+/// As [`may_lock_folios`]; else what `f` returns.
 #[inline(always)]
-pub(crate) fn below_i_mmap<R>(f: impl FnOnce() -> R) -> R {
-    inside(Part::IMmap, f)
+pub(crate) fn below_i_mmap<R>(f: impl FnOnce() -> Result<R>) -> Result<R> {
+    let node = Node::new(Part::IMmap);
+    // It is not null.
+    let node = NonNull::from(&node).cast::<Node>();
+
+    // SAFETY: As in `inside`.
+    if !unsafe { enter_if_may_lock_folios(node) } {
+        return Err(EDEADLK);
+    }
+
+    let ret = f();
+
+    // SAFETY: It was entered above, by the same task.
+    unsafe { leave(node) };
+    ret
 }
 
 /// Runs `f` while the current task counts as one that runs a callback of a subscriber.
@@ -255,6 +330,7 @@ pub(crate) fn programming<R>(f: impl FnOnce() -> R) -> R {
 }
 
 #[inline(never)]
+#[link_section = ".text.hot"]
 fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
     let Some((list, task)) = list_of_current() else {
         return false;
@@ -265,19 +341,7 @@ fn is_inside(wanted: impl Fn(Part) -> bool) -> bool {
         return false;
     }
 
-    let head = list.head.lock();
-    let mut next = head.0;
-
-    while let Some(node) = next {
-        // SAFETY: The node is in the list, so it is valid; the lock of the list is held.
-        let node = unsafe { node.as_ref() };
-
-        if ptr::eq(node.task, task) && wanted(node.part) {
-            return true;
-        }
-        next = node.next;
-    }
-    false
+    list.head.lock().has(task, wanted)
 }
 
 /// Whether the current task may wait for the end of invalidations, and for the mmap lock.
@@ -303,6 +367,10 @@ pub(crate) fn in_invalidation() -> bool {
     is_inside(|part| part != Part::Walk)
 }
 
+fn keeps_from_folios(part: Part) -> bool {
+    !matches!(part, Part::Walk | Part::Invalidation)
+}
+
 /// Whether the current task may lock folios, or take them from a device, or take `i_mmap_rwsem`.
 ///
 /// # Errors
@@ -311,8 +379,9 @@ pub(crate) fn in_invalidation() -> bool {
 /// `i_mmap_rwsem`, or in the callback of a subscriber, which may be called with any of these locks
 /// held.
 #[inline(never)]
+#[link_section = ".text.hot"]
 pub(crate) fn may_lock_folios() -> Result {
-    if is_inside(|part| !matches!(part, Part::Walk | Part::Invalidation)) {
+    if is_inside(keeps_from_folios) {
         Err(EDEADLK)
     } else {
         Ok(())

@@ -36,10 +36,7 @@
 
 use crate::{
     bindings,
-    inside::{
-        below_i_mmap,
-        may_lock_folios, //
-    }, //
+    inside::below_i_mmap, //
 };
 use core::ptr::{
     self,
@@ -146,7 +143,6 @@ impl Mapping {
         &mut self,
         f: impl FnOnce(&mut IMmapReadGuard<'_>) -> Result<R>,
     ) -> Result<R> {
-        may_lock_folios()?;
         below_i_mmap(|| f(&mut self.lock()))
     }
 
