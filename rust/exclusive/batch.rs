@@ -34,7 +34,10 @@ use core::{
 use kernel::{
     error::to_result,
     mm::virt::VmaRef,
-    page::PAGE_SHIFT,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*, //
 };
 
@@ -59,16 +62,20 @@ pub(super) enum State {
 ///
 /// # Invariants
 ///
-/// - `page` is set to the page and its folio, and the slot owns one reference of the folio, if
-///   `state` is `Referenced`, `Exclusive` or `Refused`, and in no other state.
+/// - `page` is set, and the slot owns one reference of its folio, if `state` is `Referenced`,
+///   `Exclusive` or `Refused`, and in no other state. A folio with such a reference is not split,
+///   so it is the page's for as long.
 /// - With `locks`, the slot owns the lock of the folio. A slot that is `Exclusive` without owns it
 ///   by another one of the same batch, whose page is of the same folio, until [`release`].
 pub(super) struct Slot {
-    page: Option<(NonNull<bindings::page>, NonNull<bindings::folio>)>,
+    page: Option<NonNull<bindings::page>>,
     state: State,
     locks: bool,
     dirty: bool,
 }
+
+// A full batch is no large allocation.
+const _: () = assert!(super::BATCH * size_of::<Slot>() <= 2 * PAGE_SIZE);
 
 impl Slot {
     pub(super) const EMPTY: Self = Self {
@@ -80,10 +87,18 @@ impl Slot {
 
     /// The page, if it is exclusive and its folio is locked.
     pub(super) fn exclusive(&self) -> Option<NonNull<bindings::page>> {
-        match (self.state, self.page) {
-            (State::Exclusive, Some((page, _))) => Some(page),
+        match self.state {
+            State::Exclusive => self.page,
             _ => None,
         }
+    }
+
+    /// The folio of the page, of which the slot owns a reference.
+    #[inline(always)]
+    fn folio(&self) -> Option<NonNull<bindings::folio>> {
+        // SAFETY: By the type invariants a reference is owned.
+        self.page
+            .and_then(|page| NonNull::new(unsafe { bindings::mmops_page_folio(page.as_ptr()) }))
     }
 
     fn is_settled(&self) -> bool {
@@ -93,7 +108,7 @@ impl Slot {
     /// Gives the folio the dirty bit that its entry lost. The folio is locked still.
     #[inline(always)]
     fn mark_dirty(&mut self) {
-        if let (true, Some((_, folio))) = (self.dirty, self.page) {
+        if let (true, Some(folio)) = (self.dirty, self.folio()) {
             // SAFETY: By the type invariants a reference is owned.
             unsafe {
                 if !bindings::mmops_folio_test_dirty(folio.as_ptr()) {
@@ -109,7 +124,7 @@ impl Slot {
     #[inline(always)]
     fn release(&mut self, state: State) {
         debug_assert!(!self.dirty);
-        if let Some((_, folio)) = self.page.take() {
+        if let Some(folio) = self.folio() {
             // SAFETY: By the type invariants a reference is owned, and with `locks` the lock.
             unsafe {
                 if self.locks {
@@ -118,6 +133,7 @@ impl Slot {
                 bindings::mmops_folio_put(folio.as_ptr());
             }
         }
+        self.page = None;
         self.locks = false;
         self.state = state;
     }
@@ -468,7 +484,7 @@ impl<'b> Batch<'b> {
         let mut locked = None;
 
         for (i, slot) in self.some(first, nr).iter_mut().enumerate() {
-            let Some((_, folio)) = slot.page else {
+            let Some(folio) = slot.folio() else {
                 continue;
             };
 
@@ -547,15 +563,10 @@ fn part(slots: &mut [Slot], start: usize, nr: usize) -> impl Iterator<Item = (us
 #[inline(always)]
 unsafe fn refer(slot: &mut Slot, page: NonNull<bindings::page>) {
     // SAFETY: By this function's safety requirements.
-    let folio = unsafe { bindings::mmops_page_folio(page.as_ptr()) };
-
-    if let Some(folio) = NonNull::new(folio) {
-        // SAFETY: As above.
-        unsafe { bindings::mmops_folio_get(folio.as_ptr()) };
-        // INVARIANT: The reference was just got.
-        slot.page = Some((page, folio));
-        slot.state = State::Referenced;
-    }
+    unsafe { bindings::mmops_folio_get(bindings::mmops_page_folio(page.as_ptr())) };
+    // INVARIANT: The reference was just got.
+    slot.page = Some(page);
+    slot.state = State::Referenced;
 }
 
 /// Looks at one entry, and gets a reference of its page.
@@ -577,7 +588,7 @@ fn scan_entry(table: &PteTable<'_, '_>, i: usize, slot: &mut Slot) {
 #[inline(always)]
 unsafe fn restore_entry(table: &PteTable<'_, '_>, i: usize, slot: &Slot) -> bool {
     match (scan::kind(table, i), slot.page) {
-        ((pte, Kind::Already(found)), Some((page, _))) if found == page => {
+        ((pte, Kind::Already(found)), Some(page)) if found == page => {
             // SAFETY: The VMA is valid, the entry's lock is held, and the folio is locked by this
             // function's safety requirements.
             unsafe {
@@ -607,10 +618,10 @@ unsafe fn convert_entry(
     slot: &mut Slot,
     scope: &mut FlushScope<'_>,
 ) -> bool {
-    let Some((page, folio)) = slot.page else {
+    let (Some(page), Some(folio)) = (slot.page, slot.folio()) else {
         return false;
     };
-    let (pte, kind) = scan::kind(table, i);
+    let pte = table.value(i);
 
     if crate::faults::entry_changes() {
         return false;
@@ -618,7 +629,7 @@ unsafe fn convert_entry(
 
     // SAFETY: The function computes on the values alone.
     if !unsafe { bindings::mmops_excl_is_of(pte.as_raw(), page.as_ptr()) } {
-        match kind {
+        match scan::kind(table, i).1 {
             Kind::Already(found) if found == page => {
                 // SAFETY: The VMA is valid, and the entry's lock is held.
                 slot.state = match unsafe {
