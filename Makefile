@@ -34,7 +34,9 @@ check-models:
 
 ## fuzz: run the fuzzer on the debug kernel, guided by KCOV
 ## soak: run all at once on the debug kernel, under memory pressure
+ifeq ($(origin FLAVOUR),file)
 fuzz soak: FLAVOUR = debug
+endif
 fuzz soak:
 	@scripts/$@
 
