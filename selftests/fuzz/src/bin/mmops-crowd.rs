@@ -43,7 +43,7 @@ struct Options {
     /// Trackers, and subscriptions, of each
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     files: u64,
-    /// Seconds behind the begin after which it ends
+    /// Seconds after which it ends, once all are there
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }
@@ -238,8 +238,8 @@ impl Drop for Crowd {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let end = Instant::now() + Duration::from_secs(options.seconds);
     let mut crowd = Crowd::new(&options)?;
+    let end = Instant::now() + Duration::from_secs(options.seconds);
     println!(
         "{} processes that map one file; {} trackers, and as many subscriptions",
         options.processes,
