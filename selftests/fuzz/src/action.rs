@@ -35,6 +35,8 @@ pub enum Action {
     },
     /// `mmap(2)`: where, what, the protection, and whether it is populated.
     Map(Span, What, i32, bool),
+    /// `mmap(2)` of all of the part for leaves of PUD size, with this protection.
+    MapBig(i32),
     /// `munmap(2)`
     Unmap(Span),
     /// `mprotect(2)`
@@ -63,6 +65,8 @@ pub enum Action {
     Punch(usize, u64, u64),
     /// `write(2)` to a page of a file.
     Write(usize, u64),
+    /// `poll(2)` of an open file of `/dev/mmops`, for a millisecond.
+    Poll(usize),
     /// A userfaultfd is made and a range registered: asynchronous, missing, protected.
     Register(Span, bool, bool, bool),
     /// A range of the last userfaultfd is unregistered.

@@ -9,7 +9,7 @@ use mmops_raw::sys::*;
 
 use crate::action::{Action, What};
 use crate::request::Request;
-use crate::world::fds;
+use crate::world::{fds, BIG_SPAN};
 
 /// Pages of the sandbox.
 pub const PAGES: u64 = LEN / PAGE;
@@ -62,11 +62,40 @@ fn inside(u: &mut Bytes<'_>) -> Span {
     }
 }
 
+/// Whole pages of the part for leaves of PUD size.
+fn big(u: &mut Bytes<'_>) -> Span {
+    let pmd = below(u, PMD_PAGES);
+    let pmd_len = PMD_PAGES * PAGE;
+    match byte(u) {
+        0..=127 => BIG_SPAN,
+        kind @ 128..=191 => Span {
+            addr: BIG + pmd * pmd_len,
+            len: pmd_len * u64::from(kind & 7).clamp(1, PMD_PAGES - pmd),
+        },
+        kind => Span {
+            addr: BIG + pmd * pmd_len + u64::from(kind & 15) * PAGE,
+            len: u64::from(kind & 31).max(1) * PAGE,
+        },
+    }
+}
+
+/// Whole pages of any part, for what changes no protection.
+fn anywhere(u: &mut Bytes<'_>) -> Span {
+    match byte(u) {
+        0..=15 => big(u),
+        _ => inside(u),
+    }
+}
+
 /// A range that a call is asked for: mostly a good one.
 fn range(u: &mut Bytes<'_>) -> Span {
     let good = inside(u);
     let Span { addr, len } = good;
     let (addr, len) = match byte(u) {
+        8..=19 => {
+            let Span { addr, len } = big(u);
+            (addr, len)
+        }
         0 => (addr + 8, len),
         1 => (addr, 0),
         2 => (addr, len - 1),
@@ -97,7 +126,8 @@ fn file(u: &mut Bytes<'_>) -> i32 {
     match byte(u) % 32 {
         0..=11 => fds::FILES,
         12..=20 => fds::FILES + 1,
-        21..=26 => fds::FILES + 2,
+        21..=25 => fds::FILES + 2,
+        26 => fds::BIG,
         27 => fds::FILES + 3,
         28 => fds::READ_ONLY,
         29 => fds::NULL,
@@ -115,6 +145,10 @@ fn file_range(u: &mut Bytes<'_>) -> (u64, u64) {
         1 => (u64::MAX - 3, nr),
         2 => (first, 1 << 40),
         3 => (1 << 30, nr),
+        4..=15 => {
+            let Span { addr, len } = big(u);
+            ((addr - BIG) / PAGE, len / PAGE)
+        }
         _ => (first, nr),
     }
 }
@@ -166,10 +200,11 @@ fn mmops(u: &mut Bytes<'_>) -> Action {
             let (reserved, spoilt) = reserved(u);
             let (fd, (first, nr)) = (file(u), file_range(u));
             let flags = flags(u, MMOPS_SPLIT | MMOPS_NO_TRANSFER);
-            // All that a range inside has room in a page or two.
+            // All that a range has fits in a few pages.
             let kind = byte(u);
             let bitmap = at(below(u, PAGES)) + if kind == 0 { 4 } else { 0 };
-            let bitmap_bits = if kind == 1 { 63 } else { PAGES.div_ceil(64) * 64 };
+            let pages = first.wrapping_add(nr).clamp(PAGES, 2 * BIG_LEN / PAGE);
+            let bitmap_bits = if kind == 1 { 63 } else { pages.next_multiple_of(64) };
             let bitmap_pgoff = if kind < 64 { first } else { 0 };
             let (start, end) = if kind & 1 == 0 { (0, 0) } else { (7, 9) };
             let arg = mmops_clean_record {
@@ -391,6 +426,13 @@ fn other_device(u: &mut Bytes<'_>) -> Action {
 fn map(u: &mut Bytes<'_>) -> Action {
     let span = inside(u);
     let kind = byte(u);
+    if kind >= 248 {
+        return Action::MapBig(if kind & 3 == 0 {
+            PROT_READ
+        } else {
+            PROT_READ | PROT_WRITE
+        });
+    }
     let page = if kind < 32 {
         below(u, PAGES)
     } else {
@@ -425,7 +467,7 @@ const ADVICE: &[i32] = &[
 fn memory(u: &mut Bytes<'_>) -> Action {
     match byte(u) % 32 {
         0..=4 => map(u),
-        5 => Action::Unmap(inside(u)),
+        5 => Action::Unmap(anywhere(u)),
         6..=7 => Action::Protect(
             inside(u),
             pick(
@@ -443,8 +485,8 @@ fn memory(u: &mut Bytes<'_>) -> Action {
         9..=13 => Action::Advise(inside(u), pick(u, ADVICE)),
         14 => Action::Lock(inside(u), byte(u) < 96),
         15 => Action::Sync(inside(u)),
-        16..=20 => Action::Store(inside(u)),
-        21..=22 => Action::Load(inside(u)),
+        16..=20 => Action::Store(anywhere(u)),
+        21..=22 => Action::Load(anywhere(u)),
         23 => Action::StoreByForce(at(below(u, PAGES))),
         24 => {
             let life = if byte(u) < 192 {
@@ -454,7 +496,10 @@ fn memory(u: &mut Bytes<'_>) -> Action {
             };
             Action::Fork(inside(u), life)
         }
-        25 => Action::Kill(usize::from(byte(u) % 2)),
+        25 => match byte(u) % 4 {
+            kind @ 0..=1 => Action::Kill(usize::from(kind)),
+            kind => Action::Poll(usize::from(kind % 2)),
+        },
         26 => Action::Truncate(usize::from(byte(u) % 2), below(u, PAGES + 1)),
         27 => {
             let (first, nr) = file_range(u);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,6 +31,8 @@
 
 #define START	0x200000000UL
 #define LEN	(8UL << 20)
+#define BIG	(START + BIG_LEN)
+#define BIG_LEN	(1UL << 30)
 
 struct hmm_dmirror_cmd {
 	__u64 addr, ptr, npages, cpages, faults;
@@ -87,6 +90,24 @@ static int child(unsigned long addr, unsigned long len, int stays)
 	children[number] = pid;
 	at(syscall(SYS_pidfd_open, pid, 0), 121 + number);
 	return 0;
+}
+
+static long map_big(int prot)
+{
+	struct mmops_leafmap_serve serve = { .order = MMOPS_LEAFMAP_PUD };
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static int is_open;
+
+	pthread_mutex_lock(&lock);
+	if (!is_open) {
+		int fd = open("/dev/mmops_leafmap", O_RDWR);
+
+		ioctl(fd, MMOPS_LEAFMAP_IOC_SERVE, &serve);
+		at(fd, 116);
+		is_open = 1;
+	}
+	pthread_mutex_unlock(&lock);
+	return (long)mmap((void *)BIG, BIG_LEN, prot, MAP_SHARED | MAP_FIXED, 116, 0);
 }
 
 static int kill_child(int number)
@@ -152,7 +173,8 @@ static void setup(void)
 	memset(words, 0x5a, sizeof(words));
 	sigaction(SIGALRM, &action, NULL);
 	setitimer(ITIMER_REAL, &often, NULL);
-	mmap((void *)START, LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	mmap((void *)START, BIG + BIG_LEN - START, PROT_NONE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	pattern = memfd_create("pattern", MFD_CLOEXEC);
 	pwrite(pattern, words, sizeof(words), 0);
 	mmops[0] = open("/dev/mmops", O_RDWR);

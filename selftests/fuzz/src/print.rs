@@ -109,6 +109,7 @@ fn statement(action: &Action) -> String {
                 page * PAGE
             ))
         }
+        Action::MapBig(prot) => show(format!("map_big({prot})")),
         Action::Unmap(span) => show(format!("munmap((void *){})", of(span))),
         Action::Protect(span, prot) => show(format!("mprotect((void *){}, {prot})", of(span))),
         Action::Remap(from, to) => show(format!(
@@ -143,6 +144,9 @@ fn statement(action: &Action) -> String {
             "pwrite({}, \"mmops!!\", 8, {:#x})",
             file(number),
             page * PAGE
+        )),
+        Action::Poll(file) => show(format!(
+            "poll(&(struct pollfd){{ mmops[{file}], POLLIN | POLLOUT }}, 1, 1)"
         )),
         Action::Register(span, wp_async, missing, wp) => show(format!(
             "userfault({}, {}, {}, {})",

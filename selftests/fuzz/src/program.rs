@@ -10,6 +10,7 @@ use arbitrary::Unstructured;
 
 use crate::action::{Action, Step, What};
 use crate::decode::{action, byte, pages, PAGES, PROT_READ, PROT_WRITE};
+use crate::world::BIG_SPAN;
 
 /// Number of threads, and what is in each quarter of the sandbox.
 pub const HEADER: usize = 5;
@@ -73,6 +74,10 @@ impl Program {
                 // One leaf, where the memory is there.
                 actions.push(Action::Advise(span, 25));
             }
+        }
+        if self.0[0] >= 192 {
+            actions.push(Action::MapBig(PROT_READ | PROT_WRITE));
+            actions.push(Action::Store(BIG_SPAN));
         }
         actions
     }

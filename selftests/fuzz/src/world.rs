@@ -14,6 +14,7 @@ use mmops_raw::sandbox::*;
 use mmops_raw::Mmops;
 use nix::errno::Errno;
 use nix::fcntl::{fallocate, FallocateFlags};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{memfd_create, MemfdFlags};
 use rustix::process::{getpid, pidfd_open, pidfd_send_signal, PidfdFlags, Signal};
 
@@ -27,6 +28,8 @@ pub mod fds {
     pub const READ_ONLY: i32 = 114;
     /// A device that cannot be mapped.
     pub const NULL: i32 = 115;
+    /// A device with page frames in leaves of PUD size, once it was mapped.
+    pub const BIG: i32 = 116;
     /// This process.
     pub const OWN: i32 = 120;
     /// Its two children.
@@ -37,6 +40,12 @@ const MMOPS: &str = "/dev/mmops";
 const MIRROR: &str = "/dev/hmm_dmirror0";
 const WALK: &str = "/dev/mmops_walk";
 const LEAFMAP: &str = "/dev/mmops_leafmap";
+
+/// The part of the sandbox for leaves of PUD size.
+pub const BIG_SPAN: Span = Span {
+    addr: BIG,
+    len: BIG_LEN,
+};
 
 /// What is there, and stays from program to program.
 #[derive(Debug)]
@@ -64,6 +73,7 @@ pub struct World {
     /// Where there is no disk, another memfd.
     no_disk: Option<OwnedFd>,
     frames: OwnedFd,
+    big: Mutex<Option<OwnedFd>>,
     _read_only: OwnedFd,
     children: Mutex<Vec<OwnedFd>>,
     userfaults: Mutex<Vec<Arc<Userfault>>>,
@@ -162,6 +172,7 @@ impl World {
             memfd,
             no_disk,
             frames: number(frames, fds::FILES + 2)?,
+            big: Mutex::default(),
             _read_only: number(read_only, fds::READ_ONLY)?,
             children: Mutex::default(),
             userfaults: Mutex::default(),
@@ -217,6 +228,28 @@ impl World {
         sandbox.map(span, what, prot, populate)
     }
 
+    /// The device with page frames, which serves leaves of PUD size from the first time on.
+    fn map_big(&self, sandbox: &Sandbox, prot: i32) -> Result<()> {
+        let Some(device) = &self.machine.leafmap else {
+            return Ok(());
+        };
+        let mut big = self.big.lock().unwrap();
+        if big.is_none() {
+            let device = device.open_again(Path::new(LEAFMAP))?;
+            let mut serve = mmops_leafmap_serve {
+                order: 18,
+                ..Default::default()
+            };
+            sandbox.ioctl(&device, &mut serve, Place::Memory)?;
+            *big = Some(number(&device, fds::BIG)?);
+        }
+        if let Some(device) = &*big {
+            let what = Mapped::Shared(device.as_fd(), 0);
+            sandbox.map(BIG_SPAN, what, prot, false)?;
+        }
+        Ok(())
+    }
+
     fn fork(&self, sandbox: &Sandbox, span: Span, life: Life) -> nix::Result<()> {
         let mut children = self.children.lock().unwrap();
         if children.len() < 2 {
@@ -245,6 +278,8 @@ impl World {
             Action::Map(span, what, prot, populate) => {
                 self.map(sandbox, (span, what, prot, populate))
             }
+            // Where that fails, there are no such leaves.
+            Action::MapBig(prot) => self.map_big(sandbox, prot).map_err(|_| Errno::ENODEV),
             Action::Unmap(span) => sandbox.unmap(span),
             Action::Protect(span, prot) => sandbox.protect(span, prot),
             Action::Remap(from, to) => sandbox.remap(from, to),
@@ -269,6 +304,16 @@ impl World {
                 fallocate(self.fd(file), mode, first as i64, nr as i64)
             }
             Action::Write(file, page) => io(self.file(file).write_all_at(&[1; 64], page * PAGE)),
+            Action::Poll(file) => {
+                let events = PollFlags::IN | PollFlags::OUT;
+                let mut fds = [PollFd::new(&self.mmops[file], events)];
+                let timeout = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 1_000_000,
+                };
+                let polled = poll(&mut fds, Some(&timeout));
+                polled.map_or(Ok(()), |_| Ok(()))
+            }
             Action::Register(span, wp_async, missing, wp) => {
                 let userfault = Userfault::new(wp_async);
                 let userfault = userfault

@@ -26,7 +26,7 @@ use rustix::process::{
 
 pub use call::*;
 pub use interrupt::{allow_interrupts, interrupt, this_thread};
-pub use span::{Span, LEN, PAGE, START};
+pub use span::{Span, BIG, BIG_LEN, LEN, PAGE, START};
 pub use userfault::Userfault;
 
 /// Most pages that one store or load is made to.
@@ -122,11 +122,13 @@ fn wide(number: i32) -> u64 {
 
 /// How it is mapped at first.
 const RESERVED: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-/// All of the range.
+/// All of the first part.
 pub const ALL: Span = Span {
     addr: START,
     len: LEN,
 };
+/// Both parts, and what is between them: first address, and bytes.
+const WHOLE: [u64; 2] = [START, BIG + BIG_LEN - START];
 
 impl Sandbox {
     /// Reserves the range.
@@ -135,8 +137,7 @@ impl Sandbox {
     ///
     /// `EEXIST` if there is one.
     pub fn new() -> io::Result<Self> {
-        let flags = RESERVED | libc::MAP_FIXED_NOREPLACE;
-        syscall_on(libc::SYS_mmap, ALL, [0, wide(flags), wide(-1), 0])?;
+        Self::reserve(RESERVED | libc::MAP_FIXED_NOREPLACE)?;
         let pattern = memfd_create("pattern", MemfdFlags::CLOEXEC)?;
         let file = File::from(pattern.try_clone()?);
         file.write_all_at(&[0x5a; TOUCHED * 8], 0)?;
@@ -145,8 +146,13 @@ impl Sandbox {
 
     /// As it was at first: nothing is mapped.
     pub fn clear(&self) -> nix::Result<()> {
-        let flags = RESERVED | libc::MAP_FIXED;
-        syscall_on(libc::SYS_mmap, ALL, [0, wide(flags), wide(-1), 0]).map(drop)
+        Self::reserve(RESERVED | libc::MAP_FIXED)
+    }
+
+    /// Both parts, and what is between them.
+    fn reserve(flags: i32) -> nix::Result<()> {
+        let [addr, len] = WHOLE;
+        syscall(libc::SYS_mmap, [addr, len, 0, wide(flags), wide(-1), 0]).map(drop)
     }
 
     /// Issues a call of a device, with the structure as it is.
@@ -276,7 +282,8 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let _ = self.unmap(ALL);
+        let [addr, len] = WHOLE;
+        let _ = syscall(libc::SYS_munmap, [addr, len, 0, 0, 0, 0]);
     }
 }
 
@@ -306,5 +313,10 @@ mod tests {
             .map(span(START, LEN), Mapped::SharedAnonymous, prot, false)
             .unwrap();
         sandbox.advise(two, libc::MADV_DONTNEED).unwrap();
+        let big = span(BIG, 2 * PAGE);
+        sandbox.map(big, Mapped::Anonymous, prot, false).unwrap();
+        assert_eq!(sandbox.store(big), Ok(16));
+        sandbox.clear().unwrap();
+        assert_eq!(sandbox.store(big), Err(Errno::EFAULT));
     }
 }

@@ -6,6 +6,10 @@
 pub const START: u64 = 0x2_0000_0000;
 /// Length, in bytes: four leaves of PMD size.
 pub const LEN: u64 = 8 << 20;
+/// First address of the part for leaves of PUD size.
+pub const BIG: u64 = START + (1 << 30);
+/// Length of that, in bytes: one leaf.
+pub const BIG_LEN: u64 = 1 << 30;
 /// Bytes in a base page.
 pub const PAGE: u64 = 4096;
 
@@ -24,10 +28,11 @@ pub struct Span {
 }
 
 impl Span {
-    /// Whether it lies in the range of the sandbox.
+    /// Whether it lies in one of the two parts of the sandbox.
     pub(super) fn is_inside(self) -> bool {
         let end = self.addr.checked_add(self.len);
-        self.addr >= START && end.is_some_and(|end| end <= START + LEN)
+        let is_in = |start, len| self.addr >= start && end.is_some_and(|end| end <= start + len);
+        is_in(START, LEN) || is_in(BIG, BIG_LEN)
     }
 
     /// Whether no memory of the program is in it: also where there can be none.
@@ -58,6 +63,10 @@ mod tests {
         assert!(span(START, LEN).is_confined());
         assert!(!span(START - 1, 2).is_confined());
         assert!(!span(START + LEN - PAGE, PAGE + 1).is_confined());
+        assert!(span(BIG, BIG_LEN).is_confined());
+        assert!(!span(BIG - 1, 2).is_confined());
+        assert!(!span(BIG + BIG_LEN - PAGE, PAGE + 1).is_confined());
+        assert!(!span(START, BIG - START + PAGE).is_confined());
         assert!(span(START, u64::MAX - START + 1).is_confined());
         assert!(!span(START, u64::MAX - START).is_confined());
         assert!(span(0, PAGE).is_confined());
