@@ -61,12 +61,14 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
     bitmap.window(&range).check()?;
 
     let mut probed = 0;
+    let mut loaded = None;
     while let Some(piece) = dirty::next_piece(&mut mapping, &range, probed)? {
         let window = bitmap.window(&piece);
 
         window.load(&mut words)?;
         window.store(&words)?;
         probed = piece.end() - range.first();
+        loaded = Some(piece);
     }
 
     arg.cleaned = 0;
@@ -75,9 +77,12 @@ pub(crate) fn clean_record(arg: &mut uapi::CleanRecord) -> Result {
         let window = bitmap.window(&piece);
 
         arg.done = (piece.first() - range.first()) as u64;
-        // The window is a new one where somebody began to use a mapping meanwhile.
-        window.load(&mut words)?;
-        window.store(&words)?;
+        // Where there is but one window, the words are those of it. It is a new one where somebody
+        // began to use a mapping meanwhile.
+        if loaded.take() != Some(piece) {
+            window.load(&mut words)?;
+            window.store(&words)?;
+        }
 
         let mut record = RecordBitmap::new(&mut words, window.pgoff);
         let cleaned =
@@ -168,7 +173,6 @@ impl Window {
     }
 
     fn load(&self, words: &mut KVVec<u64>) -> Result {
-        words.clear();
         words.resize(self.words, 0, GFP_KERNEL)?;
         self.user().reader().read_slice(words.as_mut_bytes())
     }
