@@ -79,30 +79,38 @@ impl<'a> RecordBitmap<'a> {
         let base = pgoff.wrapping_sub(self.pgoff);
         let (index, shift) = (base / BITS_PER_WORD, base % BITS_PER_WORD);
         let (mut carry, mut count) = (0, 0);
+        // The first word in which bits were set, and the last, with these bits.
+        let (mut first, mut last) = (None, (0, 0));
 
         for n in 0..=set.len() {
             let bits = set.get(n).copied().unwrap_or(0);
+
+            if bits | carry == 0 {
+                continue;
+            }
+
             let here = bits << shift | carry;
             let at = index.wrapping_add(n);
 
             // Two shifts, since one by all bits of a word is none.
             carry = bits >> 1 >> (BITS_PER_WORD - 1 - shift);
-            if bits | here == 0 {
-                continue;
-            }
             count += bits.count_ones() as usize;
             if here == 0 {
                 continue;
             }
             if let Some(word) = self.words.get_mut(at) {
-                let first = at * BITS_PER_WORD;
-
                 *word |= here;
-                self.extend(
-                    first + here.trailing_zeros() as usize,
-                    first + BITS_PER_WORD - here.leading_zeros() as usize,
-                );
+                last = (at, here);
+                if first.is_none() {
+                    first = Some(last);
+                }
             }
+        }
+        if let Some((at, bits)) = first {
+            self.extend(
+                at * BITS_PER_WORD + bits.trailing_zeros() as usize,
+                (last.0 + 1) * BITS_PER_WORD - last.1.leading_zeros() as usize,
+            );
         }
         count
     }
