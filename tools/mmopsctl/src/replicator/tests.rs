@@ -281,12 +281,12 @@ fn data_of(file: &File) -> BTreeSet<u64> {
 
 #[test]
 fn quiet_round_leaves_nothing_to_do() {
-    for seed in 1..40 {
+    for seed in 1..40u64 {
         let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
         (0..300).for_each(|page| fill(&file, page, 1));
         let busy = Busy {
             file: &file,
-            random: seed * 0x9e37_79b9_7f4a_7c15,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             told: BTreeSet::new(),
             late: None,
             is_quiet: false,
@@ -310,7 +310,7 @@ fn quiet_round_leaves_nothing_to_do() {
 /// The same by streams, of which each is cut somewhere, and gone on from.
 #[test]
 fn streams_leave_nothing_to_do() {
-    for seed in 1..6 {
+    for seed in 1..6u64 {
         let file = tempfile().unwrap();
         (0..300).for_each(|page| fill(&file, page, 1));
         let name = format!("mmopsctl-{}-stream-{seed}", std::process::id());
@@ -321,7 +321,7 @@ fn streams_leave_nothing_to_do() {
         for id in 1..6 {
             let busy = Busy {
                 file: &file,
-                random: seed * 0x9e37_79b9_7f4a_7c15 + id,
+                random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + id,
                 told: BTreeSet::new(),
                 late: None,
                 is_quiet: false,
