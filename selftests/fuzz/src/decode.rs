@@ -388,7 +388,7 @@ fn other_device(u: &mut Bytes<'_>) -> Action {
         7 => Request::MirrorCheck(mirror(u)),
         8 => Request::MirrorUnlocked(mirror(u)),
         9 => Request::LeafmapServe(mmops_leafmap_serve {
-            // Not PUD leaves: the sandbox has no room for one.
+            // Leaves of PUD size are for a part of their own, see `MapBig`.
             order: pick(u, &[0, 9, 9]),
             // Not MAY_SPLIT, which the kernel does not survive.
             flags: pick(u, &[0, 1, 4, 8]),
