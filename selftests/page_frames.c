@@ -253,6 +253,31 @@ TEST_F_TIMEOUT(frames, clean_part, TEST_SECONDS)
 	ASSERT_TRUE(test_bit(self->h.bitmap, first + nr));
 }
 
+/* Leaves that mprotect(2) took all permissions from keep what they know, and give it. */
+TEST_F_TIMEOUT(frames, without_permissions, TEST_SECONDS)
+{
+	const size_t leaf = 1UL << variant->order;
+
+	self->map = map_frames(self->fd, variant, 0, 0);
+	ASSERT_NE(NULL, self->map);
+	store(self->map, 0, 1);
+	store(self->map, leaf, 2);
+	ASSERT_EQ(0, mprotect(self->map, 2 * pud_size(), PROT_NONE));
+	ASSERT_EQ(leaf, clean_record(self->dev, self->fd, 0, leaf, &self->h));
+	ASSERT_EQ(leaf, count_bits(self->h.bitmap, self->h.bits));
+	reset_harvest(&self->h);
+	ASSERT_EQ(0, clean_record(self->dev, self->fd, 0, leaf, &self->h));
+
+	/* A part of one that is split in place. */
+	ASSERT_EQ(5, clean_record(self->dev, self->fd, leaf + 3, 5, &self->h));
+	reset_harvest(&self->h);
+	ASSERT_EQ(leaf - 5, clean_record(self->dev, self->fd, leaf, leaf, &self->h));
+	ASSERT_FALSE(test_bit(self->h.bitmap, leaf + 3));
+	ASSERT_TRUE(test_bit(self->h.bitmap, leaf + 2));
+	reset_harvest(&self->h);
+	ASSERT_EQ(0, clean_record(self->dev, self->fd, 0, 2 * PUD_PAGES, &self->h));
+}
+
 /* A leaf that lies across the end of a piece is handled once, and counted once. */
 TEST_F_TIMEOUT(frames, clean_across_pieces, TEST_SECONDS)
 {

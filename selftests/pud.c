@@ -83,6 +83,19 @@ TEST_F_TIMEOUT(pud, part_of_leaf, TEST_SECONDS)
 	ASSERT_EQ(PUD_PAGES, clean_record(self->dev, self->fd, 0, PUD_PAGES, &self->h));
 }
 
+/* A leaf that mprotect(2) took all permissions from is recorded as any other. */
+TEST_F_TIMEOUT(pud, without_permissions, TEST_SECONDS)
+{
+	ASSERT_EQ(0, mprotect(self->map, PUD_PAGES * page_size(), PROT_NONE));
+	ASSERT_EQ(7, clean_record(self->dev, self->fd, 5, 7, &self->h));
+	ASSERT_EQ(7, count_bits(self->h.bitmap, self->h.bits));
+	reset_harvest(&self->h);
+	ASSERT_EQ(PUD_PAGES, clean_record(self->dev, self->fd, 0, PUD_PAGES, &self->h));
+	ASSERT_EQ(PUD_PAGES, count_bits(self->h.bitmap, self->h.bits));
+	reset_harvest(&self->h);
+	ASSERT_EQ(0, clean_record(self->dev, self->fd, 0, PUD_PAGES, &self->h));
+}
+
 TEST_F_TIMEOUT(pud, protect_in_place, TEST_SECONDS)
 {
 	long faults;

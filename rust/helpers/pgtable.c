@@ -16,7 +16,6 @@
 
 /* Those of a leaf of any level. */
 #define MMOPS_LEAF_PREDICATES(level)					\
-	MMOPS_PREDICATE(level, present);				\
 	MMOPS_PREDICATE(level, write);					\
 	MMOPS_PREDICATE(level, dirty);					\
 	MMOPS_PREDICATE(level, young);					\
@@ -32,6 +31,16 @@
 MMOPS_LEAF_PREDICATES(pte);
 MMOPS_LEAF_PREDICATES(pmd);
 MMOPS_LEAF_PREDICATES(pud);
+
+MMOPS_PREDICATE(pte, present);
+MMOPS_PREDICATE(pmd, present);
+
+/* mprotect() makes leaves without permissions, of which pud_present() of x86 does not know. */
+__mmops_helper bool mmops_pud_present(pud_t pud)
+{
+	return pud_present(pud) || pud_trans_huge(pud);
+}
+MMOPS_EXPORT(mmops_pud_present);
 
 MMOPS_PREDICATE(pte, none);
 MMOPS_PREDICATE(pmd, none);
@@ -514,6 +523,18 @@ __mmops_helper void mmops_set_ptes(struct mm_struct *mm, unsigned long addr,
 __mmops_helper pte_t mmops_pmd_first_pte(pmd_t pmd)
 {
 	return pfn_pte(pmd_pfn(pmd), pgprot_large_2_4k(pmd_pgprot(pmd)));
+}
+
+/*
+ * Invalidate a PUD leaf, and return what it was. pudp_invalidate() warns of one without
+ * permissions, of which no CPU makes a translation.
+ */
+__mmops_helper pud_t mmops_pudp_invalidate(struct vm_area_struct *vma, unsigned long addr,
+					   pud_t *pudp)
+{
+	if (pud_present(*pudp))
+		return pudp_invalidate(vma, addr, pudp);
+	return pudp_establish(vma, addr, pudp, pud_mkinvalid(*pudp));
 }
 
 /*

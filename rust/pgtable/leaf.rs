@@ -154,11 +154,10 @@ impl<'t, 's, L: HugeLevel> Leaf<'t, 's, L> {
         )
     }
 
-    /// Whether the entry is a non-present one in the place of a leaf. There is none of PUD size:
-    /// what permits no access there is a leaf, although `pud_present()` of x86 does not say so.
+    /// Whether the entry is a non-present one in the place of a leaf. There is none of PUD size.
     #[inline]
     pub fn is_softleaf(&self) -> bool {
-        L::SIZE == PMD_SIZE && !self.value().present()
+        !self.value().present()
     }
 
     /// The value of the entry now; the CPU may set its accessed and dirty bit at any time.

@@ -145,7 +145,7 @@ pub(super) unsafe fn replace_pud(
             // SAFETY: The entry is a present leaf of `vma` that maps no folio, and its lock is
             // held. The table belongs to the value, and to the page tables from here on.
             unsafe {
-                let old = bindings::pudp_invalidate(vma.as_ptr(), addr, pudp);
+                let old = bindings::mmops_pudp_invalidate(vma.as_ptr(), addr, pudp);
 
                 bindings::mmops_pud_populate_leaves(mm, addr, pudp, table.table.as_ptr(), old);
             }
