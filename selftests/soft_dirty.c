@@ -504,6 +504,21 @@ TEST_F_TIMEOUT(sd, huge_zero, TEST_SECONDS)
 	ASSERT_EQ(2 * PMD_PAGES - 200, nr_soft_dirty(self, 0, 2 * PMD_PAGES));
 }
 
+/* Nor does it lose the mark when the kernel, or another call, splits it later. */
+TEST_F_TIMEOUT(sd, huge_zero_split_later, TEST_SECONDS)
+{
+	char *second = self->map + PMD_PAGES * page_size();
+
+	if (make_huge(self, true))
+		SKIP(return, "no transparent huge pages");
+	ASSERT_EQ(0, kept_pages(self, 0, PMD_PAGES, 0));
+	ASSERT_EQ(0, nr_soft_dirty(self, 0, PMD_PAGES));
+	ASSERT_EQ(PMD_PAGES, nr_soft_dirty(self, PMD_PAGES, PMD_PAGES));
+	ASSERT_EQ(0, mprotect(second + 10 * page_size(), page_size(), PROT_READ));
+	ASSERT_EQ(PMD_PAGES, nr_soft_dirty(self, PMD_PAGES, PMD_PAGES));
+	ASSERT_EQ(0, nr_soft_dirty(self, 0, PMD_PAGES));
+}
+
 /* What reads the bits meanwhile never finds the pages beside the range clean. */
 struct looker {
 	FIXTURE_DATA(sd) *sd;

@@ -199,6 +199,11 @@ impl Walk for Mark<'_> {
         leaf: &mut Leaf<'_, 's, L>,
         scope: &mut FlushScope<'s>,
     ) -> Result<Action> {
+        // Whoever splits the huge zero page later drops the bit (`__split_huge_zero_page_pmd()`).
+        // PTEs keep it.
+        if leaf.vma().is_anonymous() && !leaf.is_softleaf() && leaf.value().special() {
+            return Ok(Action::Split);
+        }
         leaf.mark_soft_dirty(scope);
         self.marked += leaf.pages()?.nr();
         Ok(Action::Done)
