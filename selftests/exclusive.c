@@ -252,6 +252,37 @@ TEST_F_TIMEOUT(exclusive, poisoned, TEST_SECONDS)
 	close(fd);
 }
 
+/* A private mapping of a file whose pages userspace wants to be asked for when they are mapped. */
+TEST_F_TIMEOUT(exclusive, userfaultfd_minor, TEST_SECONDS)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MINOR_SHMEM };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MINOR };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	int fd = new_memfd(8);
+	uint8_t results[8];
+	size_t i;
+	char *map;
+
+	map = mmap(NULL, 8 * page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	for (i = 0; i < 8; i++) {
+		ASSERT_EQ(8, pwrite(fd, &i, 8, i * page_size()));
+	}
+	store_range(map, 0, 3, 7);
+	reg.range.start = (uintptr_t)map;
+	reg.range.len = 8 * page_size();
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) || ioctl(uffd, UFFDIO_REGISTER, &reg))
+		SKIP(return, "no userfaultfd of minor faults");
+	ASSERT_EQ(3, exclusive_of(self->dev, -1, map, 8, results));
+	for (i = 0; i < 8; i++) {
+		ASSERT_EQ(i < 3 ? MMOPS_PAGE_EXCLUSIVE : MMOPS_PAGE_USERFAULTFD, results[i]);
+	}
+	ASSERT_EQ(3, give_back(self->dev, map, 8));
+	close(uffd);
+	ASSERT_EQ(7, load(map, 0));
+	ASSERT_EQ(5, load(map, 5));
+}
+
 /*
  * A device is programmed with several batches of all kinds of pages, over
  * borders of mappings and tables: it has those that are exclusive and no other.

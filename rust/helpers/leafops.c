@@ -107,10 +107,13 @@ enum mmops_excl_kind {
 	MMOPS_EXCL_USERFAULTFD,	/* a fault would have to ask userspace */
 };
 
-/* Whether a fault at an entry that is not present would have to ask userspace. */
+/*
+ * Whether a fault at an entry that is not present may have to ask userspace. Minor mode asks
+ * if the page cache has the page, which is not looked up.
+ */
 __mmops_helper bool mmops_excl_asks_userspace(struct vm_area_struct *vma, pte_t pte)
 {
-	return pte_none(pte) ? userfaultfd_missing(vma) :
+	return pte_none(pte) ? userfaultfd_missing(vma) || userfaultfd_minor(vma) :
 	       pte_swp_uffd_any(pte) && userfaultfd_armed(vma);
 }
 
