@@ -12,7 +12,8 @@
 //!   entry was writable; else not at all, unless somebody else is changing entries of the address
 //!   space. Data integrity would need no flush here (see the thread below), exact tracking does.
 //! - A page outside the range that reads as soft-dirty before the call does so after it. One that
-//!   is clean stays so, unless it is in a leaf that cannot be split and is pinned or writable.
+//!   is clean stays so, unless it is in a leaf that cannot be split and is pinned, writable or
+//!   under migration.
 //! - Dirty, accessed and uffd-wp bits stay.
 //! - What cannot be tracked reads as before and counts as [`Cleared::kept`]: hugetlbfs and PFN
 //!   maps, whose entries never fault for this, mixed maps of a driver with large leaves, a leaf
@@ -57,7 +58,8 @@
 //! - Where at most 256 MiB of the VMA lie outside, each entry there becomes soft-dirty, and if all
 //!   pages have one the flag can go.
 //! - Where at most 16 MiB lie outside, a page of anonymous memory that is not there is mapped for
-//!   reading, which gives it the shared zero page, and becomes soft-dirty. It costs page tables,
+//!   reading, which gives it the shared zero page, and becomes soft-dirty. A huge one is split
+//!   first, since whoever splits it later drops the bit. It costs page tables,
 //!   and no memory beside (unless huge pages are on and `use_zero_page` is off, or pages between
 //!   are in swap or on a device: these come back). A page of a file that is not there has nowhere
 //!   to keep the mark, and to read it in would take memory.
