@@ -26,6 +26,8 @@ pub enum Outcome<T> {
     Seen(T),
     /// It was held, and let go too early.
     SeenInPart(T),
+    /// It was held, and killed before it was let go: its memory may have gone at any time.
+    Killed(T),
     /// It could not be held, for this reason, and runs.
     Runs(String),
     /// It has ended.
@@ -82,7 +84,7 @@ impl Holder {
             Some(Answer::Refused { tid }) => {
                 return Ok(Outcome::Runs(format!("thread {tid} may not be traced")))
             }
-            Some(Answer::Released | Answer::ReleasedByEnd) | None => {
+            Some(Answer::Released | Answer::ReleasedByEnd | Answer::Killed) | None => {
                 return Ok(Outcome::Runs("its threads cannot be held".into()))
             }
         }
@@ -93,6 +95,7 @@ impl Holder {
                 Outcome::Seen(seen)
             }
             Some(Answer::ReleasedByEnd) => Outcome::Seen(seen),
+            Some(Answer::Killed) => Outcome::Killed(seen),
             _ => Outcome::SeenInPart(seen),
         })
     }

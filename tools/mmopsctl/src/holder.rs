@@ -50,6 +50,9 @@ pub enum Answer {
     Released,
     /// They were let go, but for some that have ended, which is as with [`Answer::Waits`].
     ReleasedByEnd,
+    /// They were let go, and one that was held has been killed meanwhile: the memory may have gone
+    /// while it was looked at. As with [`Answer::Waits`].
+    Killed,
     /// The process has ended.
     Ended,
     /// The thread could not be held in time. All are let go when this process has ended, which it
@@ -174,6 +177,7 @@ impl Threads {
             return Answer::Ended;
         };
         let mut answer = Answer::Ended;
+        let mut held = BTreeSet::new();
         for task in tasks {
             let Ok(task) = task else { continue };
             let Ok(stat) = task.stat() else { continue };
@@ -183,6 +187,7 @@ impl Threads {
             }
             // After an exec by another thread, the main thread is not what it was.
             if self.held.contains(&tid) && stat.state == 't' {
+                held.insert(tid);
                 if answer == Answer::Ended {
                     answer = Answer::Held;
                 }
@@ -216,6 +221,10 @@ impl Threads {
                     by => return Answer::Traced { tid, by },
                 },
             }
+        }
+        if answer == Answer::Held {
+            // Not those that an exec has ended meanwhile.
+            self.held = held;
         }
         answer
     }
@@ -256,14 +265,22 @@ impl Threads {
     /// be held, which has to stay until the others are gone. The end of this process lets it go.
     fn release(&mut self) -> Answer {
         let mut answer = Answer::Released;
+        let mut is_killed = false;
         for tid in std::mem::take(&mut self.seized) {
-            if self.held.remove(&tid) && ptrace::detach(Pid::from_raw(tid), None).is_ok() {
-                continue;
+            if self.held.remove(&tid) {
+                // This works while it is held, and nothing but SIGKILL takes it from there.
+                if ptrace::detach(Pid::from_raw(tid), None).is_ok() {
+                    continue;
+                }
+                is_killed = true;
             }
             match report(tid, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
                 Report::Ended | Report::Unknown => {}
                 _ => answer = Answer::ReleasedByEnd,
             }
+        }
+        if is_killed {
+            return Answer::Killed;
         }
         answer
     }

@@ -6,6 +6,7 @@
 //! mappings then, and no pages. `/proc/PID/task/TID` of another thread shows them.
 
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -30,6 +31,11 @@ pub fn is_there(entry: u64) -> bool {
 /// Whether `state`, of `/proc/PID/stat`, is that of a thread that has ended.
 pub fn is_end(state: char) -> bool {
     matches!(state, 'Z' | 'X' | 'x')
+}
+
+/// The memory of a process has gone with it.
+pub fn gone() -> io::Error {
+    io::Error::new(ErrorKind::NotFound, "its memory is gone")
 }
 
 /// The memory of a process.
@@ -77,12 +83,12 @@ impl Memory {
     }
 
     /// The file `pagemap`, of the memory that the process has now.
-    pub fn pagemap(&self) -> std::io::Result<Pagemap> {
+    pub fn pagemap(&self) -> io::Result<Pagemap> {
         Ok(Pagemap(File::open(self.root.join("pagemap"))?))
     }
 
     /// The file `mem`, of the memory that the process has now, for reading.
-    pub fn contents(&self) -> std::io::Result<File> {
+    pub fn contents(&self) -> io::Result<File> {
         File::open(self.root.join("mem"))
     }
 
@@ -99,8 +105,9 @@ pub struct Pagemap(File);
 
 impl Pagemap {
     /// Calls `f` with the number of a page and entries from that page on, until it has had all of
-    /// `pages`, or the address space is over.
-    fn read(&self, pages: Range<u64>, mut f: impl FnMut(u64, &[u8])) -> std::io::Result<()> {
+    /// `pages`, or there is no more: the address space is over, or the process has ended. Up to
+    /// which page there was.
+    fn read(&self, pages: Range<u64>, mut f: impl FnMut(u64, &[u8])) -> io::Result<u64> {
         let mut page = pages.start;
         let mut bytes = Vec::new();
         while page < pages.end {
@@ -113,26 +120,30 @@ impl Pagemap {
             f(page, &bytes[..read]);
             page += (read / size_of::<u64>()) as u64;
         }
-        Ok(())
+        Ok(page)
     }
 
     /// The number of pages whose entry `f` is for.
-    pub fn count(&self, pages: Range<u64>, f: impl Fn(u64) -> bool) -> std::io::Result<u64> {
+    pub fn count(&self, pages: Range<u64>, f: impl Fn(u64) -> bool) -> io::Result<u64> {
         let mut nr = 0;
         self.read(pages, |_, entries| nr += count(entries, &f))?;
         Ok(nr)
     }
 
-    /// The pages whose entry `f` is for, in ascending order.
-    pub fn find(
-        &self,
-        pages: Range<u64>,
-        f: impl Fn(u64) -> bool,
-    ) -> std::io::Result<Vec<Range<u64>>> {
+    /// The pages whose entry `f` is for, in ascending order. They are in a mapping.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the memory has gone with its process.
+    pub fn find(&self, pages: Range<u64>, f: impl Fn(u64) -> bool) -> io::Result<Vec<Range<u64>>> {
         let mut found = Vec::new();
-        self.read(pages, |first, bytes| {
+        let end = pages.end;
+        let read = self.read(pages, |first, bytes| {
             find(first, entries(bytes), &f, &mut found)
         })?;
+        if read < end {
+            return Err(gone());
+        }
         Ok(found)
     }
 }
@@ -168,6 +179,8 @@ fn find(
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -205,5 +218,20 @@ mod tests {
         let found = pagemap.find(page.clone(), is_there).unwrap();
         assert_eq!(found, [page]);
         assert!(Memory::of(i32::MAX).is_err());
+    }
+
+    #[test]
+    fn no_entries_of_a_process_that_has_ended() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let memory = Memory::of(child.id() as i32).unwrap();
+        let pagemap = memory.pagemap().unwrap();
+        let maps = memory.maps().unwrap();
+        let (start, end) = maps[0].address;
+        let pages = start / 4096..end / 4096;
+        assert!(pagemap.find(pages.clone(), is_there).is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let error = pagemap.find(pages, is_there).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

@@ -98,6 +98,11 @@ fn rounds(
                 return Ok((pause, compared));
             }
             Outcome::SeenInPart(_) => bail!("the process was let go before the end"),
+            // With each of its mappings, its memory goes. What is not there reads as zeros.
+            Outcome::Killed(_) => bail!(
+                "process {} was killed before its snapshot was made",
+                args.pid
+            ),
             Outcome::Ended => bail!("process {} has ended", args.pid),
             Outcome::Runs(why) => {
                 attempts += 1;

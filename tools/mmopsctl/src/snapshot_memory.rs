@@ -11,7 +11,7 @@ use std::path::Path;
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
-use crate::process::{is_there, Memory, Pagemap};
+use crate::process::{gone, is_there, Memory, Pagemap};
 use crate::snapshot_plan::union;
 use crate::sparse::data_in;
 use crate::tracked::FileSystem;
@@ -114,7 +114,7 @@ impl Contents {
         let mut done = 0;
         while done < buffer.len() {
             match self.mem.read_at(&mut buffer[done..], address + done as u64) {
-                Ok(0) => return Err(io::Error::new(ErrorKind::NotFound, "its memory is gone")),
+                Ok(0) => return Err(gone()),
                 Ok(n) => done += n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break,

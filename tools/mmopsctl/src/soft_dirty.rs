@@ -131,7 +131,8 @@ fn run_program(args: &SoftDirtyRun) -> Result<()> {
         }
         let number = report.next_number();
         let seen = match program.look(&device, number, page_size) {
-            Ok(Outcome::Seen(seen)) => seen,
+            // What a killed program has left is what there is.
+            Ok(Outcome::Seen(seen) | Outcome::Killed(seen)) => seen,
             Ok(Outcome::SeenInPart(seen)) => {
                 eprintln!(
                     "mmopsctl: the program was let go while it was looked at: interval {number} \
