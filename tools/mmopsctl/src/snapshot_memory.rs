@@ -35,7 +35,9 @@ impl Backing {
             _ => Path::new(""),
         };
         let is_private = !map.perms.contains(MMPermissions::SHARED);
-        if map.inode == 0 || is_private && is_anonymous(path) {
+        // Shared memory of System V can have the inode 0, on a device that is not.
+        let has_no_file = map.inode == 0 && map.dev == (0, 0);
+        if has_no_file || is_private && is_anonymous(path) {
             return Self::Nothing;
         }
         // A look at what the link is of, so that no device is opened.

@@ -398,6 +398,43 @@ def test_snapshot_killed_while_it_holds(context):
         assert "index.json" not in os.listdir(subject.directory)
 
 
+# Attaches shared memory of System V that its child has stored to, without a look at it. The first
+# such memory in a namespace has the number 0.
+SYSTEM_V = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(0x08000000):  # CLONE_NEWIPC
+    raise OSError(ctypes.get_errno(), "unshare")
+libc.shmat.restype = ctypes.c_void_p
+libc.shmat.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+size = 64 << 12
+number = libc.shmget(0, size, 0o600)
+if os.fork() == 0:
+    ctypes.memset(libc.shmat(number, None, 0), 7, size)
+    os._exit(0)
+os.wait()
+address = libc.shmat(number, None, 0)
+libc.shmctl(number, 0, None)
+with open(sys.argv[1], "wb") as file:
+    file.write(struct.pack("QQ", address, number))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_snapshot_of_shared_memory_of_system_v(context):
+    with Subject(context, SYSTEM_V) as subject:
+        with open(context.file, "rb") as file:
+            address, number = struct.unpack("QQ", file.read(16))
+        assert number == 0, number
+        subject.snapshot()
+        mapping, = [mapping for mapping in subject.index()["mappings"]
+                    if int(mapping["start"], 16) == address]
+        with open(os.path.join(subject.directory, mapping["contents"]), "rb") as contents:
+            assert contents.read() == b"\7" * (64 << 12), mapping
+        context.run("restore-check", subject.directory)
+
+
 # Gives half of a mapping back when it is told to. No other mapping goes on where this one ends.
 SHRINKING = """
 import ctypes, mmap, struct, sys
