@@ -427,7 +427,8 @@ impl Device {
             capacity,
             ..Default::default()
         };
-        ioctl(&self.raw, &mut arg, Some(pidfd), ())
+        // The kernel does not begin to tell of an address space while a signal is pending.
+        retry_on_eintr(|| ioctl(&self.raw, &mut arg, Some(pidfd), ()))
             .map_err(call("subscribe to invalidations", Done::Untold))?;
         Ok(())
     }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::device::{call, process};
 use crate::sys::*;
-use crate::{Device, Done, Error, Features};
+use crate::{retry_on_eintr, Device, Done, Error, Features};
 
 /// Records that are read at once.
 const ROOM: usize = 4096;
@@ -125,7 +125,8 @@ impl Tracker {
             len: range.end.saturating_sub(range.start),
             ..Default::default()
         };
-        ioctl(&device.raw, &mut arg, subject, ()).map_err(error)?;
+        // The kernel does not begin to tell of an address space while a signal is pending.
+        retry_on_eintr(|| ioctl(&device.raw, &mut arg, subject, ())).map_err(error)?;
         Ok(Self { device, range })
     }
 

@@ -398,6 +398,21 @@ def test_snapshot_killed_while_it_holds(context):
         assert "index.json" not in os.listdir(subject.directory)
 
 
+def test_snapshot_that_is_stopped_again_and_again(context):
+    """A stop interrupts calls that have done nothing yet."""
+    with Subject(context) as subject:
+        tool = subprocess.Popen(subject.command("--rounds", "1", "--quiet"), text=True,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(200):
+            tool.send_signal(signal.SIGSTOP)
+            until(lambda: state_of(tool.pid) in "TZ", "the tool does not stop")
+            tool.send_signal(signal.SIGCONT)
+        _, errors = tool.communicate(timeout=PATIENCE)
+        assert tool.returncode == 0, errors
+        context.run("restore-check", subject.directory)
+        subject.assert_runs()
+
+
 # Attaches shared memory of System V that its child has stored to, without a look at it. The first
 # such memory in a namespace has the number 0.
 SYSTEM_V = """
