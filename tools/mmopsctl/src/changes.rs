@@ -3,7 +3,9 @@
 //! What tells which pages of a file have changed: trackers of the file, or harvests of its dirty
 //! bits.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::iter;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -35,6 +37,12 @@ pub trait Changes {
 
     /// Whether pages that became a hole are found as well, and `SEEK_DATA` tells what is one.
     fn finds_holes(&self) -> bool;
+
+    /// These bytes of the file were found to be data and are in the copy, and nobody has told of
+    /// them: what becomes of them is to be found from the next [`Self::take`] on.
+    fn copied(&mut self, bytes: Range<u64>) {
+        let _ = bytes;
+    }
 }
 
 impl<D: DirtyPages> Changes for D {
@@ -57,6 +65,10 @@ impl Changes for Box<dyn Changes + '_> {
 
     fn finds_holes(&self) -> bool {
         (**self).finds_holes()
+    }
+
+    fn copied(&mut self, bytes: Range<u64>) {
+        (**self).copied(bytes);
     }
 }
 
@@ -88,18 +100,31 @@ impl Slots {
         let start = 1 << page.ilog2();
         start..2 * start
     }
+
+    /// Those that the pages of `pages` are in, in ascending order.
+    fn with(self, pages: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let mut page = pages.start;
+        iter::from_fn(move || {
+            let slot = (page < pages.end).then(|| self.of(page))?;
+            page = slot.end;
+            Some(slot)
+        })
+    }
 }
 
 /// Trackers of a file, one for each part of it that has data.
 ///
 /// A part that is all hole needs none: the first epoch of a tracker has all pages, so what was
-/// stored there before it was opened is found.
+/// stored there before it was opened is found. One that was copied needs one even if it is all hole
+/// by now: the copy has to become a hole as well.
 #[derive(Debug)]
 pub struct FileTrackers<'a> {
     file: &'a File,
     page_size: u64,
     slots: Slots,
     trackers: Vec<Tracker>,
+    /// First pages of slots of which data was copied.
+    copied: BTreeSet<u64>,
 }
 
 impl<'a> FileTrackers<'a> {
@@ -114,6 +139,7 @@ impl<'a> FileTrackers<'a> {
             page_size,
             slots: Slots::new(pages),
             trackers: Vec::new(),
+            copied: BTreeSet::new(),
         };
         match this.open(this.slots.of(0)) {
             Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => Ok(None),
@@ -128,8 +154,25 @@ impl<'a> FileTrackers<'a> {
         Ok(())
     }
 
-    /// Opens the trackers of parts that have data, and none yet.
+    /// Opens the tracker of a part, if there is none.
+    fn open_once(&mut self, pages: Range<u64>) -> Result<()> {
+        let end = pages.end * self.page_size;
+        if !self
+            .trackers
+            .iter()
+            .any(|tracker| tracker.range().end == end)
+        {
+            self.open(pages)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the trackers of parts that have data, or had when they were copied, and none yet.
     fn follow(&mut self) -> Result<()> {
+        while let Some(&page) = self.copied.first() {
+            self.open_once(self.slots.of(page))?;
+            self.copied.remove(&page);
+        }
         let mut byte = 0;
         loop {
             let data = next_data(self.file, byte)
@@ -139,10 +182,7 @@ impl<'a> FileTrackers<'a> {
             let Some(data) = data else { return Ok(()) };
             let pages = self.slots.of(data / self.page_size);
             byte = pages.end * self.page_size;
-            let is_open = |tracker: &Tracker| tracker.range().end == byte;
-            if !self.trackers.iter().any(is_open) {
-                self.open(pages)?;
-            }
+            self.open_once(pages)?;
         }
     }
 }
@@ -195,6 +235,12 @@ impl Changes for FileTrackers<'_> {
     fn finds_holes(&self) -> bool {
         true
     }
+
+    fn copied(&mut self, bytes: Range<u64>) {
+        let pages = bytes.start / self.page_size..bytes.end.div_ceil(self.page_size);
+        let slots = self.slots.with(pages);
+        self.copied.extend(slots.map(|slot| slot.start));
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +259,12 @@ mod tests {
                 for inside in [slot.start, (slot.start + slot.end) / 2, slot.end - 1] {
                     assert_eq!(slots.of(inside), slot);
                 }
+                let next = slots.of(slot.end);
+                assert!(slots.with(slot.clone()).eq([slot.clone()]));
+                assert!(slots
+                    .with(slot.end - 1..slot.end + 1)
+                    .eq([slot.clone(), next]));
+                assert_eq!(slots.with(slot.end..slot.end).count(), 0);
                 page = slot.end;
             }
             assert!(slots.of(0).end >= pages.min(MOST_PAGES));

@@ -196,13 +196,13 @@ impl<R: Read> Digests<R> {
     }
 
     /// Writes all blocks of `file` to `target` that differ, and returns how many bytes of data that
-    /// was; calls `progress` with how many bytes of the file are done.
+    /// was; calls `see` with each block that is no hole, and so in the replica then.
     pub fn copy(
         &mut self,
         file: &File,
         size: u64,
         target: &mut impl Target,
-        progress: &mut dyn FnMut(u64),
+        see: &mut dyn FnMut(Range<u64>),
     ) -> Result<u64> {
         let mut copied = 0;
         let mut block = vec![0; BLOCK as usize];
@@ -224,7 +224,7 @@ impl<R: Read> Digests<R> {
                         target.make_hole(start..start + length)?;
                     }
                 }
-                progress(start + length);
+                see(start..start + length);
             }
         }
         // Also of those behind the end, which have gone with it, all are read.

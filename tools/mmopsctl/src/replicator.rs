@@ -88,12 +88,18 @@ impl<'a, C: Changes, T: Target> Replicator<'a, C, T> {
         let begin = Instant::now();
         self.changes.take(&mut Forget(&mut self.files))?;
         let size = self.files.size;
+        let (files, changes) = (&mut self.files, &mut self.changes);
+        let mut copied = |bytes: Range<u64>| {
+            let end = bytes.end;
+            changes.copied(bytes);
+            progress(end);
+        };
         let bytes = match digests {
             Some(digests) => {
-                let Files { file, target, .. } = &mut self.files;
-                digests.copy(file, size, target, &mut progress)?
+                let Files { file, target, .. } = files;
+                digests.copy(file, size, target, &mut copied)?
             }
-            None => self.files.copy_data(0..size, &mut progress)?,
+            None => files.copy_data(0..size, &mut copied)?,
         };
         self.files.target.end()?;
         Ok(FullCopy {
@@ -128,7 +134,8 @@ impl<'a, C: Changes, T: Target> Replicator<'a, C, T> {
         // All of what the file grew by is copied. Through write(2), it can have changed before the
         // size did: then it was found already, when it lay beyond the end.
         let size = files.size;
-        let grown = files.copy_data(known..size, &mut |_| {})?;
+        let changes = &mut self.changes;
+        let grown = files.copy_data(known..size, &mut |bytes| changes.copied(bytes))?;
         bytes += grown;
         pages += files.pages(grown);
         files.target.end()?;
@@ -188,8 +195,8 @@ impl<T: Target> Files<'_, T> {
         Ok(size)
     }
 
-    /// Copies what is no hole in `range`.
-    fn copy_data(&mut self, range: Range<u64>, progress: &mut dyn FnMut(u64)) -> Result<u64> {
+    /// Copies what is no hole in `range`; calls `see` with what that was, some at a time.
+    fn copy_data(&mut self, range: Range<u64>, see: &mut dyn FnMut(Range<u64>)) -> Result<u64> {
         let mut copied = 0;
         let mut position = range.start;
         while position < range.end {
@@ -203,8 +210,8 @@ impl<T: Target> Files<'_, T> {
                 let end = (position + CHUNK as u64).min(hole);
                 let (target, buffer) = (&mut self.target, &mut self.buffer);
                 copied += copy(self.file, target, position..end, buffer)?;
+                see(position..end);
                 position = end;
-                progress(position);
             }
         }
         Ok(copied)

@@ -2,6 +2,7 @@
 """What the tests of mmopsctl share: a process to look at, the program under test, and waits."""
 
 import contextlib
+import ctypes
 import json
 import mmap
 import os
@@ -138,6 +139,15 @@ def end(process, signum=signal.SIGINT, status=0):
 
 class Skip(Exception):
     """What a test needs is not there."""
+
+
+def punch_hole(path, offset, length):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    with open(path, "r+b") as file:
+        # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+        if libc.fallocate(file.fileno(), 3, offset, length):
+            raise OSError(ctypes.get_errno(), "fallocate")
 
 
 def until(condition, what):

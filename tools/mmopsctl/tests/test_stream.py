@@ -12,8 +12,9 @@ import signal
 import struct
 import subprocess
 import termios
+import threading
 
-from common import PAGE, PATIENCE, Storer, changing, file_system, until
+from common import PAGE, PATIENCE, Storer, changing, file_system, punch_hole, until
 
 
 class Stream:
@@ -281,6 +282,33 @@ def test_stream_cut_and_apply_killed(context):
         assert state["round"] == whole - 1, (at, whole, state)
         with open(context.replica, "rb") as file:
             assert file.read() == stream.rounds[whole - 1][1], at
+
+
+def test_stream_of_data_that_is_a_hole_by_then(context):
+    """Data of a part of the file that is all hole when a round looks, before and after, was copied
+    in between."""
+    pages, far, first = (130 << 30) // PAGE, (100 << 30) // PAGE, 512
+    with contextlib.ExitStack() as stack:
+        storer = stack.enter_context(Storer(context.file, pages))
+        storer.store(*range(first))
+        apply = stack.enter_context(applying(context))
+        process = stack.enter_context(streaming(context, "--interval", "1h"))
+        # More than its head, so the full copy has begun; it waits for a reader of the rest.
+        apply.stdin.write(process.stdout.read(64 << 10))
+        storer.store(far)
+        pump = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, apply.stdin))
+        pump.start()
+        context.wait_for_step("full_copy", process)
+        copied, = [step for step in context.steps() if step["step"] == "full_copy"]
+        assert copied["pages"] == first + 1, copied
+        punch_hole(context.file, far * PAGE, PAGE)
+        end_stream(process)
+        pump.join()
+        apply.stdin.close()
+        assert apply.wait(PATIENCE) == 0, apply.stderr.read()
+    with open(context.replica, "rb") as replica:
+        assert os.pread(replica.fileno(), PAGE, 0)[17] == 1
+        assert os.pread(replica.fileno(), PAGE, far * PAGE) == bytes(PAGE)
 
 
 def test_stream_and_signals(context):
