@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::frame::{Decoder, Encoder, Fields, FrameError, Magic};
 use crate::record::Point;
-use crate::sparse::{is_zero, next_data, next_hole, read_up_to};
+use crate::sparse::{is_zero, read_up_to, Source};
 use crate::store::State;
 use crate::target::Target;
 
@@ -47,11 +47,11 @@ fn read_block(file: &File, index: u64, block: &mut [u8]) -> Result<()> {
 }
 
 /// Blocks of `range` of the file that are no holes.
-fn data_blocks(file: &File, from: u64, size: u64) -> Result<Option<Range<u64>>> {
-    let Some(data) = next_data(file, from * BLOCK)?.filter(|&data| data < size) else {
+fn data_blocks(file: Source<'_>, from: u64, size: u64) -> Result<Option<Range<u64>>> {
+    let Some(data) = file.next_data(from * BLOCK)?.filter(|&data| data < size) else {
         return Ok(None);
     };
-    let end = next_hole(file, data, size)?.max(data + 1);
+    let end = file.next_hole(data, size)?.max(data + 1);
     Ok(Some(data / BLOCK..end.div_ceil(BLOCK)))
 }
 
@@ -69,7 +69,7 @@ pub fn write(mut output: impl Write, replica: &File, state: &State) -> Result<()
     let mut block = vec![0; BLOCK as usize];
     let (mut first, mut digests, mut count) = (0_u64, Vec::new(), 0_u64);
     let mut next = 0;
-    while let Some(data) = data_blocks(replica, next, state.size)? {
+    while let Some(data) = data_blocks(replica.into(), next, state.size)? {
         next = data.end;
         for index in data {
             read_block(replica, index, &mut block)?;
@@ -199,7 +199,7 @@ impl<R: Read> Digests<R> {
     /// was; calls `see` with each block that is no hole, and so in the replica then.
     pub fn copy(
         &mut self,
-        file: &File,
+        source: Source<'_>,
         size: u64,
         target: &mut impl Target,
         see: &mut dyn FnMut(Range<u64>),
@@ -207,11 +207,11 @@ impl<R: Read> Digests<R> {
         let mut copied = 0;
         let mut block = vec![0; BLOCK as usize];
         let mut next = 0;
-        while let Some(data) = data_blocks(file, next, size)? {
+        while let Some(data) = data_blocks(source, next, size)? {
             self.zero_below(data.start, size, target)?;
             next = data.end;
             for index in data {
-                read_block(file, index, &mut block)?;
+                read_block(source.file, index, &mut block)?;
                 let theirs = self.take_below(index + 1)?.map(|(_, digest)| digest);
                 let ours = digest(&block);
                 let start = index * BLOCK;
@@ -305,7 +305,7 @@ mod tests {
         let mut digests = Digests::new(state)?;
         assert_eq!((digests.point.stream, digests.point.round), (3, 4));
         replica.begin(size)?;
-        digests.copy(file, size, &mut replica, &mut |_| {})
+        digests.copy(file.into(), size, &mut replica, &mut |_| {})
     }
 
     #[test]
@@ -358,10 +358,10 @@ mod tests {
         let state = state_of(&replica);
         assert!(state.len() < 1000, "{}", state.len());
         assert_eq!(resume(&file, &replica, &state).unwrap(), BLOCK);
-        let data = |file| -> BTreeSet<u64> {
+        let data = |file: &File| -> BTreeSet<u64> {
             let mut blocks = BTreeSet::new();
             let mut next = 0;
-            while let Some(data) = data_blocks(file, next, size).unwrap() {
+            while let Some(data) = data_blocks(file.into(), next, size).unwrap() {
                 next = data.end;
                 blocks.extend(data);
             }

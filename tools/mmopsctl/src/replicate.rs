@@ -19,6 +19,7 @@ use crate::digests::Digests;
 use crate::harvest::Harvester;
 use crate::log::{self, ChangesBy, End, FullCopy, Round, Start, Step, Verify};
 use crate::replicator::Replicator;
+use crate::sparse::Source;
 use crate::stop::Stop;
 use crate::stream::{self, Stream};
 use crate::target::Target;
@@ -106,7 +107,7 @@ pub fn run(args: &Replicate) -> Result<()> {
     let start = Start {
         file: args.file.to_string_lossy().into_owned(),
         replica: args.replica.to_string_lossy().into_owned(),
-        file_system: file_system.name,
+        file_system: file_system.name.clone(),
         page_size,
         size,
         interval: args.interval.as_secs_f64(),
@@ -118,11 +119,17 @@ pub fn run(args: &Replicate) -> Result<()> {
     write_log(Step::Start(start.clone()))?;
 
     let flags = args.huge.into();
+    let has_tracker = trackers.is_some();
     let changes: Box<dyn Changes> = match trackers {
         Some(trackers) => Box::new(trackers),
         None => Box::new(Harvester::new(&device, &tracked, page_size, flags)?),
     };
-    let mut replicator = Replicator::new(tracked.file(), target, page_size, changes);
+    let source = Source {
+        file: tracked.file(),
+        // A tracker is given where the kernel knows of each store, and so of what is no hole.
+        has_true_holes: has_tracker || file_system.has_true_holes,
+    };
+    let mut replicator = Replicator::new(source, target, page_size, changes);
     let full_copy = match &mut digests {
         Some(digests) => {
             progress.phase("compare", start.size);

@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use crate::changes::{Changes, Copier};
 use crate::digests::Digests;
 use crate::log::{FullCopy, Round, Verify};
-use crate::sparse::{is_zero, next_data, next_hole, read_up_to};
+use crate::sparse::{is_zero, next_data, read_up_to, Source};
 use crate::target::Target;
 use crate::verify::verify;
 
@@ -42,6 +42,7 @@ pub struct Replicator<'a, C, T> {
 #[derive(Debug)]
 struct Files<'a, T> {
     file: &'a File,
+    source: Source<'a>,
     target: T,
     page_size: u64,
     /// Size of the replica.
@@ -51,10 +52,12 @@ struct Files<'a, T> {
 
 impl<'a, C: Changes, T: Target> Replicator<'a, C, T> {
     /// The replica of `target` is empty.
-    pub fn new(file: &'a File, target: T, page_size: u64, changes: C) -> Self {
+    pub fn new(source: impl Into<Source<'a>>, target: T, page_size: u64, changes: C) -> Self {
+        let source = source.into();
         Self {
             files: Files {
-                file,
+                file: source.file,
+                source,
                 target,
                 page_size,
                 size: 0,
@@ -96,8 +99,8 @@ impl<'a, C: Changes, T: Target> Replicator<'a, C, T> {
         };
         let bytes = match digests {
             Some(digests) => {
-                let Files { file, target, .. } = files;
-                digests.copy(file, size, target, &mut copied)?
+                let Files { source, target, .. } = files;
+                digests.copy(*source, size, target, &mut copied)?
             }
             None => files.copy_data(0..size, &mut copied)?,
         };
@@ -164,7 +167,7 @@ impl<'a, C: Changes, T: Target> Replicator<'a, C, T> {
         let size = files.follow_size()?;
         let replica = files.target.replica();
         let replica = replica.context("the replica cannot be read here")?;
-        verify(files.file, replica, size, files.page_size, &mut progress)
+        verify(files.source, replica, size, files.page_size, &mut progress)
     }
 
     /// Ends the replication, after its last round.
@@ -200,11 +203,11 @@ impl<T: Target> Files<'_, T> {
         let mut copied = 0;
         let mut position = range.start;
         while position < range.end {
-            let Some(data) = next_data(self.file, position)?.filter(|&data| data < range.end)
-            else {
+            let data = self.source.next_data(position)?;
+            let Some(data) = data.filter(|&data| data < range.end) else {
                 break;
             };
-            let hole = next_hole(self.file, data, range.end)?;
+            let hole = self.source.next_hole(data, range.end)?;
             position = data;
             while position < hole {
                 let end = (position + CHUNK as u64).min(hole);

@@ -41,6 +41,41 @@ pub fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
     }
 }
 
+/// A file that is copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub file: &'a File,
+    /// Whether a hole of it is zero for sure; otherwise all is data.
+    pub has_true_holes: bool,
+}
+
+impl<'a> From<&'a File> for Source<'a> {
+    fn from(file: &'a File) -> Self {
+        Self {
+            file,
+            has_true_holes: true,
+        }
+    }
+}
+
+impl Source<'_> {
+    /// As [`next_data()`].
+    pub fn next_data(self, offset: u64) -> io::Result<Option<u64>> {
+        if !self.has_true_holes {
+            return Ok(Some(offset));
+        }
+        next_data(self.file, offset)
+    }
+
+    /// As [`next_hole()`].
+    pub fn next_hole(self, offset: u64, size: u64) -> io::Result<u64> {
+        if !self.has_true_holes {
+            return Ok(size);
+        }
+        next_hole(self.file, offset, size)
+    }
+}
+
 /// The parts of `range` of `file` that are no holes.
 pub fn data_in(
     file: &File,

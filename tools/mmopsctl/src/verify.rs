@@ -10,14 +10,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::log::Verify;
-use crate::sparse::{next_data, next_hole, read_up_to};
+use crate::sparse::{read_up_to, Source};
 
 /// Bytes that are compared at once.
 const CHUNK: usize = 1 << 20;
 
 /// Compares all data of both files, which have `size` bytes, and copies the pages that differ.
 pub fn verify(
-    file: &File,
+    source: Source<'_>,
     replica: &File,
     size: u64,
     page_size: u64,
@@ -27,7 +27,8 @@ pub fn verify(
     let (mut ours, mut theirs) = (vec![0; CHUNK], vec![0; CHUNK]);
     let (mut pages, mut differed) = (0, 0);
     let mut left = 0..size;
-    while let Some(data) = next_data_of_both(file, replica, page_size, &left)? {
+    let file = source.file;
+    while let Some(data) = next_data_of_both(source, replica.into(), page_size, &left)? {
         left.start = data.end;
         let mut start = data.start;
         while start < data.end {
@@ -62,16 +63,16 @@ pub fn verify(
 /// The first bytes of `left` that are data in one of the files, as whole pages. `left` begins with
 /// a page.
 fn next_data_of_both(
-    file: &File,
-    replica: &File,
+    file: Source<'_>,
+    replica: Source<'_>,
     page_size: u64,
     left: &Range<u64>,
 ) -> Result<Option<Range<u64>>> {
     if left.is_empty() {
         return Ok(None);
     }
-    let ours = next_data(file, left.start)?;
-    let theirs = next_data(replica, left.start)?;
+    let ours = file.next_data(left.start)?;
+    let theirs = replica.next_data(left.start)?;
     let (file, data) = match (ours, theirs) {
         (Some(ours), Some(theirs)) if theirs < ours => (replica, theirs),
         (Some(ours), _) => (file, ours),
@@ -82,7 +83,7 @@ fn next_data_of_both(
         return Ok(None);
     }
     // A hole that was filled or made meanwhile may begin where the data did.
-    let end = next_hole(file, data, left.end)?.max(data + 1);
+    let end = file.next_hole(data, left.end)?.max(data + 1);
     let end = end.next_multiple_of(page_size).min(left.end);
     Ok(Some(data / page_size * page_size..end))
 }

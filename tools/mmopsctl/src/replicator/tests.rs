@@ -13,8 +13,9 @@ use crate::digests;
 use crate::disk;
 use crate::harvest::{DirtyPages, Harvested};
 use crate::receiver::receive;
+use crate::record::Point;
 use crate::sparse::make_hole;
-use crate::store::Store;
+use crate::store::{State, Store};
 use crate::stream::tests::to_vec;
 use mmops_uapi::Bitmap;
 
@@ -177,6 +178,43 @@ fn verify_compares_holes_with_data() {
     let verify = replicator.verify(|_| {}).unwrap();
     assert_eq!(verify.differed, 590);
     assert!(content(&replica) == content(&file));
+}
+
+/// Where the holes cannot be trusted, all of the file is read.
+#[test]
+fn holes_that_can_be_data() {
+    let (file, replica) = (tempfile().unwrap(), tempfile().unwrap());
+    file.set_len(600 * PAGE).unwrap();
+    fill(&file, 3, 1);
+    let told = Told {
+        next: Box::new(|_| vec![]),
+        file: &file,
+    };
+    let source = Source {
+        file: &file,
+        has_true_holes: false,
+    };
+    let mut replicator = Replicator::new(source, &replica, PAGE, told);
+    assert_eq!(replicator.full_copy(|_| {}).unwrap().pages, 600);
+    let verify = replicator.verify(|_| {}).unwrap();
+    assert_eq!((verify.pages, verify.differed), (600, 0));
+    assert!(content(&replica) == content(&file));
+    let state = State {
+        point: Point {
+            stream: 1,
+            round: 0,
+        },
+        size: 600 * PAGE,
+        is_pending: false,
+    };
+    let mut digests = Vec::new();
+    digests::write(&mut digests, &replica, &state).unwrap();
+    let mut seen = 0;
+    let mut see = |bytes: Range<u64>| seen += bytes.end - bytes.start;
+    let mut digests = Digests::new(&digests[..]).unwrap();
+    let mut target = &replica;
+    let copied = digests.copy(source, 600 * PAGE, &mut target, &mut see);
+    assert_eq!((copied.unwrap(), seen), (0, 600 * PAGE));
 }
 
 /// A tracker of a file that changes at any time.
