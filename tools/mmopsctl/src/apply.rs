@@ -85,7 +85,7 @@ fn apply(args: &Apply, stream: &Path, replica: &Path) -> Result<()> {
     let result = receive(input, &mut store, |whole| {
         done = *whole;
         if whole.rounds == 1 && !args.quiet {
-            eprintln!(
+            note!(
                 "mmopsctl: {} follows, after a first round with {}",
                 replica.display(),
                 units::bytes(whole.bytes)
@@ -117,11 +117,11 @@ fn report(args: &Apply, replica: &Path, state: Option<State>, done: &Received) -
             rounds: done.rounds,
             bytes: done.bytes,
         };
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?)?;
     } else if let Some(state) = state {
-        println!("{name}: {}, {}", state.point, units::bytes(state.size));
+        say!("{name}: {}, {}", state.point, units::bytes(state.size))?;
     } else {
-        println!("{name}: no state");
+        say!("{name}: no state")?;
     }
     Ok(())
 }
@@ -179,7 +179,7 @@ impl Read for Input {
             self.waits = false;
             nix::unistd::read(&self.interrupts, &mut [0])?;
             if !self.quiet {
-                eprintln!("\nmmopsctl: waits for the end of the stream; Ctrl-C again ends at once");
+                note!("\nmmopsctl: waits for the end of the stream; Ctrl-C again ends at once");
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The manual, made from the command line's own description.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -11,6 +11,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, Command, CommandFactory};
 
 use crate::cli::Cli;
+use crate::output::output;
 
 /// Columns of a line of text.
 const WIDTH: usize = 96;
@@ -22,7 +23,7 @@ pub fn write_man(dir: &Path) -> Result<()> {
 }
 
 pub fn print_rst() -> Result<()> {
-    io::stdout().write_all(rst().as_bytes())?;
+    output().write_all(rst().as_bytes())?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! Harvesting of dirty pages, window by window, and `mmopsctl harvest`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use mmops_uapi::{Bitmap, Device, Flags};
 use serde_json::json;
 
 use crate::cli;
+use crate::output::output;
 use crate::sparse::next_data;
 use crate::tracked::Tracked;
 use crate::units;
@@ -161,7 +162,7 @@ pub fn run(args: &cli::Harvest) -> Result<()> {
         })
         .with_context(|| args.file.display().to_string())?;
 
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(output());
     if args.json {
         let ranges: Vec<[u64; 2]> = runs.iter().map(|r| [r.start, r.end - r.start]).collect();
         let object = json!({
@@ -201,7 +202,7 @@ pub fn run(args: &cli::Harvest) -> Result<()> {
     out.flush()?;
     if harvested.pages == 0 {
         if let Some(hint) = tracked.hint_when_clean() {
-            eprintln!("mmopsctl: {hint}");
+            note!("mmopsctl: {hint}");
         }
     }
     Ok(())

@@ -24,17 +24,17 @@ pub fn run(args: &Info) -> Result<()> {
             "features": features,
             "unknown_features": unknown,
         });
-        println!("{object:#}");
+        say!("{object:#}")?;
         return Ok(());
     }
-    println!("version    {major}.{minor}");
-    println!("page size  {} bytes", info.page_size);
-    println!("features   {}", features.join(", "));
+    say!("version    {major}.{minor}")?;
+    say!("page size  {} bytes", info.page_size)?;
+    say!("features   {}", features.join(", "))?;
     if unknown != 0 {
-        println!("           {unknown:#x}, which this program does not know");
+        say!("           {unknown:#x}, which this program does not know")?;
     }
     if info.features.contains(Features::FAULTS) {
-        eprintln!("mmopsctl: the module was built with faults for tests: not for use");
+        note!("mmopsctl: the module was built with faults for tests: not for use");
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 //! How many pages a process changes in each interval: as a table, as JSON, or as a picture.
 
-use std::io::{self, StdoutLock, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -12,6 +12,7 @@ use procfs::process::{MMapPath, MemoryMap};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::output::{output, Output};
 use crate::units;
 
 /// A mapping that was stored to.
@@ -99,7 +100,7 @@ impl<T> Interval<T> {
 
 /// The intervals, and how they are told.
 pub struct Report<T> {
-    out: StdoutLock<'static>,
+    out: Output,
     json: bool,
     picture: Option<PathBuf>,
     page_size: u64,
@@ -109,7 +110,7 @@ pub struct Report<T> {
 impl<T: Serialize> Report<T> {
     pub fn new(json: bool, picture: Option<&Path>, page_size: u64) -> Result<Self> {
         let mut report = Self {
-            out: io::stdout().lock(),
+            out: output(),
             json,
             picture: picture.map(Path::to_owned),
             page_size,

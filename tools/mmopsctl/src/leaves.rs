@@ -2,7 +2,7 @@
 
 //! `mmopsctl leaves`
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
@@ -14,6 +14,7 @@ use procfs::process::{MMapPath, MemoryMap};
 use serde::Serialize;
 
 use crate::cli::Leaves;
+use crate::output::output;
 use crate::process::Memory;
 use crate::program;
 use crate::stop::Stop;
@@ -180,7 +181,7 @@ pub fn run(args: &Leaves) -> Result<()> {
     let mappings = look(&device, pid, &pidfd)?;
     drop(program);
 
-    let mut out = io::stdout().lock();
+    let mut out = output();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&mappings)?)?;
     } else {
@@ -205,7 +206,7 @@ pub fn run(args: &Leaves) -> Result<()> {
         draw(&mappings, path)
             .map_err(|error| anyhow!("{error}"))
             .with_context(|| format!("cannot draw {}", path.display()))?;
-        eprintln!("{}", path.display());
+        note!("{}", path.display());
     }
     Ok(())
 }

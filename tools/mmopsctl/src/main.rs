@@ -3,6 +3,10 @@
 //! Dirty tracking of memory-mapped files with mmops, from the command line.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
+#[macro_use]
+mod output;
 
 mod address;
 mod apply;
@@ -66,7 +70,6 @@ mod watch;
 mod write_protect;
 mod zap;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -97,19 +100,12 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of our output went away, as `head` does: nobody is left to tell.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        // Nobody is left to tell.
+        Err(error) if output::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mmopsctl: {error:#}");
+            note!("mmopsctl: {error:#}");
             let incomplete = error.downcast_ref::<Incomplete>();
             incomplete.map_or(ExitCode::FAILURE, |why| why.status().into())
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

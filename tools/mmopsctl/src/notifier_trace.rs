@@ -3,7 +3,7 @@
 //! `mmopsctl notifier-trace`
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
 use std::process::Child;
 
@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::cli::NotifierTrace;
+use crate::output::output;
 use crate::program;
 
 /// Events that the driver keeps, and that one call reads.
@@ -87,7 +88,7 @@ pub fn run(args: &NotifierTrace) -> Result<()> {
         Some(path) => Box::new(
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
         ),
-        None => Box::new(io::stdout()),
+        None => Box::new(output()),
     });
     let mut child = start_stopped(args)?;
     let pid = Pid::from_raw(child.id() as i32);
@@ -108,14 +109,14 @@ pub fn run(args: &NotifierTrace) -> Result<()> {
     let (counts, lost) = result?;
     for (name, (times, pages)) in NAMES.iter().zip(counts) {
         if times != 0 {
-            eprintln!("mmopsctl: {name}: {times} times, {pages} pages");
+            note!("mmopsctl: {name}: {times} times, {pages} pages");
         }
     }
     if lost != 0 {
-        eprintln!("mmopsctl: {lost} events came faster than they were read, and are missing");
+        note!("mmopsctl: {lost} events came faster than they were read, and are missing");
     }
     if !status.success() {
-        eprintln!("mmopsctl: the program ended with {status}");
+        note!("mmopsctl: the program ended with {status}");
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub fn run(args: &Plot) -> Result<()> {
     draw(&logs, &args.output)
         .map_err(|error| anyhow!("{error}"))
         .with_context(|| format!("cannot draw {}", args.output.display()))?;
-    println!("{}", args.output.display());
+    say!("{}", args.output.display())?;
     Ok(())
 }
 

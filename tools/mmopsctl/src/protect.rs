@@ -2,13 +2,14 @@
 
 //! `mmopsctl protect`
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use mmops_uapi::{pidfd_open, Device, Prot};
 
 use crate::cli::Protect;
+use crate::output::output;
 
 /// `r`, `w` and `x`, or `none`.
 pub fn parse_access(text: &str) -> Result<u32, String> {
@@ -33,7 +34,7 @@ pub fn run(args: &Protect) -> Result<()> {
     let prot = Prot::from_bits_truncate(args.access);
     let done = device.protect(Some(pidfd.as_fd()), args.range.clone(), prot)?;
     writeln!(
-        io::stdout(),
+        output(),
         "leaves changed: {} of 4K, {} of 2M, {} of 1G; split: {} of 2M, {} of 1G",
         done.ptes,
         done.pmds,

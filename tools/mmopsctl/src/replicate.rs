@@ -18,6 +18,7 @@ use crate::cli::Replicate;
 use crate::digests::Digests;
 use crate::harvest::Harvester;
 use crate::log::{self, ChangesBy, End, FullCopy, Round, Start, Step, Verify};
+use crate::output::output;
 use crate::replicator::Replicator;
 use crate::sparse::Source;
 use crate::stop::Stop;
@@ -205,7 +206,7 @@ pub fn run(args: &Replicate) -> Result<()> {
     // Standard output has the stream, and nothing else.
     let mut output: Box<dyn Write> = match is_stream {
         true => Box::new(io::stderr()),
-        false => Box::new(io::stdout()),
+        false => Box::new(output()),
     };
     Ok(output.write_all(report.as_bytes())?)
 }
@@ -392,7 +393,7 @@ impl Progress {
     /// Something that is to be known whatever the output is.
     fn note(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("mmopsctl: {text}"));
+            self.bar.suspend(|| note!("mmopsctl: {text}"));
         }
     }
 

@@ -33,30 +33,32 @@ pub struct Report {
 }
 
 impl Report {
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         let pages = |n| units::pages(n, self.page_size);
-        println!(
+        say!(
             "{}: the snapshot of process {} is whole",
-            self.dir, self.pid
-        );
-        println!("  mappings   {}", self.mappings);
+            self.dir,
+            self.pid
+        )?;
+        say!("  mappings   {}", self.mappings)?;
         if self.left_out != 0 {
-            println!(
+            say!(
                 "  left out   {}",
                 units::count(self.left_out as u64, "mapping")
-            );
+            )?;
         }
         if self.unreadable != 0 {
-            println!("  unreadable {}", pages(self.unreadable));
+            say!("  unreadable {}", pages(self.unreadable))?;
         }
-        println!(
+        say!(
             "  data       {} of {}",
             pages(self.pages),
             units::bytes(self.size)
-        );
+        )?;
         if let Some(core) = &self.core {
-            println!("  core file  {core}");
+            say!("  core file  {core}")?;
         }
+        Ok(())
     }
 }
 
@@ -123,9 +125,9 @@ pub fn run(args: &cli::RestoreCheck) -> Result<()> {
     let stop = Stop::install("the snapshot was not checked")?;
     let report = check(args, &stop)?;
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?)?;
     } else {
-        report.print();
+        report.print()?;
     }
     Ok(())
 }

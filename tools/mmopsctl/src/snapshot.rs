@@ -166,10 +166,11 @@ pub fn run(args: &cli::Snapshot) -> Result<()> {
     };
     progress.finish();
     report.seconds = begin.elapsed().as_secs_f64();
-    if args.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        report.print(&left_out);
-    }
-    result
+    let told = match args.json {
+        true => say!("{}", serde_json::to_string(&report)?),
+        false => report.print(&left_out),
+    };
+    // Whether there is a snapshot comes first.
+    result?;
+    Ok(told?)
 }

@@ -3,6 +3,7 @@
 //! What `mmopsctl snapshot` tells: of each round while they are made, and of all of them at the
 //! end.
 
+use std::io;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -60,28 +61,28 @@ pub struct Report {
 
 impl Report {
     /// Prints it for people, with the mappings that were left out.
-    pub fn print(&self, left_out: &[String]) {
+    pub fn print(&self, left_out: &[String]) -> io::Result<()> {
         let pages = |n| units::pages(n, self.page_size);
-        println!("process {} -> {}", self.pid, self.dir);
-        println!("  mappings   {}", self.mappings);
+        say!("process {} -> {}", self.pid, self.dir)?;
+        say!("  mappings   {}", self.mappings)?;
         for line in left_out {
-            println!("  left out   {line}");
+            say!("  left out   {line}")?;
         }
         if self.unreadable != 0 {
-            println!("  unreadable {}", pages(self.unreadable));
+            say!("  unreadable {}", pages(self.unreadable))?;
         }
-        println!(
+        say!(
             "  copied     {} in {} and {}",
             pages(self.pages),
             units::count(self.rounds as u64, "round"),
             units::seconds(self.seconds)
-        );
+        )?;
         if let Some(last) = self.per_round.last() {
-            println!(
+            say!(
                 "  pause      {}, for {}",
                 units::seconds(self.pause_seconds),
                 pages(last.pages)
-            );
+            )?;
         }
         if let Some(verify) = &self.verify {
             let differed = match verify.differed {
@@ -89,8 +90,9 @@ impl Report {
                 differed => differed.to_string(),
             };
             let of = units::count(verify.pages, "page");
-            println!("  compare    {differed} of {of} differed");
+            say!("  compare    {differed} of {of} differed")?;
         }
+        Ok(())
     }
 }
 
@@ -129,14 +131,14 @@ impl Progress {
             if round.is_last { ", held" } else { "" }
         );
         if self.has_lines {
-            eprintln!("{text}");
+            note!("{text}");
         }
         self.bar.set_message(text);
     }
 
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("mmopsctl: {text}"));
+            self.bar.suspend(|| note!("mmopsctl: {text}"));
         }
     }
 

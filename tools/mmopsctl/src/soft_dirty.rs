@@ -36,10 +36,10 @@ fn clear(args: &SoftDirtyClear) -> Result<()> {
         Some(pidfd.as_fd()),
         args.range.map(|(start, end)| start..end),
     )?;
-    println!("{} cleared", units::pages(result.cleared, page_size));
+    say!("{} cleared", units::pages(result.cleared, page_size))?;
     if result.kept != 0 {
         let kept = units::pages(result.kept, page_size);
-        println!("{kept} cannot be tracked");
+        say!("{kept} cannot be tracked")?;
     }
     Ok(())
 }
@@ -134,7 +134,7 @@ fn run_program(args: &SoftDirtyRun) -> Result<()> {
             // What a killed program has left is what there is.
             Ok(Outcome::Seen(seen) | Outcome::Killed(seen)) => seen,
             Ok(Outcome::SeenInPart(seen)) => {
-                eprintln!(
+                note!(
                     "mmopsctl: the program was let go while it was looked at: interval {number} \
                      can lack stores"
                 );
@@ -143,7 +143,7 @@ fn run_program(args: &SoftDirtyRun) -> Result<()> {
             // The next look has these stores.
             Ok(Outcome::Runs(why)) => {
                 if said.as_ref() != Some(&why) {
-                    eprintln!("mmopsctl: the interval goes on: {why}");
+                    note!("mmopsctl: the interval goes on: {why}");
                     said = Some(why);
                 }
                 continue;
@@ -154,7 +154,7 @@ fn run_program(args: &SoftDirtyRun) -> Result<()> {
                 Some(status) => break status,
                 None => {
                     // No reason to leave the program alone.
-                    eprintln!("mmopsctl: waiting for the end of the program: {error:#}");
+                    note!("mmopsctl: waiting for the end of the program: {error:#}");
                     failed = Some(error);
                     break program
                         .child

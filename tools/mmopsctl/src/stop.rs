@@ -29,7 +29,7 @@ impl Stop {
         let (sender, signals) = mpsc::channel();
         ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
-                eprintln!("\nmmopsctl: ended at once: {lost}");
+                note!("\nmmopsctl: ended at once: {lost}");
                 std::process::exit(INTERRUPTED);
             }
             // The receiver is gone only when the program is about to end anyway.

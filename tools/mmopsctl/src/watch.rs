@@ -19,6 +19,7 @@ use ratatui::{DefaultTerminal, Frame};
 
 use crate::cli::{Pages, Watch};
 use crate::harvest::{DirtyPages, Harvested, Harvester};
+use crate::output::output;
 use crate::stop::Stop;
 use crate::tracked::Tracked;
 use crate::units;
@@ -158,7 +159,7 @@ impl Watcher<'_> {
             .cells(LINE_COLUMNS)
             .map(|heat| step(CHARACTERS, heat).unwrap_or(' '))
             .collect();
-        let mut out = io::stdout().lock();
+        let mut out = output();
         writeln!(
             out,
             "{:8.1} s |{map}| {}, {}/s",
@@ -279,7 +280,7 @@ fn in_lines(watcher: &mut Watcher, stop: &Stop, args: &Watch) -> Result<()> {
         watcher.harvest()?;
         watcher.print_line()?;
         if let (1, Some(hint)) = (watcher.harvests, &watcher.hint) {
-            eprintln!("mmopsctl: {hint}");
+            note!("mmopsctl: {hint}");
         }
         if args.rounds == Some(watcher.harvests) {
             return Ok(());
@@ -317,7 +318,7 @@ pub fn run(args: &Watch) -> Result<()> {
     } else {
         in_lines(&mut watcher, &stop, args)?;
     }
-    eprintln!(
+    note!(
         "{} in {}: {} stored to",
         units::count(watcher.harvests, "harvest"),
         units::seconds(watcher.begin.elapsed().as_secs_f64()),

@@ -22,13 +22,13 @@ pub fn run(args: &WriteProtect) -> Result<()> {
             args.huge.into(),
         )
         .with_context(|| args.file.display().to_string())?;
-    println!(
+    say!(
         "{} write-protected",
         units::pages(result.write_protected, page_size)
-    );
+    )?;
     if result.write_protected == 0 {
         if let Some(hint) = tracked.hint_when_clean() {
-            eprintln!("mmopsctl: {hint}");
+            note!("mmopsctl: {hint}");
         }
     }
     Ok(())

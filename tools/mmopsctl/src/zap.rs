@@ -130,13 +130,13 @@ fn turns(
         }
         turn.seconds = start.elapsed().as_secs_f64();
         if !args.json {
-            println!(
+            say!(
                 "{:8.2} s: {} in {}, {}",
                 turn.time,
                 units::pages(turn.zapped_pages, report.page_size),
                 units::count(turn.ranges as u64, "range"),
                 units::seconds(turn.seconds)
-            );
+            )?;
         }
         report.turns.push(turn);
     }
@@ -172,7 +172,7 @@ fn shared(map: MemoryMap) -> Option<Range<u64>> {
 
 fn finish(args: &Zap, report: &Report) -> Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(report)?);
+        say!("{}", serde_json::to_string_pretty(report)?)?;
     }
     Ok(())
 }
