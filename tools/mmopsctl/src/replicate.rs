@@ -2,7 +2,7 @@
 
 //! `mmopsctl replicate`
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -79,6 +79,10 @@ pub fn run(args: &Replicate) -> Result<()> {
         None => None,
     };
     let size = tracked.metadata()?.len();
+    let log = match &args.log {
+        Some(path) => Some(create_log(&tracked, &args.replica, path)?),
+        None => None,
+    };
     let replica;
     let target: Box<dyn Target + '_> = if is_stream {
         let base = digests.as_ref().map(|digests| digests.point);
@@ -86,12 +90,6 @@ pub fn run(args: &Replicate) -> Result<()> {
     } else {
         replica = create_replica(&tracked, &args.replica)?;
         Box::new(&replica)
-    };
-    let log = match &args.log {
-        Some(path) => {
-            Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
-        }
-        None => None,
     };
     let write_log = |step: Step| log.as_ref().map_or(Ok(()), |log| log::write(log, &step));
     let mut progress = Progress::new(args.quiet);
@@ -245,6 +243,39 @@ fn note_harvests(
     }
 }
 
+/// Whether both are of the same file.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Opens `path` for a log, as an empty file if it is a file. It is neither `tracked` nor the
+/// replica, which need not be there yet.
+fn create_log(tracked: &Tracked, replica: &Path, path: &Path) -> Result<File> {
+    let context = || format!("cannot write {}", path.display());
+    let open = || {
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+    };
+    let log = open().with_context(context)?;
+    let metadata = log.metadata().with_context(context)?;
+    let is_replica = replica
+        .metadata()
+        .is_ok_and(|replica| is_same(&metadata, &replica));
+    if is_replica || is_same(&metadata, &tracked.metadata()?) {
+        bail!(
+            "the log {} is the file itself, or its replica",
+            path.display()
+        );
+    }
+    if metadata.is_file() {
+        log.set_len(0).with_context(context)?;
+    }
+    Ok(log)
+}
+
 /// Opens `path` as an empty file that is not `tracked` itself.
 fn create_replica(tracked: &Tracked, path: &Path) -> Result<File> {
     let context = || format!("cannot write the replica {}", path.display());
@@ -268,7 +299,7 @@ fn create_replica(tracked: &Tracked, path: &Path) -> Result<File> {
             path.display()
         );
     }
-    if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) {
+    if is_same(&ours, &theirs) {
         bail!(
             "{} and {} are the same file",
             tracked.path().display(),
@@ -465,6 +496,26 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_is_another_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| directory.path().join(name);
+        let (file, replica, log) = (path("file"), path("replica"), path("log"));
+        for path in [&file, &replica, &log] {
+            std::fs::write(path, "content").unwrap();
+        }
+        let tracked = Tracked::open(&file).unwrap();
+        for path in [&file, &replica] {
+            let error = create_log(&tracked, &replica, path).unwrap_err();
+            assert!(error.to_string().contains("is the file itself"), "{error}");
+            assert_eq!(std::fs::read_to_string(path).unwrap(), "content");
+        }
+        create_log(&tracked, &replica, &log).unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "");
+        // What is no file, and a replica that is not there yet.
+        create_log(&tracked, Path::new("-"), Path::new("/dev/null")).unwrap();
+    }
 
     #[test]
     fn replica_is_another_regular_file() {
