@@ -183,6 +183,15 @@ def catches_sigint(pid):
 
 
 @contextlib.contextmanager
+def stopped(process):
+    """A process does nothing meanwhile. What it was about goes on where it was."""
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: state_of(process.pid) == "T", "it does not stop")
+    yield
+    process.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
 def held(context, pid):
     """Holds all threads of a process as a debugger does."""
     def hold():
@@ -208,9 +217,8 @@ def disturb(context, process, settled=None):
     def settle():
         until(lambda: settled is None or settled(process.pid), "it does not wait")
     settle()
-    process.send_signal(signal.SIGSTOP)
-    until(lambda: state_of(process.pid) == "T", "it does not stop")
-    process.send_signal(signal.SIGCONT)
+    with stopped(process):
+        pass
     until(lambda: state_of(process.pid) != "T", "it does not go on")
     settle()
     with held(context, process.pid):

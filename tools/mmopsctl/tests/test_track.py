@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from common import PAGE, PATIENCE, Storer, address_of
+from common import PAGE, PATIENCE, Storer, address_of, stopped, until
 
 # Stores once to each page that a line names, of 400 that it has stored to before; and with "exec"
 # in the place of pages it becomes another program, that does the same. With LOW in the environment
@@ -67,6 +67,12 @@ class Changed:
         self.tool.stdin.flush()
         self.expect(word)
 
+    def store(self, pages):
+        # A look between the fault of a store and the store itself tells the page, and so does the
+        # next one.
+        with stopped(self.tool):
+            self.tell(" ".join(map(str, pages)))
+
     def look(self):
         self.looks.append(json.loads(self.tool.stdout.readline()))
         return self.looks[-1]
@@ -91,7 +97,7 @@ class Changed:
 def test_track_tells_each_page_once(context):
     run = Changed(context)
     for pages in [[7], [3, 4, 5, 399], range(400), range(0, 400, 3)]:
-        run.tell(" ".join(map(str, pages)))
+        run.store(pages)
         assert run.settle(len(pages)) == len(pages), (pages, run.looks[-3:])
     status, total, errors = run.end()
     assert status == 0 and total["status"] == 0, errors
@@ -105,11 +111,11 @@ def test_track_tells_each_page_once(context):
 
 def test_track_follows_an_exec(context):
     run = Changed(context)
-    run.tell("1 2")
+    run.store([1, 2])
     assert run.settle(2) == 2
     run.tell("exec", "ready")
     assert run.settle(400) >= 400
-    run.tell("5")
+    run.store([5])
     assert run.settle(1) == 1
     status, total, errors = run.end()
     assert status == 0, (total, errors)
@@ -122,11 +128,10 @@ def test_track_follows_an_exec_to_lower_addresses(context):
     script = 'echo ready >&2; read -r _; export LOW=10000000; exec "$0" "$@"'
     run = Changed(context, before=["setarch", "-R", "sh", "-c", script])
     # It looks when all of that is there.
-    run.tool.send_signal(signal.SIGSTOP)
-    run.tell("go", "ready")
-    run.tool.send_signal(signal.SIGCONT)
+    with stopped(run.tool):
+        run.tell("go", "ready")
     assert run.settle(400) >= 400
-    run.tell("5")
+    run.store([5])
     assert run.settle(1) == 1, run.looks[-3:]
     status, total, errors = run.end()
     assert status == 0, (total, errors)
@@ -140,7 +145,9 @@ def test_track_of_a_process_that_runs(context):
                               text=True, stdout=subprocess.PIPE) as tool:
             # What it has stored before the first interval is not told.
             looks = [json.loads(tool.stdout.readline())]
-            storer.store(7, 8, 50)
+            # As in Changed.store(), and so that one look has all.
+            with stopped(tool):
+                storer.store(7, 8, 50)
             while not any(mapping["name"] == context.file for mapping in looks[-1]["mappings"]):
                 looks.append(json.loads(tool.stdout.readline()))
             tool.send_signal(signal.SIGINT)
@@ -158,6 +165,11 @@ def test_track_of_a_process_that_runs(context):
     assert "No such process" in context.error("track", pid)
 
 
+def lines_of(path):
+    with open(path, encoding="utf-8") as log:
+        return [json.loads(line) for line in log if line.endswith("\n")]
+
+
 def test_track_full_sees_a_debugger(context):
     with Storer(context.file, 100) as storer:
         storer.store(*range(100))
@@ -165,18 +177,22 @@ def test_track_full_sees_a_debugger(context):
         with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
             # The one that takes no permission first: after the other, the next store faults.
             for options in [[], ["--full"]]:
-                with subprocess.Popen(
-                        [context.program, "track", "--json", "--interval", "50ms", *options,
-                         str(pid)], text=True, stdout=subprocess.PIPE) as tool:
-                    looks = [json.loads(tool.stdout.readline()) for _ in range(3)]
+                # A file, so that what was told before the write can be counted.
+                with open(context.log, "wb") as log:
+                    tool = subprocess.Popen([context.program, "track", "--json", "--interval",
+                                             "50ms", *options, str(pid)], stdout=log)
+                until(lambda: lines_of(context.log), "it does not look")
+                with stopped(tool):
+                    before = len(lines_of(context.log))
                     memory.seek(address_of(pid, context.file) + 7 * PAGE)
                     memory.write(b"x")
-                    looks = [json.loads(tool.stdout.readline()) for _ in range(5)]
-                    tool.send_signal(signal.SIGINT)
-                    looks += list(map(json.loads, tool.stdout))[:-1]
-                    assert tool.wait(PATIENCE) == 0
-                pages = sum(mapping["pages"] for look in looks for mapping in look["mappings"]
-                            if mapping["name"] == context.file)
+                # The first look may have been under way, and tell nothing of it.
+                until(lambda: len(lines_of(context.log)) >= before + 2, "it does not go on")
+                tool.send_signal(signal.SIGINT)
+                assert tool.wait(PATIENCE) == 0
+                *looks, _ = lines_of(context.log)
+                pages = sum(mapping["pages"] for look in looks[before:]
+                            for mapping in look["mappings"] if mapping["name"] == context.file)
                 assert pages == len(options), (options, looks)
 
 
