@@ -191,25 +191,31 @@ def stopped(process):
     process.send_signal(signal.SIGCONT)
 
 
+def ask(holder, command):
+    """The answer of what holds a process."""
+    holder.stdin.write(command)
+    holder.stdin.flush()
+    return json.loads(holder.stdout.readline())
+
+
 @contextlib.contextmanager
-def held(context, pid):
-    """Holds all threads of a process as a debugger does."""
+def held(context, pid, commands="h"):
+    """Holds all threads of a process as a debugger does, after commands that end with that; what
+    does it."""
     def hold():
         holder = subprocess.Popen([context.program, "hold", str(pid)], stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE, text=True, bufsize=1)
-        holder.stdin.write("h")
-        holder.stdin.flush()
-        answer = json.loads(holder.stdout.readline())
-        if answer == "Held":
-            return holder
-        # On a busy machine a thread may not run in the time that it is given.
-        assert "Waits" in answer, answer
-        holder.communicate(timeout=PATIENCE)
-        return None
+                                  stdout=subprocess.PIPE, text=True)
+        for command in commands:
+            answer = ask(holder, command)
+            if "Waits" in answer:
+                # On a busy machine a thread may not run in the time that it is given.
+                holder.communicate(timeout=PATIENCE)
+                return None
+            assert answer == {"h": "Held", "r": "Released"}[command], answer
+        return holder
     with until(hold, "it cannot be held") as holder:
         assert state_of(pid) == "t"
-        yield
-        holder.stdin.close()
+        yield holder
 
 
 def disturb(context, process, settled=None):

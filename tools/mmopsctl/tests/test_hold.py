@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 
-from common import PATIENCE, Storer, catches_sigint, disturb, end, in_ioctl, state_of, until
+from common import (
+    PATIENCE, Storer, ask, catches_sigint, disturb, end, held, in_ioctl, state_of, until)
 from test_leaves import counted, figures
 
 # Has as many threads, all of which sleep, and says so.
@@ -23,22 +24,16 @@ time.sleep(3600)
 def test_process_killed_while_it_is_held(context):
     for threads in (1, 3):
         with subprocess.Popen([sys.executable, "-c", SLEEPERS, str(threads)], text=True,
-                              stdout=subprocess.PIPE) as process, \
-                subprocess.Popen([context.program, "hold", str(process.pid)], text=True,
-                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-            def ask(command):
-                holder.stdin.write(command)
-                holder.stdin.flush()
-                return json.loads(holder.stdout.readline())
-
+                              stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            assert [ask("h"), ask("r"), ask("h")] == ["Held", "Released", "Held"]
-            process.kill()
-            until(lambda: state_of(process.pid) == "Z", "it does not end")
-            # Of the memory that it had then, all or some has gone meanwhile.
-            assert ask("r") == "Killed"
-            # Its parent need not know of who held it, and that one is not to wait for the parent.
-            assert process.wait(PATIENCE) == -signal.SIGKILL
+            with held(context, process.pid, "hrh") as holder:
+                process.kill()
+                until(lambda: state_of(process.pid) == "Z", "it does not end")
+                # Of the memory that it had then, all or some has gone meanwhile.
+                assert ask(holder, "r") == "Killed"
+                # Its parent need not know of who held it, and that one is not to wait for the
+                # parent.
+                assert process.wait(PATIENCE) == -signal.SIGKILL
 
 
 # Its main thread ends; another one stores to the pages that a line names.
