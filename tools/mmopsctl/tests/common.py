@@ -170,10 +170,25 @@ def state_of(pid):
     return status_of(pid)[0]
 
 
+def system_call(pid):
+    """Number and first argument of the system call that a process, or its main thread, waits in;
+    else something else."""
+    with open(f"/proc/{pid}/syscall", encoding="utf-8") as syscall:
+        return syscall.read().split()[:2]
+
+
 def in_ioctl(pid):
     """Whether a process waits in an ioctl(2)."""
-    with open(f"/proc/{pid}/syscall", encoding="utf-8") as syscall:
-        return syscall.read().split()[0] == "16"
+    return system_call(pid)[0] == "16"
+
+
+def fill(pipe):
+    """Has who writes to a pipe wait until somebody reads it."""
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, bytes(PAGE))
+    os.set_blocking(pipe, True)
 
 
 def catches_sigint(pid):

@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 import time
 
-from common import PAGE, PATIENCE, Context, Skip, Storer, changing, end, file_system
+from common import (
+    PAGE, PATIENCE, Context, Skip, Storer, changing, end, file_system, fill, system_call, until)
 
 
 def test_replica_after_sigint(context):
@@ -182,17 +183,23 @@ def test_options_for_harvests(context):
 
 
 def test_second_signal_ends_at_once(context):
-    pages = 16384
-    with Storer(context.file, pages) as storer:
-        storer.store(*range(pages))
-        with context.replicate("--interval", "1h", "--verify") as process:
-            # Both come before the last round and the compare can be done.
-            process.send_signal(signal.SIGSTOP)
-            process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGCONT)
-            output, _ = process.communicate(timeout=PATIENCE)
-            assert (process.returncode, output) == (130, ""), process.returncode
+    os.mkfifo(context.log)
+    command = [context.program, "replicate", context.file, context.replica, "--log", context.log,
+               "--json", "--quiet", "--interval", "1h"]
+    with Storer(context.file, 50), \
+            subprocess.Popen(command, text=True, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE) as process, \
+            open(context.log, "r+b", buffering=0) as log:
+        steps = [json.loads(log.readline())["step"] for _ in range(2)]
+        assert steps == ["start", "full_copy"], steps
+        # The last round, which the first signal begins, cannot be told, and so does not end.
+        fill(log.fileno())
+        process.send_signal(signal.SIGINT)
+        until(lambda: system_call(process.pid)[0] == "1", "no last round")
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, output) == (130, ""), process.returncode
+        assert "ended at once: the replica is not complete" in errors, errors
 
 
 def data_of(path):

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 
-from common import PAGE, PATIENCE, SHARED, held, state_of, status_of, until
+from common import PAGE, PATIENCE, SHARED, fill, held, state_of, status_of, system_call, until
 
 # Stores at random to memory of each kind, and maps, moves, grows and unmaps some, in two threads,
 # until the end of its input.
@@ -263,19 +263,14 @@ def after_round_1(subject, *options):
     """A snapshot that waits between its first round and the next one, since nobody takes what it
     says. It yields the tool, and once that has ended its report, status and what it said."""
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(writer, bytes(PAGE))
-    os.set_blocking(writer, True)
+    fill(writer)
     tool = subprocess.Popen(subject.command("--json", "--pause-pages", "0", *options),
                             stdout=subprocess.PIPE, stderr=writer, text=True)
     os.close(writer)
 
     def waits():
         assert tool.poll() is None, "it has ended"
-        with open(f"/proc/{tool.pid}/syscall", encoding="utf-8") as syscall:
-            return syscall.read().split()[:2] == ["1", "0x2"]
+        return system_call(tool.pid) == ["1", "0x2"]
 
     result = {"tool": tool}
     with open(reader, encoding="utf-8") as messages:
