@@ -10,6 +10,7 @@ import struct
 import subprocess
 
 from common import PAGE, PATIENCE, Skip, end, file_system, state_of, until
+from test_snapshot import after_round_1
 
 # Of a virtual machine: its memory, and where its program begins to store.
 MEMORY = 32 << 20
@@ -150,10 +151,12 @@ def stores_in(memory):
 def snapshot_of_qemu(context, accelerator):
     directory = context.file + ".snapshot"
     with VirtualMachine(context, accelerator, "memory-backend-ram") as machine:
+        command = [context.program, "snapshot", str(machine.pid), directory, "--verify"]
         before = machine.passes()
-        report = json.loads(context.run("snapshot", machine.pid, directory, "--json",
-                                        "--verify").stdout)
-        assert report["verify"]["differed"] == 0 and report["rounds"] > 1, report
+        with after_round_1(command) as result:
+            machine.assert_runs()
+        report = result["report"]
+        assert result["status"] == 0 and report["verify"]["differed"] == 0, result
         assert report["verify"]["pages"] > MEMORY // PAGE, report
         # A page that is stored to between two rounds is in both.
         assert report["pages"] > report["verify"]["pages"], report
@@ -167,8 +170,10 @@ def snapshot_of_qemu(context, accelerator):
         context.run("restore-check", directory)
         shutil.rmtree(directory)
         # What is stored between the rounds is what the last one is for.
-        text = context.error("snapshot", machine.pid, directory, "--verify", "--lose-last-round")
-        assert "differ from the memory" in text, text
+        with after_round_1([*command, "--rounds", "1", "--lose-last-round"]) as result:
+            machine.assert_runs()
+        assert result["status"] == 1, result
+        assert "differ from the memory" in result["errors"], result
         machine.assert_runs()
 
 
