@@ -368,10 +368,21 @@ def stopped_snapshot(subject):
         subject.remove()
 
 
+def interrupt(tool):
+    """Sends a signal that is taken before the main thread goes on: by a thread that takes the place
+    of the main thread on their CPU as soon as the handler has woken it."""
+    cpu = min(os.sched_getaffinity(tool.pid))
+    for thread in map(int, os.listdir(f"/proc/{tool.pid}/task")):
+        os.sched_setaffinity(thread, {cpu})
+        if thread != tool.pid:
+            os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(1))
+    tool.send_signal(signal.SIGINT)
+
+
 def test_snapshot_interrupted(context):
     with Subject(context) as subject:
         with after_round_1(subject.command()) as result:
-            result["tool"].send_signal(signal.SIGINT)
+            interrupt(result["tool"])
         assert result["status"] == 1 and result["report"] is None, result
         assert "interrupted: there is no snapshot" in result["errors"], result
         assert ", held" not in result["errors"], result
@@ -379,7 +390,7 @@ def test_snapshot_interrupted(context):
         subject.assert_runs()
 
         tool = stopped_snapshot(subject)
-        tool.send_signal(signal.SIGINT)
+        interrupt(tool)
         tool.send_signal(signal.SIGCONT)
         _, errors = tool.communicate(timeout=PATIENCE)
         assert tool.returncode == 1 and "interrupted: there is no snapshot" in errors, errors
