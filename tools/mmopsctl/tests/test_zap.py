@@ -35,19 +35,34 @@ def test_zap_of_a_process_keeps_what_was_stored(context):
 
 
 # Counts up in each page of a shared mapping for some seconds, and looks whether it is all there.
+# Then it waits until none of the pages is mapped any more, and looks once more.
 COUNTER = """
-import mmap, sys, time
+import ctypes, mmap, os, struct, sys, time
 file = open(sys.argv[1], "w+b")
 file.truncate(64 * mmap.PAGESIZE)
 view = mmap.mmap(file.fileno(), 0)
-end = time.monotonic() + 4
+first = ctypes.addressof(ctypes.c_char.from_buffer(view)) // mmap.PAGESIZE
+pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
 turn = 0
-while time.monotonic() < end or turn < 3:
+
+def count():
+    global turn
     for page in range(64):
         if view[page * mmap.PAGESIZE] != turn % 256:
             sys.exit(3)
         view[page * mmap.PAGESIZE] = (turn + 1) % 256
     turn += 1
+
+def is_mapped():
+    entries = struct.unpack("64Q", os.pread(pagemap, 64 * 8, first * 8))
+    return any(entry >> 63 for entry in entries)
+
+end = time.monotonic() + 4
+while time.monotonic() < end or turn < 3:
+    count()
+while is_mapped():
+    time.sleep(0.001)
+count()
 """
 
 
