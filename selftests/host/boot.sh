@@ -19,13 +19,13 @@ boot() {
 }
 
 # hanging_qemu N: a QEMU of which the first N guests never run an instruction. It leaves the process
-# of each guest in a file.
+# of each guest in a file, and when that began: its number can be of another one later.
 hanging_qemu() {
 	: >"$share/guests"
 	cat >"$share/qemu" <<-EOF
 		#!/bin/bash
 		[[ " \$* " == *" -kernel "* ]] || exec "$qemu" "\$@"
-		echo "\$\$" >>"$share/guests"
+		echo "\$\$ \$(cut -d ' ' -f 22 /proc/\$\$/stat)" >>"$share/guests"
 		[ "\$(wc -l <"$share/guests")" -gt $1 ] || set -- -S "\$@"
 		exec "$qemu" "\$@"
 	EOF
@@ -33,9 +33,11 @@ hanging_qemu() {
 }
 
 no_guest_is_left() {
-	local pid
-	while read -r pid; do
-		[ ! -e "/proc/$pid/exe" ] || return 1
+	local pid begin
+	while read -r pid begin; do
+		# What has ended has no program, though it may wait for its parent.
+		[ ! -e "/proc/$pid/exe" ] ||
+			[ "$(cut -d ' ' -f 22 "/proc/$pid/stat")" != "$begin" ] || return 1
 	done <"$share/guests"
 }
 
