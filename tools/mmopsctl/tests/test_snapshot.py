@@ -11,7 +11,8 @@ import struct
 import subprocess
 import sys
 
-from common import PAGE, PATIENCE, SHARED, fill, held, state_of, status_of, system_call, until
+from common import (
+    PAGE, PATIENCE, SHARED, Skip, fill, held, state_of, status_of, system_call, until)
 
 # Stores at random to memory of each kind, and maps, moves, grows and unmaps some, in two threads,
 # until the end of its input.
@@ -164,14 +165,17 @@ def pages_that_differ(subject):
     return pages, differ
 
 
-def pages_with_data(subject):
-    """Pages of a snapshot that are not of zeros alone."""
-    pages = 0
+def pages_of(subject):
+    """The pages of a snapshot."""
     for mapping in subject.index()["mappings"]:
         with open(os.path.join(subject.directory, mapping["contents"]), "rb") as contents:
             while page := contents.read(PAGE):
-                pages += page != bytes(PAGE)
-    return pages
+                yield page
+
+
+def pages_with_data(subject):
+    """Pages of a snapshot that are not of zeros alone."""
+    return sum(page != bytes(PAGE) for page in pages_of(subject))
 
 
 def test_snapshot_is_what_the_memory_is(context):
@@ -337,6 +341,96 @@ def test_snapshot_reads_files_that_others_change(context):
             seen = verified(subject, change)
             assert seen["verify"]["differed"] == 0, seen
             assert [made["reread"] for made in seen["per_round"]][-1] == 10, seen
+
+
+# Stores to private and shared memory, to that of System V and to a huge page; and once more when a
+# line comes. All but the huge page is on swap after that.
+SWAPPED = """
+import ctypes, mmap, os, struct, sys
+PAGE, SIZE, HUGE = mmap.PAGESIZE, 64 * mmap.PAGESIZE, 2 << 20
+MADV_PAGEOUT, MAP_HUGETLB, IPC_RMID = 21, 0x40000, 0
+# A page is swapped out when it is on a list, to which it comes by the CPU that made it.
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
+descriptor = os.memfd_create("swapped")
+os.ftruncate(descriptor, SIZE)
+# Not number 0, which /proc has as the inode of the mapping: to the tool that is no file.
+segments = [libc.shmget(0, SIZE, 0o600) for _ in range(2)]
+private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+swapped = [(ctypes.c_ubyte * SIZE).from_buffer(mmap.mmap(-1, SIZE, private)),
+           (ctypes.c_ubyte * SIZE).from_buffer(mmap.mmap(descriptor, SIZE)),
+           (ctypes.c_ubyte * SIZE).from_address(libc.shmat(segments[1], None, 0))]
+for segment in segments:
+    libc.shmctl(segment, IPC_RMID, None)
+huge = (ctypes.c_ubyte * HUGE).from_buffer(mmap.mmap(-1, HUGE, private | MAP_HUGETLB))
+
+def is_there(view):
+    entries = os.pread(pagemap, SIZE // PAGE * 8, ctypes.addressof(view) // PAGE * 8)
+    return any(entry >> 63 for entry, in struct.iter_unpack("Q", entries))
+
+for value in 1, 2:
+    for view in *swapped, huge:
+        for at in range(0, len(view), PAGE):
+            view[at] = value
+    for view in swapped:
+        while is_there(view):
+            if libc.madvise(ctypes.addressof(view), SIZE, MADV_PAGEOUT):
+                sys.exit("madvise failed")
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def swap(context):
+    """Some swap, on a loop device."""
+    if not os.path.exists("/proc/swaps") or not shutil.which("mkswap"):
+        raise Skip("no swap")
+    with open(context.file + ".swap", "xb") as image:
+        image.truncate(16 << 20)
+    device = subprocess.run(["losetup", "--find", "--show", image.name], check=True, text=True,
+                            stdout=subprocess.PIPE).stdout.strip()
+    try:
+        subprocess.run(["mkswap", device], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["swapon", device], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["swapoff", device], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@contextlib.contextmanager
+def huge_page():
+    """A page for hugetlbfs."""
+    def reserve(number):
+        with open("/proc/sys/vm/nr_hugepages", "w", encoding="utf-8") as pages:
+            pages.write(str(number))
+        with open("/proc/sys/vm/nr_hugepages", encoding="utf-8") as pages:
+            return int(pages.read())
+    if not os.path.exists("/proc/sys/vm/nr_hugepages") or not reserve(1):
+        raise Skip("no huge page")
+    try:
+        yield
+    finally:
+        reserve(0)
+
+
+def test_snapshot_of_swap_and_hugetlbfs(context):
+    with swap(context), huge_page(), Subject(context, SWAPPED) as subject:
+        with after_round_1(subject.command()) as result:
+            subject.process.stdin.write(b"\n")
+            subject.process.stdin.flush()
+            assert subject.process.stdout.readline() == b"ready\n"
+        assert result["status"] == 0, result
+        stored = sum(page == b"\2" + bytes(PAGE - 1) for page in pages_of(subject))
+        assert stored == 3 * 64 + (2 << 20) // PAGE, (stored, result)
+        _, differ = pages_that_differ(subject)
+        assert differ == [], differ
 
 
 def stop_while_held(tool, pid):
