@@ -4,15 +4,8 @@
 import os
 import subprocess
 
-from common import PATIENCE, Storer
+from common import PATIENCE, Storer, unread
 from test_snapshot import Subject
-
-
-def unread():
-    """The end of a pipe that nobody reads."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    return os.fdopen(writer, "wb")
 
 
 def status_of(command, **files):

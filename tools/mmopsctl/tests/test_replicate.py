@@ -10,7 +10,8 @@ import tempfile
 import time
 
 from common import (
-    PAGE, PATIENCE, Context, Skip, Storer, changing, end, file_system, fill, system_call, until)
+    PAGE, PATIENCE, Context, Skip, Storer, changing, end, file_system, fill, system_call, unread,
+    until)
 
 
 def test_replica_after_sigint(context):
@@ -182,13 +183,13 @@ def test_options_for_harvests(context):
         context.error(*arguments, "--verify", "--no-verify", status=2)
 
 
-def test_second_signal_ends_at_once(context):
-    os.mkfifo(context.log)
+def second_signal(context, stderr):
+    """Of a replication that the first signal has not ended: its exit status, output and errors."""
     command = [context.program, "replicate", context.file, context.replica, "--log", context.log,
                "--json", "--quiet", "--interval", "1h"]
     with Storer(context.file, 50), \
             subprocess.Popen(command, text=True, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE) as process, \
+                             stderr=stderr) as process, \
             open(context.log, "r+b", buffering=0) as log:
         steps = [json.loads(log.readline())["step"] for _ in range(2)]
         assert steps == ["start", "full_copy"], steps
@@ -198,8 +199,17 @@ def test_second_signal_ends_at_once(context):
         until(lambda: system_call(process.pid)[0] == "1", "no last round")
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, output) == (130, ""), process.returncode
-        assert "ended at once: the replica is not complete" in errors, errors
+        return process.returncode, output, errors
+
+
+def test_second_signal_ends_at_once(context):
+    os.mkfifo(context.log)
+    status, output, errors = second_signal(context, subprocess.PIPE)
+    assert (status, output) == (130, ""), status
+    assert "ended at once: the replica is not complete" in errors, errors
+    # Also where nobody can be told.
+    with unread() as pipe:
+        assert second_signal(context, pipe) == (130, "", None)
 
 
 def data_of(path):

@@ -348,7 +348,7 @@ def test_snapshot_reads_files_that_others_change(context):
 SWAPPED = """
 import ctypes, mmap, os, struct, sys
 PAGE, SIZE, HUGE = mmap.PAGESIZE, 64 * mmap.PAGESIZE, 2 << 20
-MADV_PAGEOUT, MAP_HUGETLB, IPC_RMID = 21, 0x40000, 0
+MADV_PAGEOUT, MAP_HUGETLB, IPC_RMID, CLONE_NEWIPC = 21, 0x40000, 0, 0x8000000
 # A page is swapped out when it is on a list, to which it comes by the CPU that made it.
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 libc = ctypes.CDLL(None)
@@ -357,12 +357,15 @@ libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
 descriptor = os.memfd_create("swapped")
 os.ftruncate(descriptor, SIZE)
-# Not number 0, which /proc has as the inode of the mapping: to the tool that is no file.
+# The first has number 0, which /proc has as the inode of its mapping, as where there is no file.
+if libc.unshare(CLONE_NEWIPC):
+    sys.exit("unshare failed")
 segments = [libc.shmget(0, SIZE, 0o600) for _ in range(2)]
 private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 swapped = [(ctypes.c_ubyte * SIZE).from_buffer(mmap.mmap(-1, SIZE, private)),
            (ctypes.c_ubyte * SIZE).from_buffer(mmap.mmap(descriptor, SIZE)),
-           (ctypes.c_ubyte * SIZE).from_address(libc.shmat(segments[1], None, 0))]
+           *((ctypes.c_ubyte * SIZE).from_address(libc.shmat(segment, None, 0))
+             for segment in segments)]
 for segment in segments:
     libc.shmctl(segment, IPC_RMID, None)
 huge = (ctypes.c_ubyte * HUGE).from_buffer(mmap.mmap(-1, HUGE, private | MAP_HUGETLB))
@@ -428,7 +431,7 @@ def test_snapshot_of_swap_and_hugetlbfs(context):
             assert subject.process.stdout.readline() == b"ready\n"
         assert result["status"] == 0, result
         stored = sum(page == b"\2" + bytes(PAGE - 1) for page in pages_of(subject))
-        assert stored == 3 * 64 + (2 << 20) // PAGE, (stored, result)
+        assert stored == 4 * 64 + (2 << 20) // PAGE, (stored, result)
         _, differ = pages_that_differ(subject)
         assert differ == [], differ
 
