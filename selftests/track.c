@@ -765,13 +765,13 @@ TEST(end_of_process)
 		ASSERT_EQ(0, t.begun.state);
 		ASSERT_EQ(16, track_reported(&t));
 		ASSERT_EQ(0, track_end(&t, 0));
-		if (i) {
-			ASSERT_EQ(1, write(go, "x", 1));
-		}
 		/* Who waits for the end, from before it on, is woken up by it. */
 		ASSERT_EQ(0, poll_hup(t.dev, 0));
 		epoll = epoll_create1(EPOLL_CLOEXEC);
 		ASSERT_EQ(0, epoll_ctl(epoll, EPOLL_CTL_ADD, t.dev, &event));
+		if (i) {
+			ASSERT_EQ(1, write(go, "x", 1));
+		}
 		close(go);
 		ASSERT_EQ(1, epoll_wait(epoll, &event, 1, -1));
 		ASSERT_EQ(EPOLLHUP, event.events);
