@@ -84,6 +84,8 @@ TEST(dirty_is_not_lost)
 	madvise(map, pages * page_size(), MADV_NOHUGEPAGE);
 	store_range(map, 0, pages, 1);
 	EXPECT_EQ(pages, swap_out(map, pages));
+	/* Or the pages stay where they are, under writeback, and are not swapped out again. */
+	EXPECT_TRUE(wait_for_swap_writes());
 	load_range(map, 0, pages);
 	EXPECT_EQ(0, dirty_leaves(mmops, map, pages));
 	store_range(map, 0, pages, 1000);
