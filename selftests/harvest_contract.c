@@ -12,6 +12,7 @@
 #include "khugepaged.h"
 #include "kselftest_harness.h"
 #include "notifier.h"
+#include "pins.h"
 #include "track.h"
 #include "zap.h"
 
@@ -396,16 +397,6 @@ TEST_F_TIMEOUT(others, proc_mem, TEST_SECONDS)
 	close(fd);
 }
 
-/* The pins of direct I/O go a moment after those who wait for it have been woken. */
-static void wait_for_unpin(void)
-{
-	/* The figures are sums of what each CPU tells now and then. */
-	do {
-		write_file("/proc/sys/vm/stat_refresh", "1");
-		sched_yield();
-	} while (vmstat("nr_foll_pin_acquired") != vmstat("nr_foll_pin_released"));
-}
-
 /* A device stores to the pages, which are pinned no more when it has done so. */
 TEST_F_TIMEOUT(others, direct_io, TEST_SECONDS)
 {
@@ -426,7 +417,7 @@ TEST_F_TIMEOUT(others, direct_io, TEST_SECONDS)
 	ASSERT_EQ((ssize_t)page_size(), pwrite(fd, buffer, page_size(), 0));
 	ASSERT_EQ((ssize_t)page_size(),
 		  pread(fd, self->map + STORED * page_size(), page_size(), 0));
-	wait_for_unpin();
+	ASSERT_TRUE(wait_for_unpin());
 	assert_unseen(_metadata, self);
 	/* Only if it is protected before. */
 	*(uint64_t *)buffer = VALUE + 1;
@@ -435,7 +426,7 @@ TEST_F_TIMEOUT(others, direct_io, TEST_SECONDS)
 	ASSERT_EQ((ssize_t)page_size(),
 		  pread(fd, self->map + STORED * page_size(), page_size(), 0));
 	ASSERT_EQ(VALUE + 1, load(self->map, STORED));
-	wait_for_unpin();
+	ASSERT_TRUE(wait_for_unpin());
 	/* The lookup for the device was a write fault. */
 	ASSERT_GE(clean_record(self->dev, self->fd, 0, PAGES, &self->h), 0);
 	ASSERT_TRUE(test_bit(self->h.bitmap, STORED));

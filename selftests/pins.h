@@ -3,6 +3,7 @@
 #ifndef PINS_H
 #define PINS_H
 
+#include "flushes.h"
 #include "gup_test.h"
 #include "mmops_selftest.h"
 
@@ -32,6 +33,25 @@ static inline int pin(int fd, const char *map, size_t pages, bool fast)
 static inline int unpin(int fd)
 {
 	return ioctl(fd, PIN_LONGTERM_TEST_STOP) ? -errno : 0;
+}
+
+/*
+ * Wait until nothing is pinned: the pins of direct I/O go a moment after those who
+ * wait for it have been woken. Whether that was so within a minute.
+ */
+static inline bool wait_for_unpin(void)
+{
+	int i;
+
+	for (i = 0; i < 60000; i++) {
+		/* The figures are sums of what each CPU tells now and then. */
+		if (write_file("/proc/sys/vm/stat_refresh", "1"))
+			return false;
+		if (vmstat("nr_foll_pin_acquired") == vmstat("nr_foll_pin_released"))
+			return true;
+		usleep(1000);
+	}
+	return false;
 }
 
 #define OPEN_PINS(fd) do {							\

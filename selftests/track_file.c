@@ -227,6 +227,7 @@ TEST_F_TIMEOUT(file, direct_read, TEST_SECONDS)
 		memset(from, 0x10 + round, page_size());
 		ASSERT_EQ((ssize_t)page_size(), pwrite(fd, from, page_size(), 0));
 		ASSERT_EQ((ssize_t)page_size(), pread(fd, page(self, 110), page_size(), 0));
+		ASSERT_TRUE(wait_for_unpin());
 		ASSERT_EQ(*from, load(self->map, 110));
 		ASSERT_SEEN(110, 1);
 	}

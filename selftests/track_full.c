@@ -149,6 +149,7 @@ TEST_F_TIMEOUT(look_up, direct_read, TEST_SECONDS)
 	unlink(path);
 	ASSERT_EQ((ssize_t)page_size(), pwrite(fd, page(self, 5), page_size(), 0));
 	ASSERT_EQ((ssize_t)page_size(), pread(fd, page(self, PAGE), page_size(), 0));
+	ASSERT_TRUE(wait_for_unpin());
 	ASSERT_EQ(load(self->map, 5), load(self->map, PAGE));
 	ASSERT_SEEN();
 	close(fd);
