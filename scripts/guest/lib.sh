@@ -92,7 +92,22 @@ setup_dax() {
 # quiet_khugepaged: keep it from joining the pages of a test into a huge page, which unmaps them.
 # Tests ask for that with MADV_COLLAPSE.
 quiet_khugepaged() {
-	echo 86400000 >/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs
+	local dir=/sys/kernel/mm/transparent_hugepage/khugepaged tries
+
+	echo 86400000 >"$dir/scan_sleep_millisecs"
+	# While no process asks for huge pages it does not sleep: it waits for one that does, and
+	# scans at once. So there is one from now on.
+	setsid python3 -c 'import mmap, signal
+view = mmap.mmap(-1, 1 << 22, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+view.madvise(mmap.MADV_HUGEPAGE)
+# It enters by its first page.
+view[0] = 1
+signal.pause()' </dev/null >/dev/null 2>&1 &
+	for tries in {1..100}; do
+		[ "$(<"$dir/full_scans")" -eq 0 ] || return 0
+		sleep 0.1
+	done
+	echo "khugepaged may disturb the tests: it has not scanned within 10 s" >&2
 }
 
 # mount_disk DIR: the scratch disk, where scripts/boot was given one.
