@@ -107,8 +107,9 @@ pub enum Command {
     /// Documentation/replicate-stream.rst has the format, and what a resume costs. A stream needs a
     /// tracker, or --no-verify.
     ///
-    /// The exit status is 0 after the last round, 1 after an error, 2 for arguments that are wrong,
-    /// 3 when the reader of a stream has gone, and 130 after a second signal.
+    /// The exit status is 0 after the last round, 1 after an error or for options that do not go
+    /// together, 2 for arguments that are no such, 3 when the reader of a stream has gone, and 130
+    /// after a second signal.
     Replicate(Replicate),
     /// Make a replica from the stream of a replication
     ///
@@ -201,13 +202,16 @@ pub enum Command {
     ///
     /// The process is held as by a debugger (PTRACE_SEIZE), once: it gets no signal, its parent
     /// does not see it stop, SIGCONT by others does not let it go, and one that has stopped stays
-    /// stopped. It goes on whatever happens to mmopsctl, SIGKILL included. A process that has a
-    /// debugger cannot be held. Others that share its memory (a child of vfork(2), CLONE_VM) are
-    /// not held, nor is what a device stores by itself.
+    /// stopped. As a stop does, this can end a wait of it with EINTR: signal(7) names the system
+    /// calls, epoll_wait(2) among them. The process goes on when mmopsctl ends, however that comes,
+    /// SIGKILL included. While mmopsctl is stopped itself (Ctrl-Z) or waits for a disk, it waits,
+    /// too. A process that has a debugger cannot be held. Others that share its memory (a child of
+    /// vfork(2), CLONE_VM) are not held, nor is what a device stores by itself.
     ///
     /// What is taken: private mappings that can be read and written, and shared ones that can be
     /// read. Memory of the kernel ([vdso], [vvar], [vsyscall]) and of devices is left out, and
-    /// named. Memory that the process has never used is not touched.
+    /// named. Memory that the process has never used is not touched, but that of hugetlbfs which is
+    /// shared: to read it takes a huge page for each that was not there.
     ///
     /// DIR is created, or empty, for its owner alone. It gets one file for the contents of each
     /// mapping, with a hole where there are zeros, and, when all of these are on the disk, the file
@@ -263,9 +267,9 @@ pub enum Command {
     /// hears: when, which event, and which addresses. At the end it prints on standard error how
     /// often each event came, and over how many pages.
     ///
-    /// The events are those of the kernel's enum mmu_notifier_event. It ends when the address space
-    /// does: when PROGRAM exits, or executes another program. Children that PROGRAM forks have
-    /// address spaces of their own and are not heard.
+    /// The events are those of the kernel's enum mmu_notifier_event. They end with the address
+    /// space: when PROGRAM exits, or executes another program, whose end is waited for then.
+    /// Children that PROGRAM forks have address spaces of their own and are not heard.
     NotifierTrace(NotifierTrace),
     /// Hold the threads of a process, on command; soft-dirty runs this
     #[command(hide = true)]
@@ -618,11 +622,13 @@ pub enum SoftDirty {
     ///
     /// At the end of an interval all threads of the program are held, as by a debugger, without a
     /// signal (PTRACE_SEIZE); its soft-dirty bits are read and cleared, and it goes on. So each
-    /// store counts in one interval, but for those after the last look. Processes that the program
-    /// starts are not followed.
+    /// store counts, but for those after the last look: in one interval, or in two where it is held
+    /// between the page fault of the store and the store. Processes that the program starts are not
+    /// followed.
     ///
-    /// A program that has stopped (SIGSTOP, Ctrl-Z) stays stopped, and when mmopsctl ends, however
-    /// that comes, the kernel lets the program go on. When a thread cannot be held, because it has
+    /// As a stop does, being held can end a wait of the program with EINTR: signal(7) names the
+    /// system calls, epoll_wait(2) among them. A program that has stopped (SIGSTOP, Ctrl-Z) stays
+    /// stopped, and when mmopsctl ends, however that comes, the kernel lets the program go on. When a thread cannot be held, because it has
     /// a tracer or waits in the kernel (for a child of vfork(2), for instance), nobody is held, and
     /// the interval goes on until the next look.
     ///
