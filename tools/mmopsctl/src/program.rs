@@ -8,9 +8,30 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::libc;
+use procfs::process::Process;
+use procfs::ProcResult;
 
-/// How long a process can have no memory and yet be there, when it ends by itself.
-pub const LAST_WORDS: Duration = Duration::from_millis(500);
+use crate::process::is_end;
+
+/// Whether a process is about to end, or has ended: then it can have no memory, and yet be there.
+fn is_dying(pid: i32) -> ProcResult<bool> {
+    const PF_EXITING: u32 = 4;
+    const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
+    let process = Process::new(pid)?;
+    let (stat, status) = (process.stat()?, process.status()?);
+    let is_killed = (status.sigpnd | status.shdpnd) & SIGKILL != 0;
+    Ok(is_end(stat.state) || stat.flags & PF_EXITING != 0 || is_killed)
+}
+
+/// How long to wait for the end of a process that something cannot be done with.
+pub fn last_words(pid: u32) -> Duration {
+    match is_dying(pid as i32) {
+        // It comes to it, however busy the machine is.
+        Ok(true) | Err(_) => Duration::from_secs(60),
+        Ok(false) => Duration::from_millis(500),
+    }
+}
 
 /// A command of a program and its arguments.
 ///
@@ -31,4 +52,22 @@ pub fn start(mut command: Command) -> Result<Child> {
     command
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_dying() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        assert!(!is_dying(child.id() as i32).unwrap());
+        child.kill().unwrap();
+        // For a moment the signal is not pending any more, and the process does not end yet.
+        while !is_dying(child.id() as i32).unwrap() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(is_dying(child.id() as i32).is_err());
+    }
 }

@@ -150,7 +150,7 @@ fn run_program(args: &SoftDirtyRun) -> Result<()> {
             }
             Ok(Outcome::Ended) => continue,
             // Any step may find that the program has ended.
-            Err(error) => match program.wait(program::LAST_WORDS)? {
+            Err(error) => match program.wait(program::last_words(program.child.id()))? {
                 Some(status) => break status,
                 None => {
                     // No reason to leave the program alone.

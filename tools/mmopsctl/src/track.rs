@@ -217,7 +217,7 @@ pub fn run(args: &Track) -> Result<()> {
                 }
             }
             // Any step may find that the process has ended.
-            Err(error) => match subject.wait(program::LAST_WORDS)? {
+            Err(error) => match subject.wait(program::last_words(subject.pid))? {
                 Wait::Ended => break,
                 _ => return Err(error),
             },

@@ -120,7 +120,7 @@ fn turns(
                 Ok(done) => turn.zapped_pages += done.zapped,
                 Err(error @ Error::NoMemory { .. }) => {
                     // That is so for a moment at the end of any process.
-                    if !wait_for_end(pidfd.as_fd(), program::LAST_WORDS)? {
+                    if !wait_for_end(pidfd.as_fd(), program::last_words(report.pid))? {
                         return Err(error.into());
                     }
                 }
