@@ -44,7 +44,7 @@
 //! Mode full sees all of the first kind, since who looks a page up in order to store to it needs
 //! an entry that permits it. Not seen is who keeps a page that it has looked up for a store by a
 //! mere reference, without a pin and without the mmap lock (`get_user_pages_fast()` without
-//! `FOLL_PIN`, as 9p does for direct reads); a device that has pinned a page of a file whose entry
+//! `FOLL_PIN`, as NFS does for direct reads); a device that has pinned a page of a file whose entry
 //! reclaim has taken by the time of a begin; and, as before, changes of a file.
 //!
 //! # What is reported though it did not change
