@@ -58,7 +58,7 @@ static int protect_leaf(int dev, bool at_gate)
 		return -1;
 	store_range(map, 0, PAGES, 1);
 	errors = smaps_kb(map, "ShmemPmdMapped") || madvise(map, pmd_size(), MADV_HUGEPAGE) ||
-		 (!at_gate && madvise(map, pmd_size(), MADV_COLLAPSE));
+		 (!at_gate && collapse_range(map, pmd_size()));
 	store_range(map, 0, PAGES, 1);
 	if (errors || subscribe_capacity(dev, -1, map, pmd_size(), 0, 4 * PAGES) ||
 	    (at_gate && close_gate(BEFORE_TABLE_LOCK, 1)) ||
@@ -66,7 +66,7 @@ static int protect_leaf(int dev, bool at_gate)
 		return -1;
 	if (at_gate) {
 		errors |= !wait_at_gate(BEFORE_TABLE_LOCK, 1, &walk.over);
-		errors |= madvise(map, pmd_size(), MADV_COLLAPSE);
+		errors |= collapse_range(map, pmd_size());
 		store_range(map, 0, PAGES, 1);
 		errors |= smaps_kb(map, "ShmemPmdMapped") != (long)(pmd_size() / 1024);
 		errors |= open_gate(BEFORE_TABLE_LOCK);

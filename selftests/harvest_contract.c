@@ -147,15 +147,7 @@ static int harvest_part(FIXTURE_DATA(contract) *self)
 
 static int collapse(FIXTURE_DATA(contract) *self)
 {
-	/* The pages may be on their way to the lists that it takes them from. */
-	unsigned int tries = 1000;
-
-	while (madvise(self->map, PAGES * page_size(), MADV_COLLAPSE)) {
-		if ((errno != EAGAIN && errno != EBUSY) || !--tries)
-			return -errno;
-		sched_yield();
-	}
-	return 0;
+	return collapse_range(self->map, PAGES * page_size());
 }
 
 /* By the kernel's own thread, which nobody asked in this moment. */
@@ -278,8 +270,10 @@ FIXTURE_SETUP(contract)
 	SETUP_MEMFD(self, PAGES, 0);
 	store_range(self->map, 0, PAGES, 1);
 	if (variant->huge) {
-		if (collapse(self))
-			SKIP(return, "MADV_COLLAPSE: %s", strerror(errno));
+		int ret = collapse(self);
+
+		if (ret)
+			SKIP(return, "MADV_COLLAPSE: %s", strerror(-ret));
 		store(self->map, 0, 1);
 		ASSERT_EQ((long)pmd_size() / 1024, smaps_kb(self->map, "ShmemPmdMapped"));
 	}

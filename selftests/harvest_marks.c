@@ -157,7 +157,7 @@ TEST_FAULTS(marks, no_pin)
 /* The same of a huge leaf. */
 TEST_FAULTS(marks, no_pin_huge)
 {
-	int tries = 1000, fd = new_memfd(PMD_PAGES);
+	int ret, fd = new_memfd(PMD_PAGES);
 	struct harvest h = new_harvest(PMD_PAGES);
 	char *map = reserve(PMD_PAGES, 0);
 
@@ -165,11 +165,9 @@ TEST_FAULTS(marks, no_pin_huge)
 	map = map_at(map, fd, 0, PMD_PAGES, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(map, NULL);
 	store_range(map, 0, PMD_PAGES, 1);
-	while (madvise(map, pmd_size(), MADV_COLLAPSE)) {
-		if ((errno != EAGAIN && errno != EBUSY) || !--tries)
-			SKIP(return, "MADV_COLLAPSE: %s", strerror(errno));
-		sched_yield();
-	}
+	ret = collapse_range(map, pmd_size());
+	if (ret)
+		SKIP(return, "MADV_COLLAPSE: %s", strerror(-ret));
 	store(map, 7, 1);
 	ASSERT_EQ(0, set_fault(PIN_FAILS, 1));
 	ASSERT_EQ(0, clean_record(self->dev, fd, 0, PMD_PAGES, &h));

@@ -171,13 +171,11 @@ TEST_F_TIMEOUT(pinned, not_writable_but_dirty, TEST_SECONDS)
 TEST_F_TIMEOUT(pinned, huge, TEST_SECONDS)
 {
 	struct leaf_counts counts;
-	int i, fd, tries = 1000;
+	int i, fd, ret;
 
-	while (madvise(self->map, pmd_size(), MADV_COLLAPSE)) {
-		if ((errno != EAGAIN && errno != EBUSY) || !--tries)
-			SKIP(return, "MADV_COLLAPSE: %s", strerror(errno));
-		sched_yield();
-	}
+	ret = collapse_range(self->map, pmd_size());
+	if (ret)
+		SKIP(return, "MADV_COLLAPSE: %s", strerror(-ret));
 	store(self->map, 0, 1);
 	ASSERT_EQ(PMD_PAGES, harvest(self));
 	fd = pin(self->map + 7 * page_size(), 1);

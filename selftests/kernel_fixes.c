@@ -270,7 +270,7 @@ TEST_F_TIMEOUT(collapse, store_by_pte, TEST_SECONDS)
 	store(self->map, 5, VALUE);
 	ASSERT_EQ(0, smaps_kb(self->map, "ShmemPmdMapped"));
 	ASSERT_EQ(0, madvise(self->map, pmd_size(), MADV_HUGEPAGE));
-	ASSERT_EQ(0, madvise(self->map, pmd_size(), MADV_COLLAPSE));
+	ASSERT_EQ(0, collapse_range(self->map, pmd_size()));
 	ASSERT_EQ((long)pmd_size() / 1024, smaps_kb(self->map, "ShmemPmdMapped"));
 	reclaim(self);
 	ASSERT_EQ(sizeof(value), pread(self->fd, &value, sizeof(value), 5 * page_size()));

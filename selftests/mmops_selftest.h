@@ -448,6 +448,22 @@ static inline int page_out(char *addr, size_t bytes)
 	return sched_setaffinity(0, sizeof(before), &before) ?: ret;
 }
 
+/*
+ * MADV_COLLAPSE, again while the pages are on their way to the lists that it takes
+ * them from. 0 or -errno.
+ */
+static inline int collapse_range(char *addr, size_t bytes)
+{
+	unsigned int tries = 1000;
+
+	while (madvise(addr, bytes, MADV_COLLAPSE)) {
+		if ((errno != EAGAIN && errno != EBUSY) || !--tries)
+			return -errno;
+		sched_yield();
+	}
+	return 0;
+}
+
 static inline int nr_cpus(void)
 {
 	return sysconf(_SC_NPROCESSORS_ONLN);

@@ -177,7 +177,7 @@ TEST_F_TIMEOUT(notifier, thp_collapse, TEST_SECONDS)
 	ASSERT_EQ(0, smaps_kb(self->map, "AnonHugePages"));
 	store_range(self->map, 0, PMD_PAGES, 1);
 	SUBSCRIBE(PMD_PAGES);
-	ASSERT_EQ(0, madvise(self->map, pmd_size(), MADV_COLLAPSE));
+	ASSERT_EQ(0, collapse_range(self->map, pmd_size()));
 	EXPECT_EQ((long)(pmd_size() / 1024), smaps_kb(self->map, "AnonHugePages"));
 	EXPECT_HEARD("clear " HUGE);
 }

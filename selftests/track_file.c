@@ -449,13 +449,14 @@ static void huge_leaf_in_part(struct __test_metadata *_metadata, FIXTURE_DATA(me
 			      bool reported)
 {
 	unsigned int round;
-	int fd;
+	int fd, ret;
 
 	OPEN_PINS(fd);
 	write_file(THP_ENABLED, "madvise");
 	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_HUGEPAGE));
-	if (madvise(self->map, pmd_size(), MADV_COLLAPSE))
-		SKIP(return, "MADV_COLLAPSE: %s", strerror(errno));
+	ret = collapse_range(self->map, pmd_size());
+	if (ret)
+		SKIP(return, "MADV_COLLAPSE: %s", strerror(-ret));
 	ASSERT_EQ((long)(pmd_size() / 1024), smaps_kb(self->map, "ShmemPmdMapped"));
 	for (round = 0; round < 3; round++) {
 		/* Its entry is clean. */
@@ -486,11 +487,14 @@ TEST_FAULTS(memory, control_skip_partial)
 /* All is one huge leaf, in memory. */
 TEST_F_TIMEOUT(memory, collapse, TEST_SECONDS)
 {
+	int ret;
+
 	write_file(THP_ENABLED, "madvise");
 	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_HUGEPAGE));
 	store(self->map, 600, 55);
-	if (madvise(page(self, PMD_PAGES), pmd_size(), MADV_COLLAPSE))
-		SKIP(return, "MADV_COLLAPSE: %s", strerror(errno));
+	ret = collapse_range(page(self, PMD_PAGES), pmd_size());
+	if (ret)
+		SKIP(return, "MADV_COLLAPSE: %s", strerror(-ret));
 	ASSERT_SEEN(600, 1);
 	store(self->map, 601, 56);
 	ASSERT_SEEN(601, 1);

@@ -179,7 +179,7 @@ TEST_F_TIMEOUT(on_memfd, collapse, TEST_SECONDS)
 	struct harvest h = new_harvest(PAGES);
 	long faults;
 
-	ASSERT_EQ(0, madvise(self->map, PAGES * page_size(), MADV_COLLAPSE));
+	ASSERT_EQ(0, collapse_range(self->map, PAGES * page_size()));
 	ASSERT_LE(0, clean_record(self->dev, self->fd, 0, PAGES, &h));
 	faults = minor_faults();
 	store(self->map, PAGE, 99);
