@@ -646,7 +646,9 @@ static void *mess_loop(void *arg)
 			madvise(addr, nr * p, MADV_DONTNEED);
 			break;
 		case 1:
-			if (munmap(addr, nr * p) ||
+			/* Where nothing is mapped, another thread may map something. */
+			if (mmap(addr, nr * p, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+				 MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED ||
 			    !map_at(addr, self->fd, first, nr, RW, MAP_SHARED))
 				self->errors++;
 			break;

@@ -28,6 +28,7 @@
 #define PAGES		1000UL
 #define KPF_DIRTY	4
 #define NR_HUGEPAGES	"/proc/sys/vm/nr_hugepages"
+#define PAGE_CLUSTER	"/proc/sys/vm/page-cluster"
 
 FIXTURE(zap)
 {
@@ -353,6 +354,7 @@ TEST_F_TIMEOUT(zap, swapped, TEST_SECONDS)
 	long swapped, left, before, used;
 	struct swap_file swap;
 	const char *why;
+	char cluster[32];
 	size_t i, n;
 	int64_t ret;
 
@@ -368,8 +370,12 @@ TEST_F_TIMEOUT(zap, swapped, TEST_SECONDS)
 	swapped = self->swap;
 	before = swap_used_kb();
 	/* Some come back: then the folio is in the swap cache beside the entry's. */
+	snprintf(cluster, sizeof(cluster), "%ld", read_number(PAGE_CLUSTER));
+	/* A neighbour that is being read is locked, and its place is not given back. */
+	EXPECT_EQ(0, write_file(PAGE_CLUSTER, "0"));
 	for (i = 0; i < pages; i += 7)
 		load(map, i);
+	EXPECT_EQ(0, write_file(PAGE_CLUSTER, cluster));
 	ret = zap(self->dev, map, pages);
 	left = status_kb("VmSwap");
 	used = swap_used_kb();
