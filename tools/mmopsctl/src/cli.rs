@@ -211,7 +211,9 @@ pub enum Command {
     /// What is taken: private mappings that can be read and written, and shared ones that can be
     /// read. Memory of the kernel ([vdso], [vvar], [vsyscall]) and of devices is left out, and
     /// named. Memory that the process has never used is not touched, but that of hugetlbfs which is
-    /// shared: to read it takes a huge page for each that was not there.
+    /// shared: to read it takes a huge page for each that was not there. Of private memory of
+    /// hugetlbfs, a page that is under migration at that moment, or whose memory has failed, is
+    /// taken for one that was never used, since /proc/PID/pagemap does not tell them apart.
     ///
     /// DIR is created, or empty, for its owner alone. It gets one file for the contents of each
     /// mapping, with a hole where there are zeros, and, when all of these are on the disk, the file
